@@ -1,0 +1,125 @@
+"""The one error a client can get, made where the fact is known and rendered in one place."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from attrs import frozen
+
+from gemproxy.chat.jsontext import dumps
+
+INVALID_REQUEST = "invalid_request_error"
+SERVER_ERROR = "server_error"
+
+_REASON_LENGTH = 200
+
+
+@frozen
+class Verbatim:
+    """
+    An error response of a backend that speaks as OpenAI does.
+
+    @ivar payload: the body as JSON, if it is an object with an error in it.
+    """
+
+    content_type: bytes
+    body: bytes
+    payload: dict[str, Any] | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@frozen(eq=False)
+class ChatError(Exception):
+    """
+    Why a request has no answer, or no whole one.
+
+    @ivar retry_after: seconds after which it is worth another try, if that is known.
+    @ivar final: the same request would fail again; SDKs are told not to repeat it.
+    @ivar verbatim: somebody else's error response, to be sent instead of one made from the fields.
+    """
+
+    status: int
+    type: str
+    message: str
+    code: str | None = None
+    param: str | None = None
+    retry_after: float | None = None
+    final: bool = False
+    verbatim: Verbatim | None = None
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.code or self.type}: {self.message}"
+
+    def payload(self) -> dict[str, Any]:
+        """The error object that OpenAI clients read."""
+        if self.verbatim is not None and self.verbatim.payload is not None:
+            return self.verbatim.payload
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.type,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+    def body(self) -> tuple[bytes, bytes]:
+        """Content type and body of an error response."""
+        if self.verbatim is not None:
+            return self.verbatim.content_type, self.verbatim.body
+        return b"application/json", dumps(self.payload())
+
+    def headers(self) -> dict[str, str]:
+        headers = {}
+        if self.retry_after is not None:
+            headers["Retry-After"] = str(math.ceil(self.retry_after))
+        if self.final:
+            # openai-python and openai-node obey it.
+            headers["x-should-retry"] = "false"
+        if self.verbatim is not None:
+            headers.update(self.verbatim.headers)
+        return headers
+
+    def reason(self) -> bytes:
+        """The reason phrase of the status line: all that SillyTavern shows of some errors."""
+        line = " ".join(self.message.split()) or f"Error {self.status}"
+        printable = "".join(c if " " <= c <= "~" else "?" for c in line[:_REASON_LENGTH])
+        return printable.encode("ascii")
+
+
+def bad_request(message: str, param: str | None = None, code: str | None = None) -> ChatError:
+    return ChatError(400, INVALID_REQUEST, message, param=param, code=code)
+
+
+def model_not_found(model: str) -> ChatError:
+    return ChatError(
+        404,
+        INVALID_REQUEST,
+        f"The model '{model}' does not exist here.",
+        param="model",
+        code="model_not_found",
+    )
+
+
+def unknown_url(method: str, path: str) -> ChatError:
+    return ChatError(
+        404, INVALID_REQUEST, f"Nothing is served at {method} {path}.", code="unknown_url"
+    )
+
+
+def upstream_failed(message: str) -> ChatError:
+    return ChatError(502, SERVER_ERROR, message, code="upstream_error")
+
+
+def upstream_silent(seconds: float) -> ChatError:
+    return ChatError(
+        504,
+        SERVER_ERROR,
+        f"The model's backend was silent for {seconds:g} s and was given up.",
+        code="upstream_timeout",
+    )
+
+
+def overloaded(message: str, retry_after: float) -> ChatError:
+    return ChatError(503, SERVER_ERROR, message, code="overloaded", retry_after=retry_after)

@@ -1,0 +1,60 @@
+"""What a client asks for: as much of it as every backend needs to know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import field, frozen
+
+from gemproxy.chat.errors import bad_request
+from gemproxy.chat.jsontext import loads
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+@frozen
+class ChatRequest:
+    """
+    A chat completion request, parsed but not judged: backends validate what they use.
+
+    @ivar raw: the body as it came.
+    @ivar body: the whole JSON object, with fields that nobody here knows.
+    @ivar headers: the client's headers.
+    @ivar stream: whether the client wants the answer as server-sent events.
+    @ivar include_usage: whether a streaming client wants the final usage chunk.
+    """
+
+    raw: bytes = field(repr=False)
+    body: dict[str, Any] = field(repr=False)
+    model: str
+    stream: bool
+    include_usage: bool
+    headers: Headers = field(default=(), repr=False)
+
+
+def parse_chat_request(raw: bytes, headers: Headers = ()) -> ChatRequest:
+    """
+    @raise ChatError: 400 for what is not JSON, not an object, or has no usable model, stream or
+        stream_options; C{param} names the field.
+    """
+    try:
+        body = loads(raw)
+    except ValueError as error:
+        raise bad_request(f"The request body is not valid JSON: {error}.") from None
+    if not isinstance(body, dict):
+        raise bad_request("The request body must be a JSON object.")
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise bad_request("'model' must be a non-empty string.", "model")
+    stream = body.get("stream")
+    if stream is not None and not isinstance(stream, bool):
+        raise bad_request("'stream' must be true or false.", "stream")
+    options = body.get("stream_options")
+    if options is not None and not isinstance(options, dict):
+        raise bad_request("'stream_options' must be an object.", "stream_options")
+    include_usage = (options or {}).get("include_usage")
+    if include_usage is not None and not isinstance(include_usage, bool):
+        raise bad_request(
+            "'stream_options.include_usage' must be true or false.", "stream_options.include_usage"
+        )
+    return ChatRequest(raw, body, model, bool(stream), bool(include_usage), headers)

@@ -1,0 +1,156 @@
+"""Server-sent events: a decoder that is fed the network's pieces, and the encoder."""
+
+from __future__ import annotations
+
+import re
+
+from attrs import define, field, frozen
+
+DONE: bytes = b"[DONE]"
+
+_BOM = b"\xef\xbb\xbf"
+_FIELD = re.compile(rb"(data|event)(?:: ?|\Z)")
+_MAX_EVENT_BYTES = 64 * 1024 * 1024
+
+
+@frozen(slots=True)
+class Event:
+    """
+    One server-sent event.
+
+    @ivar data: its data lines, joined by LF.
+    @ivar name: the value of its C{event:} line; empty when there was none.
+    """
+
+    data: bytes
+    name: bytes = b""
+
+
+class EventTooLarge(ValueError):
+    """A stream goes on and on without ending its event."""
+
+
+@define(eq=False)
+class SSEDecoder:
+    """
+    Makes events of a byte stream that comes in pieces, by the rules of the WHATWG's EventSource.
+
+    Each byte is looked at once, however the stream is cut into pieces.
+
+    @ivar _max_event_bytes: how much of an unfinished event to keep.
+    @ivar _opening: the stream so far, while that may still become a byte order mark.
+    @ivar _line: the beginning of a line whose end has not come.
+    @ivar _data: the data lines of the unfinished event, each with an LF.
+    """
+
+    _max_event_bytes: int = _MAX_EVENT_BYTES
+    _opening: bytes | None = field(init=False, default=b"")
+    _after_cr: bool = field(init=False, default=False)
+    _line: bytearray = field(init=False, factory=bytearray)
+    _data: bytearray = field(init=False, factory=bytearray)
+    _name: bytes = field(init=False, default=b"")
+
+    def feed(self, data: bytes) -> list[Event]:
+        """
+        The events that end in this piece.
+
+        @raise EventTooLarge: no event ended, and too much of one is waiting for its end.
+        """
+        events: list[Event] = []
+        if self._opening is not None:
+            data = self._without_bom(data)
+        *blocks, rest = self._with_lf_only(data).split(b"\n\n")
+        if blocks and self._held():
+            self._take(blocks.pop(0) + b"\n\n", events)
+        for block in blocks:
+            if block.startswith(b"data: ") and b"\n" not in block:
+                events.append(Event(block[6:]))
+            else:
+                self._take(block + b"\n\n", events)
+        if rest:
+            self._take(rest, events)
+        # Events that did end are not to be lost; what is held then came in this piece alone.
+        if not events and self._held() > self._max_event_bytes:
+            raise EventTooLarge(f"an event of more than {self._max_event_bytes} bytes")
+        return events
+
+    def close(self) -> list[Event]:
+        """The event that the stream's end cut off before its blank line, if there is one."""
+        events: list[Event] = []
+        self._take(b"\n\n", events)
+        return events
+
+    def _held(self) -> int:
+        return len(self._line) + len(self._data) + len(self._name)
+
+    def _without_bom(self, data: bytes) -> bytes:
+        data = (self._opening or b"") + data
+        if len(data) < len(_BOM) and _BOM.startswith(data):
+            self._opening = data
+            return b""
+        self._opening = None
+        return data.removeprefix(_BOM)
+
+    def _with_lf_only(self, data: bytes) -> bytes:
+        if self._after_cr and data:
+            # That CR has ended its line already: an LF here is only its other half.
+            data = data.removeprefix(b"\n")
+            self._after_cr = False
+        if b"\r" in data:
+            self._after_cr = data.endswith(b"\r")
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        return data
+
+    def _take(self, text: bytes, events: list[Event]) -> None:
+        first, *others = text.split(b"\n")
+        self._line += first
+        if not others:
+            return
+        first, self._line = bytes(self._line), bytearray(others.pop())
+        for line in (first, *others):
+            self._take_line(line, events)
+
+    def _take_line(self, line: bytes, events: list[Event]) -> None:
+        if not line:
+            self._end_event(events)
+            return
+        known = _FIELD.match(line)
+        if known is None:
+            return
+        value = line[known.end() :]
+        if known[1] == b"data":
+            self._data += value
+            self._data += b"\n"
+        else:
+            self._name = value
+
+    def _end_event(self, events: list[Event]) -> None:
+        if self._data:
+            del self._data[-1]
+            events.append(Event(bytes(self._data), self._name))
+            self._data = bytearray()
+        self._name = b""
+
+
+def encode(event: Event) -> bytes:
+    """
+    An event as it goes over the wire. A CR in its data becomes a line end like any other, which
+    is what a client's parser would take it for.
+    """
+    data = event.data
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    if b"\n" in data:
+        data = data.replace(b"\n", b"\ndata: ")
+    if event.name:
+        return b"event: %b\ndata: %b\n\n" % (_in_one_line(event.name), data)
+    return b"data: %b\n\n" % data
+
+
+def comment(text: str) -> bytes:
+    """A line that clients skip. The space is for parsers that take C{:data} for a field."""
+    return b": %b\n\n" % _in_one_line(text.encode("utf-8", "replace"))
+
+
+def _in_one_line(text: bytes) -> bytes:
+    return text.replace(b"\r", b" ").replace(b"\n", b" ")

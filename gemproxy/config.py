@@ -1,0 +1,419 @@
+"""All settings: one table that says what each is, and the frozen Config made from it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from attrs import field, frozen
+
+DEFAULT_MODELS = (
+    "gemini-3-pro-preview",
+    "gemini-3-flash-preview",
+    "gemini-2.5-pro",
+    "gemini-2.5-flash",
+    "gemini-2.0-flash",
+)
+
+_MODEL_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_DIGITS = re.compile(r"[0-9]{1,9}")
+_URL = re.compile(r"https?://(?:(?![?#@\\])[!-~])+", re.I)
+
+
+class BadSetting(ValueError):
+    """A value that a setting cannot have; the message names both, and what is allowed."""
+
+
+@frozen
+class Setting:
+    """
+    One setting.
+
+    @ivar env: the environment variable.
+    @ivar default: the text that stands for an unset variable; None when it must be given.
+    @ivar parse: makes the value of the text; raises ValueError saying what is allowed.
+    @ivar secret: its value never shows up in messages.
+    @ivar may_be_empty: an empty variable means something, and is not the same as an unset one.
+    """
+
+    env: str
+    default: str | None
+    parse: Callable[[str], Any]
+    meaning: str
+    secret: bool = False
+    may_be_empty: bool = False
+
+    @property
+    def attribute(self) -> str:
+        """The name of the Config field."""
+        return self.env.lower()
+
+    @property
+    def option(self) -> str:
+        """The long twistd option, without its dashes."""
+        return self.env.lower().replace("_", "-")
+
+    def text(self, options: Mapping[str, str | None], environ: Mapping[str, str]) -> str | None:
+        """The text of this setting: the option's, else the variable's, else the default."""
+        text = options.get(self.option)
+        if text is None:
+            text = environ.get(self.env)
+            if text == "" and not self.may_be_empty:
+                text = None
+        return self.default if text is None else text
+
+    def read(self, text: str) -> Any:
+        """@raise BadSetting: the text is not allowed."""
+        try:
+            return self.parse(text.strip())
+        except ValueError as error:
+            shown = "its value" if self.secret else repr(text)
+            raise BadSetting(f"{self.env}: {shown} is not allowed: {error}.") from None
+
+
+def _port(text: str) -> int | None:
+    if text.lower() == "off":
+        return None
+    if not _DIGITS.fullmatch(text) or not 0 <= int(text) <= 65535:
+        raise ValueError("a port number from 1 to 65535 (0 picks a free one), or off")
+    return int(text)
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not _DIGITS.fullmatch(text) or not low <= int(text) <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def _seconds(low: float, high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        if not re.fullmatch(r"[0-9]+\.?[0-9]*|\.[0-9]+", text) or not low <= float(text) <= high:
+            raise ValueError(f"a number of seconds from {low:g} to {high:g}")
+        return float(text)
+
+    return parse
+
+
+def _whole_or_off(low: int, high: int) -> Callable[[str], int | None]:
+    parse_whole = _whole(low, high)
+
+    def parse(text: str) -> int | None:
+        if text.lower() == "off":
+            return None
+        try:
+            return parse_whole(text)
+        except ValueError as error:
+            raise ValueError(f"{error}, or off") from None
+
+    return parse
+
+
+def _seconds_or_off(low: float, high: float) -> Callable[[str], float | None]:
+    parse_seconds = _seconds(low, high)
+
+    def parse(text: str) -> float | None:
+        if text.lower() == "off":
+            return None
+        try:
+            return parse_seconds(text)
+        except ValueError as error:
+            raise ValueError(f"{error}, or off") from None
+
+    return parse
+
+
+def _flag(text: str) -> bool:
+    truth = {"true": True, "1": True, "yes": True, "on": True}
+    falsehood = {"false": False, "0": False, "no": False, "off": False, "": False}
+    try:
+        return (truth | falsehood)[text.lower()]
+    except KeyError:
+        raise ValueError("true or false") from None
+
+
+def _url(text: str) -> str:
+    wanted = "an http:// or https:// URL without user, query or fragment"
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        raise ValueError(wanted) from None
+    if not _URL.fullmatch(text) or not parts.hostname:
+        raise ValueError(wanted)
+    return text.rstrip("/")
+
+
+def _models(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names or not all(_MODEL_NAME.fullmatch(name) for name in names):
+        raise ValueError("model names of letters, digits, '.', '-' and '_', comma separated")
+    return names
+
+
+def _host(text: str) -> str:
+    if not re.fullmatch(r"[0-9A-Za-z.:_-]+", text):
+        raise ValueError("an IP address or a host name")
+    return text
+
+
+def _executable(text: str) -> str:
+    if not text or "\0" in text:
+        raise ValueError("the name or path of an executable")
+    return text
+
+
+def _keys(text: str) -> tuple[str, ...]:
+    keys = tuple(dict.fromkeys(_key(key.strip()) for key in text.split(",") if key.strip()))
+    if text and not keys:
+        raise ValueError("keys of printable ASCII characters, comma separated")
+    return keys
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(origin.strip().rstrip("/") for origin in text.split(",") if origin.strip())
+    for origin in origins:
+        if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s,]+", origin):
+            raise ValueError("origins such as https://chat.example, comma separated, or *")
+    return origins
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,9}) ?([kKMG]?)B?", text)
+    if match is None or not int(match[1]):
+        raise ValueError("a size such as 50MB, 512kB or 1GB")
+    return int(match[1]) * {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}[match[2]]
+
+
+def _optional(parse: Callable[[str], str]) -> Callable[[str], str | None]:
+    return lambda text: parse(text) if text else None
+
+
+def _tags(text: str) -> tuple[str, ...]:
+    return tuple(tag.strip() for tag in text.split(",") if tag.strip())
+
+
+def _folder(text: str) -> Path | None:
+    if "\0" in text:
+        raise ValueError("the path of a folder")
+    return Path(text).absolute() if text else None
+
+
+def _key(text: str) -> str:
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("a key of printable ASCII characters without spaces")
+    return text
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        "GEMINI_API_KEY",
+        None,
+        _keys,
+        "key for the Gemini API; several, comma separated, share the requests",
+        secret=True,
+    ),
+    Setting(
+        "GOOGLE_GEMINI_BASE_URL",
+        "https://generativelanguage.googleapis.com",
+        _url,
+        "base URL of the Gemini API",
+    ),
+    Setting("HOST", "127.0.0.1", _host, "address to listen on (an image sets 0.0.0.0)"),
+    Setting("PORT", "3000", _port, "port of the Gemini Proxy; `off` for none"),
+    Setting("STREAM_PORT", "3002", _port, "port of the Stream Proxy; `off` for none"),
+    Setting(
+        "TIMEOUT",
+        "600",
+        _seconds(0.1, 86400),
+        "seconds a backend may stay silent before the request is given up",
+    ),
+    Setting("MAX_RETRIES", "5", _whole(0, 100), "tries after the first"),
+    Setting(
+        "RETRY_DELAY",
+        "1",
+        _seconds(0, 3600),
+        "seconds before the first retry; grows with each",
+    ),
+    Setting(
+        "HEARTBEAT_INTERVAL",
+        "15",
+        _seconds(0.05, 3600),
+        "seconds of silence towards the client after which a heartbeat goes out",
+    ),
+    Setting(
+        "JSON_HEARTBEAT_DELAY",
+        "30",
+        _seconds_or_off(0.05, 3600),
+        "seconds after which a client that does not stream is sent white space as heartbeats "
+        "(from then on its status is 200, whatever follows); `off` for never",
+    ),
+    Setting("GEMINI_CLI", "gemini", _executable, "the CLI's executable"),
+    Setting("GEMINI_WORKERS", "4", _whole(1, 64), "CLI processes at most"),
+    Setting(
+        "GEMINI_SESSIONS", "16", _whole(1, 100), "requests side by side in one CLI process at most"
+    ),
+    Setting(
+        "GEMINI_QUEUE",
+        "200",
+        _whole(0, 100000),
+        "requests that may wait for a CLI process; the next one gets 503",
+    ),
+    Setting(
+        "GEMINI_MODELS",
+        ",".join(DEFAULT_MODELS),
+        _models,
+        "models offered, comma separated",
+    ),
+    Setting(
+        "LENIENT",
+        "true",
+        _flag,
+        "whether parameters that cannot be honoured are left out (and named in the response "
+        "header x-gemproxy-ignored) instead of refused",
+    ),
+    Setting(
+        "FETCH_IMAGES",
+        "false",
+        _flag,
+        "whether pictures given as http(s) URLs are fetched, from public addresses only",
+    ),
+    Setting(
+        "UPSTREAM_URL",
+        "http://127.0.0.1:3001",
+        _url,
+        "New-API, for models that are not Gemini's (with or without a trailing `/v1`)",
+    ),
+    Setting(
+        "FIXED_API_KEY",
+        "",
+        _optional(_key),
+        "the key gemproxy shows to New-API; without it the client's own Authorization header is "
+        "passed on",
+        secret=True,
+    ),
+    Setting(
+        "GEMINI_PROXY_URL",
+        "",
+        _optional(_url),
+        "another gemproxy's Gemini port, for two containers; without it the engine in this "
+        "daemon answers",
+    ),
+    Setting(
+        "STOP_TAGS",
+        "<!--ST0P_PROXY_,<disclaimer>",
+        _tags,
+        "tags that end an answer, comma separated; empty for none",
+        may_be_empty=True,
+    ),
+    Setting(
+        "LOG_DIR",
+        "logs",
+        _folder,
+        "where exchanges are kept; empty for none",
+        may_be_empty=True,
+    ),
+    Setting("LOG_KEEP", "10", _whole(1, 100000), "how many are kept"),
+    Setting(
+        "PROXY_API_KEYS",
+        "",
+        _keys,
+        "keys of gemproxy's own, comma separated: clients must show one (all paths but /health "
+        "and /ready); empty lets everybody in",
+        secret=True,
+    ),
+    Setting(
+        "CORS_ORIGINS",
+        "",
+        _origins,
+        "web pages, by origin and comma separated, that may use gemproxy from a browser; `*` for "
+        "all",
+    ),
+    Setting("MAX_BODY", "50MB", _size, "size of a request's body at most"),
+    Setting(
+        "CLIENT_REQUESTS",
+        "off",
+        _whole_or_off(1, 1000000),
+        "requests of one client address at a time; the next one gets 429; `off` for any number",
+    ),
+    Setting(
+        "DRAIN",
+        "30",
+        _seconds(0, 86400),
+        "seconds that requests under way have to finish when the daemon is stopped",
+    ),
+    Setting("DEBUG", "false", _flag, "debug logging"),
+)
+
+
+@frozen
+class Config:
+    """The settings of one daemon. Each field is the setting of the same name in SETTINGS."""
+
+    gemini_api_key: tuple[str, ...] = field(repr=False)
+    google_gemini_base_url: str
+    host: str
+    port: int | None
+    stream_port: int | None
+    timeout: float
+    max_retries: int
+    retry_delay: float
+    heartbeat_interval: float
+    json_heartbeat_delay: float | None
+    gemini_cli: str
+    gemini_workers: int
+    gemini_sessions: int
+    gemini_queue: int
+    gemini_models: tuple[str, ...]
+    lenient: bool
+    fetch_images: bool
+    upstream_url: str
+    fixed_api_key: str | None = field(repr=False)
+    gemini_proxy_url: str | None
+    stop_tags: tuple[str, ...]
+    log_dir: Path | None
+    log_keep: int
+    proxy_api_keys: tuple[str, ...] = field(repr=False)
+    cors_origins: tuple[str, ...]
+    max_body: int
+    client_requests: int | None
+    drain: float
+    debug: bool
+    demo: bool = False
+
+    @classmethod
+    def load(
+        cls, options: Mapping[str, str | None], environ: Mapping[str, str], demo: bool = False
+    ) -> Config:
+        """
+        Settings from options (by Setting.option), else from the environment, else the defaults.
+        An empty environment variable counts as unset, unless emptiness means something.
+
+        @raise BadSetting: a value is not allowed, or the key is missing (and it is not the demo).
+        """
+        values = {
+            setting.attribute: setting.read(text)
+            for setting in SETTINGS
+            if (text := setting.text(options, environ)) is not None
+        }
+        if demo:
+            values["gemini_api_key"] = ("demo",)
+        config = cls(**({"gemini_api_key": ()} | values), demo=demo)
+        if config.port is None and config.stream_port is None:
+            raise BadSetting("PORT and STREAM_PORT are both off: there is nothing to serve.")
+        if config.needs_engine and not config.gemini_api_key:
+            raise BadSetting(
+                "GEMINI_API_KEY is not set: it is the key for the Gemini API. "
+                "Set it, or use --demo to try gemproxy without a key."
+            )
+        return config
+
+    @property
+    def needs_engine(self) -> bool:
+        """Whether this daemon runs the Gemini CLI itself."""
+        return self.port is not None or self.gemini_proxy_url is None

@@ -1,0 +1,135 @@
+"""
+The Agent Client Protocol's wire format: JSON-RPC 2.0, one object a line.
+
+Source: agentclientprotocol.com, protocol version 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import frozen
+
+from gemproxy.chat.jsontext import dumps, loads
+
+PROTOCOL_VERSION = 1
+
+
+class ProtocolViolation(Exception):
+    """The peer sent what is not a message, or a line without an end."""
+
+
+@frozen
+class Notification:
+    method: str
+    params: dict[str, Any]
+
+
+@frozen
+class Request:
+    id: Any
+    method: str
+
+
+@frozen
+class Result:
+    id: Any
+    result: dict[str, Any]
+
+
+@frozen
+class Failure:
+    id: Any
+    code: int
+    message: str
+
+
+Message = Notification | Request | Result | Failure
+
+
+def encode_request(id: int, method: str, params: dict[str, Any]) -> bytes:
+    return _line({"id": id, "method": method, "params": params})
+
+
+def encode_notification(method: str, params: dict[str, Any]) -> bytes:
+    return _line({"method": method, "params": params})
+
+
+def encode_result(id: Any, result: dict[str, Any]) -> bytes:
+    return _line({"id": id, "result": result})
+
+
+def encode_method_not_found(id: Any) -> bytes:
+    return _line({"id": id, "error": {"code": -32601, "message": "Method not found"}})
+
+
+def _line(message: dict[str, Any]) -> bytes:
+    return dumps({"jsonrpc": "2.0"} | message) + b"\n"
+
+
+def decode(line: bytes) -> Message:
+    """@raise ProtocolViolation: the line is no JSON-RPC message."""
+    try:
+        message = loads(line)
+    except ValueError:
+        raise ProtocolViolation("a line that is not JSON") from None
+    if not isinstance(message, dict):
+        raise ProtocolViolation("a line that is not a JSON object")
+    method = message.get("method")
+    id = message.get("id")
+    if isinstance(id, bool) or not isinstance(id, str | int | float | None):
+        raise ProtocolViolation("a message whose id is neither text nor number")
+    if isinstance(method, str):
+        if "id" in message:
+            return Request(id, method)
+        params = message.get("params")
+        return Notification(method, params if isinstance(params, dict) else {})
+    if "id" not in message:
+        raise ProtocolViolation("a message with neither method nor id")
+    error = message.get("error")
+    if error is not None:
+        error = error if isinstance(error, dict) else {"message": error}
+        code = error.get("code")
+        return Failure(
+            id,
+            code if isinstance(code, int) else 0,
+            str(error.get("message") or "unknown error"),
+        )
+    result = message.get("result")
+    return Result(id, result if isinstance(result, dict) else {})
+
+
+class LineDecoder:
+    """
+    Cuts a byte stream into lines.
+
+    @ivar limit: bytes that a line may have.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """
+        The lines that are now complete, without their ends; blank ones are left out.
+
+        @raise ProtocolViolation: a line is longer than the limit.
+        """
+        *complete, rest = data.split(b"\n")
+        lines = []
+        for line in complete:
+            self._add(line)
+            lines.append(b"".join(self._pieces))
+            self._pieces.clear()
+            self._size = 0
+        self._add(rest)
+        return [line for line in lines if line.strip()]
+
+    def _add(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self._size > self.limit:
+            raise ProtocolViolation(f"a line of more than {self.limit} bytes")
+        if piece:
+            self._pieces.append(piece)

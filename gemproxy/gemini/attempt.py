@@ -1,0 +1,182 @@
+"""One try at one answer: a session in a worker, from getting one to the last word."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from gemproxy.backend import Answer
+from gemproxy.chat.chunks import Usage
+from gemproxy.chat.errors import ChatError, upstream_silent
+from gemproxy.gemini.failures import Failure, rpc_failure, too_long, transient
+from gemproxy.gemini.flow import Flow
+from gemproxy.gemini.gateway import Exchange, Gateway
+from gemproxy.gemini.marks import Marks
+from gemproxy.gemini.pool import WorkerPool
+from gemproxy.gemini.reply import Reply
+from gemproxy.gemini.session import Session
+from gemproxy.gemini.turns import Conversation
+from gemproxy.gemini.worker import CallFailed, WorkerDied
+from gemproxy.gemini.writer import ChoiceWriter
+from gemproxy.silence import Silence
+
+_FINISH_REASONS = {
+    "STOP": "stop",
+    "MAX_TOKENS": "length",
+    "SAFETY": "content_filter",
+    "RECITATION": "content_filter",
+    "BLOCKLIST": "content_filter",
+    "PROHIBITED_CONTENT": "content_filter",
+    "SPII": "content_filter",
+    "IMAGE_SAFETY": "content_filter",
+    "LANGUAGE": "content_filter",
+}
+
+
+class TryFailed(Exception):
+    """A try came to nothing."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(str(failure.error))
+        self.failure = failure
+
+
+@frozen(eq=False)
+class Choice:
+    """One of the answers that a request is to have, and all that its tries need to know."""
+
+    model: str
+    talk: Conversation
+    settings: dict[str, Any]
+    answer: Answer
+    writer: ChoiceWriter
+    flow: Flow
+    tally: Tally
+
+
+class Tally:
+    """Adds up the tokens of the choices of one request."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._usages: dict[Choice, Usage] = {}
+
+    def count(self, choice: Choice, usage: Usage | None) -> None:
+        """@param usage: of the choice's present try, so far."""
+        if usage is not None and usage != self._usages.get(choice):
+            self._usages[choice] = usage
+            assert self.total is not None
+            self._answer.counted(self.total)
+
+    @property
+    def total(self) -> Usage | None:
+        usages = list(self._usages.values())
+        return sum(usages[1:], usages[0]) if usages else None
+
+
+@frozen
+class Attempts:
+    """
+    What all tries need.
+
+    @ivar timeout: seconds of silence after which a try is given up.
+    """
+
+    clock: IReactorTime
+    pool: WorkerPool
+    gateway: Gateway
+    timeout: float
+
+    async def run(self, choice: Choice, key: str) -> Reply:
+        """
+        @param key: the API key to make the request with.
+        @raise TryFailed: and nothing of it is left.
+        """
+        choice.answer.note("waiting for a worker")
+        try:
+            lease = await self.pool.acquire()
+        except WorkerDied as error:
+            raise TryFailed(transient(str(error))) from None
+        except ChatError as error:
+            raise TryFailed(Failure(error, retryable=False)) from None
+        choice.answer.note("waiting for the model")
+        marks = Marks(secrets.token_hex(12), choice.talk.turns)
+
+        def compose(asked: dict[str, Any]) -> dict[str, Any]:
+            contents = marks.restored(asked.get("contents"))
+            return _api_request(choice.talk, contents, choice.settings)
+
+        silence = Silence(self.clock, self.timeout)
+
+        def heard() -> None:
+            silence.broken()
+            choice.tally.count(choice, exchange.reply.usage)
+
+        exchange = Exchange(key, compose, heard, choice.writer.thought)
+        url = self.gateway.open(exchange)
+
+        def text(piece: str) -> None:
+            silence.broken()
+            choice.writer.content(piece)
+
+        session = Session(self.clock, lease.worker, marks, choice.model, url, text)
+        choice.flow.add(exchange)
+        try:
+            stop_reason = await silence.limit(Deferred.fromCoroutine(session.answer()))
+            _check(exchange, stop_reason, choice.writer)
+        except CallFailed as error:
+            failed = rpc_failure(error.failure.code, error.failure.message)
+            raise TryFailed(exchange.failure or failed) from None
+        except WorkerDied as error:
+            raise TryFailed(exchange.failure or transient(f"{error}.")) from None
+        except TimeoutError:
+            silent = Failure(upstream_silent(self.timeout), retryable=False)
+            raise TryFailed(silent) from None
+        finally:
+            choice.flow.remove(exchange)
+            self.gateway.close(url)
+            exchange.abort()
+            session.close().addCallback(lambda _: lease.release())
+        if exchange.reply.calls:
+            choice.writer.calls(exchange.reply.calls)
+        return exchange.reply
+
+
+def _api_request(
+    talk: Conversation, contents: list[dict[str, Any]], settings: dict[str, Any]
+) -> dict[str, Any]:
+    request = {"contents": contents, **settings}
+    if talk.system is not None:
+        request["systemInstruction"] = {"parts": [{"text": talk.system}]}
+    return request
+
+
+def _check(exchange: Exchange, stop_reason: str, writer: ChoiceWriter) -> None:
+    """@raise TryFailed: the answer is none, or not a whole one."""
+    reply = exchange.reply
+    if exchange.failure is not None:
+        raise TryFailed(exchange.failure)
+    if stop_reason == "max_tokens":
+        raise TryFailed(
+            Failure(too_long("The conversation is too long for the model."), retryable=False)
+        )
+    if not exchange.asked:
+        raise TryFailed(transient("The Gemini CLI did not pass the request on."))
+    if reply.finish_reason is None and reply.block_reason is None:
+        raise TryFailed(transient("The Gemini API broke off in the middle of its answer."))
+    if not writer.has_content and finish_reason(reply) == "stop":
+        raise TryFailed(
+            transient(f"The model gave an empty answer (finish reason {reply.finish_reason}).")
+        )
+
+
+def finish_reason(reply: Reply) -> str:
+    if reply.finish_reason is None:
+        return "content_filter"
+    if reply.calls:
+        return "tool_calls"
+    return _FINISH_REASONS.get(reply.finish_reason, "stop")

@@ -1,0 +1,144 @@
+"""The Gemini engine: chat completion requests in, answers of the Gemini CLI out."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from attrs import field, frozen
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+
+from gemproxy.backend import Answer
+from gemproxy.chat.chunks import ChunkFactory, model_object
+from gemproxy.chat.errors import bad_request, model_not_found
+from gemproxy.chat.request import ChatRequest, Headers
+from gemproxy.chat.sse import Event
+from gemproxy.gemini.attempt import Attempts, Choice, Tally, TryFailed, finish_reason
+from gemproxy.gemini.backoff import RetryPolicy
+from gemproxy.gemini.flow import Flow
+from gemproxy.gemini.keys import KeyRing
+from gemproxy.gemini.parameters import parameters
+from gemproxy.gemini.thinking import Family, family
+from gemproxy.gemini.together import all_or_none
+from gemproxy.gemini.tools import Signatures
+from gemproxy.gemini.turns import conversation
+from gemproxy.gemini.writer import ChoiceWriter
+from gemproxy.log import make_logger
+
+_MODEL_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
+
+
+def check_model(model: str) -> None:
+    """@raise ChatError: 400 for a name that cannot be one, 404 for one that is not Gemini's."""
+    if not _MODEL_NAME.fullmatch(model):
+        raise bad_request("'model' must consist of letters, digits, '.', '-' and '_'.", "model")
+    if not model.startswith("gemini-"):
+        raise model_not_found(model)
+
+
+@frozen
+class GeminiEngine:
+    """
+    A backend that answers through the Gemini CLI.
+
+    @ivar offered: the models in the list; others are passed to the CLI all the same.
+    @ivar lenient: whether parameters that cannot be honoured are ignored.
+    @ivar fetch_pictures: puts the pictures themselves in the place of their addresses; None for
+        messages with addresses to be refused.
+    @ivar signatures: of the calls that models have made.
+    @ivar clock: also tells the wall time of answers.
+    """
+
+    log = make_logger()
+
+    clock: IReactorTime
+    attempts: Attempts
+    keys: KeyRing
+    policy: RetryPolicy
+    offered: tuple[str, ...]
+    lenient: bool
+    fetch_pictures: Callable[[Any], Awaitable[Any]] | None = None
+    signatures: Signatures = field(factory=Signatures)
+
+    def models(self, headers: Headers) -> Deferred[list[dict[str, Any]]]:
+        return succeed([model_object(name) for name in self.offered])
+
+    def complete(self, request: ChatRequest, answer: Answer) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._complete(request, answer))
+
+    async def _complete(self, request: ChatRequest, answer: Answer) -> None:
+        check_model(request.model)
+        wanted = parameters(request.body, request.model, self.lenient)
+        answer.ignored(wanted.ignored)
+        signs = family(request.model) is Family.LEVEL
+        messages = request.body.get("messages")
+        if self.fetch_pictures is not None:
+            messages = await self.fetch_pictures(messages)
+        talk = conversation(messages, self.signatures, signs)
+        chunks = ChunkFactory(
+            f"chatcmpl-{secrets.token_hex(12)}", int(self.clock.seconds()), request.model
+        )
+        flow = Flow()
+        tally = Tally(answer)
+        choices = [
+            Choice(
+                request.model,
+                talk,
+                wanted.request,
+                answer,
+                ChoiceWriter(answer, chunks, index),
+                flow,
+                tally,
+            )
+            for index in range(wanted.choices)
+        ]
+        answer.pace(flow)
+        try:
+            await all_or_none([Deferred.fromCoroutine(self._choose(choice)) for choice in choices])
+        finally:
+            answer.pace(None)
+        if tally.total is not None and (request.include_usage or not request.stream):
+            answer.events([Event(chunks.usage(tally.total))])
+
+    async def _choose(self, choice: Choice) -> None:
+        """Have one choice made, by as many tries as it takes."""
+        retried = 0
+        while True:
+            ticket = self.keys.take(choice.model)
+            try:
+                reply = await self.attempts.run(choice, ticket.key)
+            except TryFailed as failed:
+                failure = failed.failure
+                another_key = self.keys.give_back(ticket, failure)
+            except BaseException:
+                self.keys.drop(ticket)
+                raise
+            else:
+                self.keys.give_back(ticket, None)
+                break
+            if choice.writer.begun:
+                raise failure.error
+            if another_key:
+                continue
+            delay = self.policy.delay(failure, retried)
+            if delay is None:
+                raise failure.error
+            retried += 1
+            choice.answer.retrying(failure.error)
+            self.log.info(
+                "{model}: {error}; retry {retried} of {retries} in {delay:.1f} s",
+                model=choice.model,
+                error=failure.error,
+                retried=retried,
+                retries=self.policy.retries,
+                delay=delay,
+            )
+            choice.answer.note(f"retry {retried} of {self.policy.retries} in {delay:.0f} s")
+            await deferLater(self.clock, delay)
+        for call in reply.calls:
+            self.signatures.remember(call)
+        choice.writer.finish(finish_reason(reply))

@@ -1,0 +1,109 @@
+"""The API keys: which one a request is made with, and which ones rest for want of quota."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import define, evolve, field, frozen
+from twisted.internet.interfaces import IReactorTime
+
+from gemproxy.chat.errors import ChatError
+from gemproxy.gemini.failures import Failure
+
+# Daily quotas come back at midnight in California; nobody says so, and some are raised before.
+REST = 600.0
+RATE_REST = 10.0
+
+
+@define
+class _Rest:
+    """A key that is left alone for one model."""
+
+    until: float
+    error: ChatError
+    probing: bool = False
+
+
+@frozen(eq=False)
+class Ticket:
+    """
+    One use of a key for one model; to be given back with what came of it.
+
+    @ivar is_probe: whether it is to find out if a rest is over.
+    """
+
+    key: str = field(repr=False)
+    model: str
+    is_probe: bool
+
+
+class KeyRing:
+    """
+    Spreads requests over the keys, and leaves alone those that are of no use at the moment.
+
+    A key whose daily quota for a model is out, or which is refused altogether, rests; after that
+    one request probes whether it is good again, and the others wait for what it says.
+    """
+
+    def __init__(self, clock: IReactorTime, keys: Sequence[str]) -> None:
+        self._clock = clock
+        self._keys = list(keys)
+        self._rests: dict[tuple[str, str], _Rest] = {}
+
+    def take(self, model: str) -> Ticket:
+        """
+        The key to make the next request with.
+
+        @raise ChatError: all rest; the error that sent the last of them to rest.
+        """
+        now = self._clock.seconds()
+        for key in self._keys:
+            rest = self._rests.get((key, model))
+            if rest is None or (rest.until <= now and not rest.probing):
+                if rest is not None:
+                    rest.probing = True
+                self._keys.remove(key)
+                self._keys.append(key)
+                return Ticket(key, model, rest is not None)
+        rests = [self._rests[key, model] for key in self._keys]
+        soonest = min(rests, key=lambda rest: rest.until)
+        raise evolve(soonest.error, retry_after=max(1.0, soonest.until - now))
+
+    def give_back(self, ticket: Ticket, failure: Failure | None) -> bool:
+        """
+        @param failure: what came of the use; None for nothing bad.
+        @return: whether another key may do better at once.
+        """
+        place = (ticket.key, ticket.model)
+        if failure is None:
+            self._rests.pop(place, None)
+            return False
+        others = any(
+            (key, ticket.model) not in self._rests for key in self._keys if key != place[0]
+        )
+        # A rate limit passes soon: it is worth a rest only where another key can step in.
+        limited = others and failure.error.code == "rate_limit_exceeded"
+        if limited or failure.error.code in ("insufficient_quota", "invalid_api_key"):
+            rest = failure.delay or (RATE_REST if limited else REST)
+            self._rests[place] = _Rest(self._clock.seconds() + rest, failure.error)
+            return others
+        self.drop(ticket)
+        return False
+
+    def drop(self, ticket: Ticket) -> None:
+        """Give back a ticket of which nobody knows what would have come."""
+        if ticket.is_probe and (rest := self._rests.get((ticket.key, ticket.model))):
+            rest.probing = False
+
+    def exhausted(self) -> dict[str, float]:
+        """The models for which no key is left, and the seconds until one is tried again."""
+        now = self._clock.seconds()
+        models = {model for _, model in self._rests}
+        waits = {
+            model: min(
+                (rest.until - now if (rest := self._rests.get((key, model))) else -1.0)
+                for key in self._keys
+            )
+            for model in models
+        }
+        return {model: wait for model, wait in waits.items() if wait > 0}

@@ -1,0 +1,27 @@
+"""
+Runs a command in a process group of its own, that ends with its parent.
+
+This is a program, not a module to import: C{python -I launch.py COMMAND [ARG ...]}. Twisted's
+spawnProcess cannot do this in the child between fork and exec.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def main(command: list[str]) -> None:
+    parent = os.getppid()
+    os.setsid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            sys.exit("the parent is gone already")
+    os.execv(command[0], command)  # noqa: S606
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,238 @@
+"""Tools: OpenAI's functions and calls in Gemini's words, and back."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attrs import frozen
+
+from gemproxy.chat.errors import bad_request
+from gemproxy.chat.jsontext import dumps, loads
+
+Part = dict[str, Any]
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
+_MODES = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
+
+# Gemini 3 wants its signatures back. This stands for one that is not known, as for calls that
+# another model made: ai.google.dev/gemini-api/docs/thought-signatures#faqs
+_NO_SIGNATURE = "skip_thought_signature_validator"
+
+
+def declarations(tools: Any) -> list[dict[str, Any]]:
+    """
+    The function declarations that a client's tools are.
+
+    @raise ChatError: 400 that names the tool at fault.
+    """
+    if tools is None:
+        return []
+    if not isinstance(tools, list):
+        raise bad_request("'tools' must be a list.", "tools")
+    return [_declaration(tool, f"tools[{position}]") for position, tool in enumerate(tools)]
+
+
+def _declaration(tool: Any, where: str) -> dict[str, Any]:
+    if not isinstance(tool, dict) or tool.get("type") != "function":
+        raise bad_request(f"'{where}.type' must be 'function'.", f"{where}.type")
+    function = tool.get("function")
+    if not isinstance(function, dict):
+        raise bad_request(f"'{where}.function' must be an object.", f"{where}.function")
+    name = function.get("name")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise bad_request(
+            f"'{where}.function.name' must begin with a letter or '_' and go on with up to 127 "
+            "letters, digits, '_', '.', ':' and '-'.",
+            f"{where}.function.name",
+        )
+    declaration: dict[str, Any] = {"name": name}
+    description = function.get("description")
+    if description is not None:
+        if not isinstance(description, str):
+            at = f"{where}.function.description"
+            raise bad_request(f"'{at}' must be a string.", at)
+        declaration["description"] = description
+    schema = function.get("parameters")
+    if schema is not None:
+        if not isinstance(schema, dict):
+            at = f"{where}.function.parameters"
+            raise bad_request(f"'{at}' must be an object.", at)
+        declaration["parametersJsonSchema"] = schema
+    return declaration
+
+
+def tool_config(choice: Any, tools: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """
+    The C{toolConfig} that a C{tool_choice} is; None for the API's default.
+
+    @param tools: the declarations.
+    @raise ChatError: 400, it is no such choice, or names no function of these.
+    """
+    if choice is None:
+        return None
+    if isinstance(choice, str) and choice in _MODES:
+        return {"functionCallingConfig": {"mode": _MODES[choice]}}
+    function = choice.get("function") if isinstance(choice, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(name, str):
+        raise bad_request(
+            "'tool_choice' must be 'auto', 'none', 'required' or name a function.", "tool_choice"
+        )
+    if all(tool["name"] != name for tool in tools):
+        raise bad_request(f"'tool_choice' names '{name[:100]}', which is no tool.", "tool_choice")
+    return {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": [name]}}
+
+
+def call_parts(calls: Any, where: str, names: dict[str, str], signatures: Signatures) -> list[Part]:
+    """
+    The parts that the calls in an assistant's message are.
+
+    @param names: gets the function's name of each call, by the call's id.
+    @raise ChatError: 400 that names the call at fault.
+    """
+    if calls is None:
+        return []
+    if not isinstance(calls, list):
+        raise bad_request(f"'{where}' must be a list.", where)
+    parts = []
+    for position, call in enumerate(calls):
+        at = f"{where}[{position}]"
+        function = call.get("function") if isinstance(call, dict) else None
+        name = function.get("name") if isinstance(function, dict) else None
+        if not isinstance(function, dict) or not isinstance(name, str) or not name:
+            raise bad_request(f"'{at}.function.name' must be a string.", f"{at}.function.name")
+        arguments = _arguments(function.get("arguments"), f"{at}.function.arguments")
+        part: Part = {"functionCall": {"name": name, "args": arguments}}
+        id = call.get("id")
+        if isinstance(id, str) and id:
+            names[id] = name
+            part["functionCall"]["id"] = id
+        signature = _given_signature(call) or signatures.of(id)
+        if signature is not None:
+            part["thoughtSignature"] = signature
+        parts.append(part)
+    return parts
+
+
+def _arguments(text: Any, where: str) -> dict[str, Any]:
+    if text is None or text == "":
+        return {}
+    try:
+        arguments = loads(text.encode("utf-8", "replace")) if isinstance(text, str) else text
+    except ValueError:
+        raise bad_request(f"'{where}' must be JSON.", where) from None
+    if not isinstance(arguments, dict):
+        raise bad_request(f"'{where}' must be a JSON object.", where)
+    return arguments
+
+
+def _given_signature(call: dict[str, Any]) -> str | None:
+    """Where Google's own OpenAI-compatible address keeps it."""
+    extra = call.get("extra_content")
+    google = extra.get("google") if isinstance(extra, dict) else None
+    signature = google.get("thought_signature") if isinstance(google, dict) else None
+    return signature if isinstance(signature, str) else None
+
+
+def result_part(
+    message: Mapping[str, Any], content: str, where: str, names: Mapping[str, str]
+) -> Part:
+    """
+    The part that a tool's message is.
+
+    @param content: its text; a JSON object is passed as that.
+    @raise ChatError: 400, it belongs to no call.
+    """
+    id = message.get("tool_call_id")
+    name = names.get(id) if isinstance(id, str) else None
+    name = name or message.get("name")
+    if not isinstance(name, str) or not name:
+        at = f"{where}.tool_call_id"
+        raise bad_request(f"'{at}' must be the id of an earlier call.", at)
+    try:
+        result = loads(content.encode("utf-8", "replace"))
+    except ValueError:
+        result = None
+    response: Part = {
+        "name": name,
+        "response": result if isinstance(result, dict) else {"output": content},
+    }
+    if isinstance(id, str) and id:
+        response["id"] = id
+    return {"functionResponse": response}
+
+
+@frozen
+class Call:
+    """
+    A call that the model makes.
+
+    @ivar arguments: JSON text.
+    """
+
+    id: str
+    name: str
+    arguments: str
+    signature: str | None = None
+
+    @classmethod
+    def of_part(cls, part: Part) -> Call | None:
+        """The call that a part of a reply is, if it is one."""
+        call = part.get("functionCall")
+        if not isinstance(call, dict) or not isinstance(call.get("name"), str):
+            return None
+        id = call.get("id")
+        signature = part.get("thoughtSignature")
+        return cls(
+            id if isinstance(id, str) and id else f"call_{secrets.token_hex(12)}",
+            call["name"],
+            dumps(call.get("args") or {}).decode(),
+            signature if isinstance(signature, str) else None,
+        )
+
+    def deltas(self, index: int) -> list[dict[str, Any]]:
+        """The call as a stream tells it: first what is called, then with what."""
+        opening: dict[str, Any] = {
+            "index": index,
+            "id": self.id,
+            "type": "function",
+            "function": {"name": self.name, "arguments": ""},
+        }
+        if self.signature is not None:
+            opening["extra_content"] = {"google": {"thought_signature": self.signature}}
+        return [opening, {"index": index, "function": {"arguments": self.arguments}}]
+
+
+class Signatures:
+    """
+    The signatures of calls that clients may come back with.
+
+    Most clients do not keep what they do not know, so it is kept for them; the last ones only.
+    """
+
+    def __init__(self, keep: int = 10_000) -> None:
+        self._keep = keep
+        self._known: dict[str, str] = {}
+
+    def remember(self, call: Call) -> None:
+        if call.signature is not None:
+            self._known[call.id] = call.signature
+            if len(self._known) > self._keep:
+                del self._known[next(iter(self._known))]
+
+    def of(self, id: Any) -> str | None:
+        return self._known.get(id) if isinstance(id, str) else None
+
+
+def sign_unsigned(parts: Sequence[Part]) -> list[Part]:
+    """The parts of a turn as Gemini 3 takes them: its first call has a signature."""
+    signed = list(parts)
+    for position, part in enumerate(signed):
+        if "functionCall" in part:
+            if "thoughtSignature" not in part:
+                signed[position] = part | {"thoughtSignature": _NO_SIGNATURE}
+            break
+    return signed

@@ -1,0 +1,289 @@
+"""One CLI process: its life, and calls to it over the Agent Client Protocol."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.error import ProcessDone, ProcessTerminated
+from twisted.internet.interfaces import IProcessTransport
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure as TwistedFailure
+
+from gemproxy import __version__
+from gemproxy.gemini import acp, sessionfile
+from gemproxy.gemini.cli import Cli, WorkerHome
+from gemproxy.log import make_logger
+
+LINE_LIMIT = 256 * 1024 * 1024
+STDERR_TAIL = 8 * 1024
+START_TIMEOUT = 60.0
+KILL_DELAY = 3.0
+
+_LAUNCHER = str(Path(__file__).with_name("launch.py"))
+
+
+class WorkerDied(Exception):
+    """The process has ended, or was given up; what was asked of it gets no answer."""
+
+
+class CallFailed(Exception):
+    """The CLI answered a call with an error."""
+
+    def __init__(self, failure: acp.Failure) -> None:
+        super().__init__(f"{failure.code}: {failure.message}")
+        self.failure = failure
+
+
+class WorkerObserver(Protocol):
+    """Who is told of a worker's life."""
+
+    def worker_ended(self, worker: Worker) -> None:
+        """The process is gone, asked for or not."""
+
+
+UpdateListener = Callable[[dict[str, Any]], None]
+
+
+class Worker:
+    """
+    A C{gemini --acp} process.
+
+    @ivar opened: how many sessions it has been given so far.
+    @ivar setup: held while a session is set up: what precedes it is state of the whole process.
+    @ivar usable: whether it may be given sessions.
+    """
+
+    log = make_logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        cli: Cli,
+        home: WorkerHome,
+        model: str,
+        api_url: str,
+        observer: WorkerObserver,
+    ) -> None:
+        self.home = home
+        self.opened = 0
+        self.setup = DeferredLock()
+        self.usable = False
+        self.pid: int | None = None
+        self._reactor = reactor
+        self._cli = cli
+        self._environment = home.environment(cli.path, model, api_url)
+        self._observer = observer
+        self._protocol = _AcpProtocol(self)
+        self._transport: IProcessTransport | None = None
+        self._calls: dict[int, Deferred[dict[str, Any]]] = {}
+        self._last_id = 0
+        self._listeners: dict[str, tuple[UpdateListener, Callable[[], None]]] = {}
+        self._ended = False
+        self._when_ended: list[Deferred[None]] = []
+
+    async def start(self) -> None:
+        """
+        Run the process until it is ready for sessions.
+
+        @raise WorkerDied: it ended, answered nonsense, or was not ready in time.
+        """
+        self.home.create()
+        command = [sys.executable, "-I", _LAUNCHER, self._cli.executable, "--acp"]
+        self._transport = self._reactor.spawnProcess(
+            self._protocol, command[0], command, env=self._environment, path=str(self.home.cwd)
+        )
+        self.pid = self._transport.pid
+        giving_up = self._reactor.callLater(START_TIMEOUT, self.give_up, "it was not ready in time")
+        try:
+            await self.call(
+                "initialize",
+                {
+                    "protocolVersion": acp.PROTOCOL_VERSION,
+                    "clientCapabilities": {},
+                    "clientInfo": {"name": "gemproxy", "version": __version__},
+                },
+            )
+        except CallFailed as error:
+            self.give_up(f"it refused to start: {error}")
+            raise WorkerDied(f"the Gemini CLI refused to start: {error}") from None
+        finally:
+            if giving_up.active():
+                giving_up.cancel()
+        self.usable = not self._ended
+        sessionfile.clear(self.home.chats)
+
+    def call(self, method: str, params: dict[str, Any]) -> Deferred[dict[str, Any]]:
+        """
+        Ask something of the CLI; fires with the result, or fails with CallFailed or WorkerDied.
+        Cancelling gives up waiting; the CLI goes on.
+        """
+        self._last_id += 1
+        id = self._last_id
+        answer: Deferred[dict[str, Any]] = Deferred(lambda _: self._forget(id))
+        self._calls[id] = answer
+        if self._ended:
+            self._fail_calls()
+        else:
+            self._write(acp.encode_request(id, method, params))
+        return answer
+
+    def notify(self, method: str, params: dict[str, Any]) -> None:
+        if not self._ended:
+            self._write(acp.encode_notification(method, params))
+
+    def listen(self, session_id: str, listener: UpdateListener, ended: Callable[[], None]) -> None:
+        """
+        Call the listener with each update of a session, until told otherwise.
+
+        @param ended: called if the process ends before that.
+        """
+        self._listeners[session_id] = (listener, ended)
+
+    def unlisten(self, session_id: str) -> None:
+        self._listeners.pop(session_id, None)
+
+    def memory(self) -> int:
+        """Resident memory in bytes; 0 where the system does not say."""
+        try:
+            pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]
+        except (OSError, IndexError):
+            return 0
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    def give_up(self, reason: str) -> None:
+        """Kill a process that does not behave."""
+        if not self._ended:
+            self.log.warn(
+                "CLI worker {pid} is given up: {reason}. Its last words: {tail}",
+                pid=self.pid,
+                reason=reason,
+                tail=self._protocol.stderr_tail(),
+            )
+        self.usable = False
+        self._signal_group(signal.SIGKILL)
+
+    def stop(self) -> Deferred[None]:
+        """End the process, gently first; fires when it is gone."""
+        done: Deferred[None] = Deferred()
+        self.usable = False
+        if self._ended or self.pid is None:
+            done.callback(None)
+            return done
+        self._when_ended.append(done)
+        self._signal_group(signal.SIGTERM)
+        killing = self._reactor.callLater(KILL_DELAY, self._signal_group, signal.SIGKILL)
+
+        def ended(result: None) -> None:
+            if killing.active():
+                killing.cancel()
+
+        return done.addCallback(ended)
+
+    # What the protocol reports:
+
+    def line_received(self, line: bytes) -> None:
+        """@raise ProtocolViolation: the line is no message."""
+        message = acp.decode(line)
+        match message:
+            case acp.Notification("session/update", params):
+                listening = self._listeners.get(str(params.get("sessionId")))
+                update = params.get("update")
+                if listening is not None and isinstance(update, dict):
+                    listening[0](update)
+            case acp.Notification():
+                pass
+            case acp.Request(id, "session/request_permission"):
+                self._write(acp.encode_result(id, {"outcome": {"outcome": "cancelled"}}))
+            case acp.Request(id, _):
+                self._write(acp.encode_method_not_found(id))
+            case acp.Result(id, result):
+                if (answer := self._calls.pop(id, None)) is not None:
+                    answer.callback(result)
+            case acp.Failure(id):
+                if (answer := self._calls.pop(id, None)) is not None:
+                    answer.errback(CallFailed(message))
+
+    def exited(self) -> None:
+        """The process has ended; what it left running in its group has no business any more."""
+        if self.pid is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def ended(self, reason: TwistedFailure) -> None:
+        """The process has ended and its pipes are closed."""
+        if self.usable:
+            self.log.warn(
+                "CLI worker {pid} died: {reason}. Its last words: {tail}",
+                pid=self.pid,
+                reason=reason.getErrorMessage(),
+                tail=self._protocol.stderr_tail(),
+            )
+        elif not reason.check(ProcessDone, ProcessTerminated):
+            self.log.failure("CLI worker {pid} ended strangely", reason, pid=self.pid)
+        self._ended = True
+        self.usable = False
+        self.home.remove()
+        self._fail_calls()
+        for _, session_ended in list(self._listeners.values()):
+            session_ended()
+        self._observer.worker_ended(self)
+        waiting, self._when_ended = self._when_ended, []
+        for done in waiting:
+            done.callback(None)
+
+    def _forget(self, id: int) -> None:
+        self._calls.pop(id, None)
+
+    def _fail_calls(self) -> None:
+        calls, self._calls = self._calls, {}
+        for answer in calls.values():
+            answer.errback(WorkerDied("the Gemini CLI process ended"))
+
+    def _write(self, data: bytes) -> None:
+        assert self._transport is not None
+        self._transport.writeToChild(0, data)
+
+    def _signal_group(self, number: int) -> None:
+        if self.pid is None or self._ended:
+            return
+        with suppress(ProcessLookupError):
+            # The launcher may not have made the group yet: then the process alone gets it.
+            if os.getpgid(self.pid) == self.pid:
+                os.killpg(self.pid, number)
+            else:
+                os.kill(self.pid, number)
+
+
+class _AcpProtocol(ProcessProtocol):
+    """Cuts the CLI's output into lines for its worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._lines = acp.LineDecoder(LINE_LIMIT)
+        self._stderr = b""
+
+    def stderr_tail(self) -> str:
+        return self._stderr.decode("utf-8", "replace").strip()
+
+    def outReceived(self, data: bytes) -> None:
+        try:
+            for line in self._lines.feed(data):
+                self._worker.line_received(line)
+        except acp.ProtocolViolation as violation:
+            self._worker.give_up(f"it wrote {violation}")
+
+    def errReceived(self, data: bytes) -> None:
+        self._stderr = (self._stderr + data)[-STDERR_TAIL:]
+
+    def processExited(self, reason: TwistedFailure) -> None:
+        self._worker.exited()
+
+    def processEnded(self, reason: TwistedFailure) -> None:
+        self._worker.ended(reason)

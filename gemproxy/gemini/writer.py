@@ -1,0 +1,50 @@
+"""The pieces of one choice of an answer, as chunks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gemproxy.backend import Answer
+from gemproxy.chat.chunks import ChunkFactory
+from gemproxy.chat.sse import Event
+from gemproxy.gemini.tools import Call
+
+
+class ChoiceWriter:
+    """
+    Turns what a model says into the chunks of one choice.
+
+    @ivar begun: whether anything went out, so that another try is out of the question.
+    @ivar has_content: whether there is more than thoughts.
+    """
+
+    def __init__(self, answer: Answer, chunks: ChunkFactory, index: int) -> None:
+        self.begun = False
+        self.has_content = False
+        self._answer = answer
+        self._chunks = chunks
+        self._index = index
+
+    def content(self, text: str) -> None:
+        self.has_content = True
+        self._send({"content": text})
+
+    def thought(self, text: str) -> None:
+        self._send({"reasoning_content": text})
+
+    def calls(self, calls: list[Call]) -> None:
+        """All the calls that the model makes in this answer."""
+        self.has_content = True
+        deltas = [delta for index, call in enumerate(calls) for delta in call.deltas(index)]
+        self._send(*({"tool_calls": [delta]} for delta in deltas))
+
+    def finish(self, reason: str) -> None:
+        self._send({}, finish_reason=reason)
+
+    def _send(self, *deltas: dict[str, Any], finish_reason: str | None = None) -> None:
+        if not self.begun:
+            self.begun = True
+            deltas = ({"role": "assistant", "content": ""}, *deltas)
+        chunks = [self._chunks.delta(delta, None, self._index) for delta in deltas[:-1]]
+        chunks.append(self._chunks.delta(deltas[-1], finish_reason, self._index))
+        self._answer.events([Event(chunk) for chunk in chunks])

@@ -1,0 +1,337 @@
+"""The last exchanges, on disk, for whoever wants to see what was asked and answered."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import orjson
+from attrs import define, field, frozen
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from gemproxy.chat.chunks import Usage
+from gemproxy.log import make_logger
+
+# Answers of a burst are written together: only the last ones are kept anyway.
+WRITE_DELAY = 0.25
+TEXT_LIMIT = 2_000_000
+# Shorter ones are placeholders such as "none", and ordinary words.
+_SECRET_LENGTH = 8
+_NUMBERED = re.compile(r"(\d{6,})_(?:input\.json|output\.txt)")
+_MEDIA = re.compile(r"data:([^;,]{0,100})[^,]{0,100},")
+
+
+@define(eq=False)
+class Exchange:
+    """
+    One request and what became of it.
+
+    @ivar began: seconds since the epoch.
+    @ivar secrets: keys that must not show up in anything that is kept.
+    """
+
+    id: str
+    began: float
+    route: str
+    model: str
+    stream: bool
+    request: dict[str, Any]
+    secrets: Sequence[str] = field(default=(), repr=False)
+    first_token: float | None = None
+    duration: float | None = None
+    retries: int = 0
+    status: int = 200
+    finish_reason: str | None = None
+    usage: dict[str, Any] | None = None
+    error: str | None = None
+    _texts: dict[str, list[str]] = field(factory=dict, repr=False)
+    _size: int = 0
+
+    def add(self, chunk: Any, now: float) -> None:
+        """
+        Take a chunk of the answer, or a whole completion.
+
+        @param now: seconds since the epoch.
+        """
+        if not isinstance(chunk, dict):
+            return
+        if isinstance(chunk.get("usage"), dict):
+            self.usage = chunk["usage"]
+        choices = chunk.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if not isinstance(choice, dict):
+                continue
+            if choice.get("finish_reason"):
+                self.finish_reason = str(choice["finish_reason"])
+            delta = choice.get("delta")
+            for kind, value in delta.items() if isinstance(delta, dict) else ():
+                if value and kind != "role":
+                    self._add_text(choice.get("index") or 0, kind, value, now)
+
+    def _add_text(self, index: int, kind: str, value: Any, now: float) -> None:
+        if self.first_token is None:
+            self.first_token = now - self.began
+        if self._size >= TEXT_LIMIT:
+            return
+        text = value if isinstance(value, str) else orjson.dumps(value).decode() + "\n"
+        self._size += len(text)
+        part = kind if not index else f"choice {index}: {kind}"
+        self._texts.setdefault(part, []).append(text)
+
+    @property
+    def text_length(self) -> int:
+        """Characters of the answer so far."""
+        return self._size
+
+    def count(self, usage: Usage) -> None:
+        self.usage = usage.as_json()
+
+    def summary(self) -> str:
+        """The exchange in one line, without texts."""
+        facts = {
+            "request": self.id,
+            "route": self.route,
+            "model": json.dumps(self.model[:200]),
+            "stream": self.stream,
+            "status": self.status,
+            "finish": self.finish_reason,
+            "duration": _seconds(self.duration),
+            "first_token": _seconds(self.first_token),
+            "prompt_tokens": (self.usage or {}).get("prompt_tokens"),
+            "completion_tokens": (self.usage or {}).get("completion_tokens"),
+            "retries": self.retries,
+        }
+        return " ".join(f"{name}={value}" for name, value in facts.items() if value is not None)
+
+    def input(self) -> bytes:
+        """The request, as a file's content."""
+        document = {
+            "id": self.id,
+            "time": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="milliseconds"),
+            "route": self.route,
+            "model": self.model,
+            "stream": self.stream,
+            "request": without_media(self.request),
+        }
+        text = orjson.dumps(document, option=orjson.OPT_INDENT_2, default=str)
+        return self._without_secrets(text)
+
+    def output(self) -> bytes:
+        """The answer, as a file's content: what is known of it, a blank line, its text."""
+        usage = self.usage or {}
+        facts = {
+            "id": self.id,
+            "finish_reason": self.finish_reason,
+            "prompt_tokens": usage.get("prompt_tokens"),
+            "completion_tokens": usage.get("completion_tokens"),
+            "duration": _seconds(self.duration),
+            "first_token": _seconds(self.first_token),
+            "retries": self.retries,
+            "error": self.error and " ".join(self.error.split()),
+        }
+        head = "".join(f"{name}: {value}\n" for name, value in facts.items() if value is not None)
+        body = "".join(self._texts.get("content", ()))
+        rest = "".join(
+            f"\n\n--- {part} ---\n{''.join(texts)}"
+            for part, texts in self._texts.items()
+            if part != "content"
+        )
+        cut = "\n\n--- cut here: the rest is not kept ---" if self._size >= TEXT_LIMIT else ""
+        return self._without_secrets(f"{head}\n{body}{rest}{cut}\n".encode("utf-8", "replace"))
+
+    def _without_secrets(self, text: bytes) -> bytes:
+        for secret in self.secrets:
+            if len(secret) >= _SECRET_LENGTH:
+                text = text.replace(secret.encode(), b"[secret]")
+        return text
+
+
+def _seconds(value: float | None) -> str | None:
+    return None if value is None else f"{value:.3f}s"
+
+
+def without_media(value: Any) -> Any:
+    """A request with each picture, sound or file replaced by its type and size."""
+    if isinstance(value, dict):
+        audio = "data" in value and "format" in value
+        return {
+            key: _described(f"audio/{value['format']}", item)
+            if audio and key == "data" and isinstance(item, str)
+            else _described("file", item)
+            if key == "file_data" and isinstance(item, str) and not item.startswith("data:")
+            else without_media(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [without_media(item) for item in value]
+    if isinstance(value, str) and (media := _MEDIA.match(value)):
+        return _described(media[1] or "data", value[media.end() :])
+    return value
+
+
+def _described(kind: str, base64: str) -> str:
+    return f"[{kind}, {len(base64) * 3 // 4} bytes]"
+
+
+class Journal(Protocol):
+    """Who is told of exchanges."""
+
+    def begin(
+        self,
+        route: str,
+        model: str,
+        stream: bool,
+        request: dict[str, Any],
+        secrets: Sequence[str],
+    ) -> Exchange:
+        """An exchange begins; it is filled in by whoever serves it."""
+
+    def end(self, exchange: Exchange) -> None:
+        """It is over, however it ended."""
+
+
+@frozen
+class NoJournal:
+    """Keeps nothing."""
+
+    clock: IReactorTime
+    new_id: Callable[[], str]
+
+    def begin(
+        self,
+        route: str,
+        model: str,
+        stream: bool,
+        request: dict[str, Any],
+        secrets: Sequence[str],
+    ) -> Exchange:
+        return Exchange(self.new_id(), self.clock.seconds(), route, model, stream, {}, secrets)
+
+    def end(self, exchange: Exchange) -> None:
+        """Nothing to do."""
+
+
+class DiskJournal(Service):
+    """
+    Keeps the last exchanges as pairs of files with rising numbers.
+
+    Files are written by a thread, some at once, each under another name first, so that nobody
+    reads half of one.
+    """
+
+    log = make_logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        in_thread: Callable[..., Deferred[None]],
+        new_id: Callable[[], str],
+        folder: Path,
+        keep: int,
+    ) -> None:
+        """@param in_thread: calls a function in a thread."""
+        self._clock = clock
+        self._in_thread = in_thread
+        self._new_id = new_id
+        self._folder = folder
+        self._keep = keep
+        self._pending: deque[Exchange] = deque(maxlen=keep)
+        self._timer: IDelayedCall | None = None
+        self._writing: Deferred[None] | None = None
+        self._number: int | None = None
+        self._complained = False
+
+    def begin(
+        self,
+        route: str,
+        model: str,
+        stream: bool,
+        request: dict[str, Any],
+        secrets: Sequence[str],
+    ) -> Exchange:
+        now = self._clock.seconds()
+        return Exchange(self._new_id(), now, route, model, stream, request, secrets)
+
+    def end(self, exchange: Exchange) -> None:
+        self._pending.append(exchange)
+        if self._timer is None and self._writing is None:
+            self._timer = self._clock.callLater(WRITE_DELAY, self._write)
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        return Deferred.fromCoroutine(self._finish())
+
+    async def _finish(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._writing is not None or self._pending:
+            if self._writing is None:
+                self._write()
+            assert self._writing is not None
+            await self._writing
+
+    def _write(self) -> None:
+        self._timer = None
+        batch, self._pending = self._pending, deque(maxlen=self._keep)
+        self._writing = Deferred()
+        self._in_thread(self._write_all, list(batch)).addErrback(self._complain).addCallback(
+            self._written
+        )
+
+    def _written(self, _: None) -> None:
+        done, self._writing = self._writing, None
+        if self._pending and self.running:
+            self._timer = self._clock.callLater(WRITE_DELAY, self._write)
+        if done is not None:
+            done.callback(None)
+
+    def _complain(self, failure: Any) -> None:
+        if not failure.check(OSError):
+            self.log.failure("the journal failed", failure)
+        elif not self._complained:
+            self._complained = True
+            self.log.warn(
+                "the journal cannot be written to {folder}: {error}",
+                folder=str(self._folder),
+                error=failure.getErrorMessage(),
+            )
+
+    # In a thread:
+
+    def _write_all(self, exchanges: Sequence[Exchange]) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        numbers = sorted({number for number, _ in self._files()})
+        last = max(self._number or 0, numbers[-1] if numbers else 0)
+        for exchange in exchanges:
+            last += 1
+            self._replace(self._folder / f"{last:06d}_input.json", exchange.input())
+            self._replace(self._folder / f"{last:06d}_output.txt", exchange.output())
+        self._number = last
+        self._complained = False
+        for number, path in self._files():
+            if number <= last - self._keep:
+                path.unlink(missing_ok=True)
+
+    def _files(self) -> list[tuple[int, Path]]:
+        matches = ((_NUMBERED.fullmatch(path.name), path) for path in self._folder.iterdir())
+        return [(int(match[1]), path) for match, path in matches if match]
+
+    def _replace(self, path: Path, content: bytes) -> None:
+        descriptor, temporary = tempfile.mkstemp(dir=self._folder, prefix=".", suffix=".part")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise

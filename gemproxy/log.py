@@ -1,0 +1,24 @@
+"""Loggers that keep quiet about details unless they are asked for."""
+
+from __future__ import annotations
+
+from twisted.logger import (
+    FilteringLogObserver,
+    Logger,
+    LogLevel,
+    LogLevelFilterPredicate,
+    globalLogPublisher,
+)
+
+_levels = LogLevelFilterPredicate(defaultLogLevel=LogLevel.info)
+_observer = FilteringLogObserver(globalLogPublisher, [_levels])
+
+
+def make_logger() -> Logger:
+    """A logger for the class that it becomes an attribute of."""
+    return Logger(observer=_observer)
+
+
+def log_details(wanted: bool) -> None:
+    """Whether debug messages reach the log."""
+    _levels.setLogLevelForNamespace("gemproxy", LogLevel.debug if wanted else LogLevel.info)

@@ -1,0 +1,319 @@
+"""The composition: a Config in, a service with everything in its place out."""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from twisted.application import strports
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
+from twisted.internet.threads import deferToThreadPool
+from twisted.web.client import Agent, HTTPConnectionPool, _HTTP11ClientFactory
+
+from gemproxy import __version__
+from gemproxy.backend import Backend
+from gemproxy.chat.errors import overloaded
+from gemproxy.config import Config
+from gemproxy.gemini.attempt import Attempts
+from gemproxy.gemini.backoff import RetryPolicy
+from gemproxy.gemini.cli import Cli, WorkerHome
+from gemproxy.gemini.engine import GeminiEngine, check_model
+from gemproxy.gemini.gateway import Gateway
+from gemproxy.gemini.keys import KeyRing
+from gemproxy.gemini.pool import PoolLimits, WorkerPool
+from gemproxy.gemini.rundir import RunDirectory, root_for_user
+from gemproxy.gemini.worker import Worker
+from gemproxy.journal import DiskJournal, Journal, NoJournal
+from gemproxy.log import log_details, make_logger
+from gemproxy.metrics import Metrics
+from gemproxy.newapi.client import NewApi, base_url
+from gemproxy.standin.app import StandIn
+from gemproxy.web.access import Access
+from gemproxy.web.answers import Heartbeats
+from gemproxy.web.chat import ChatService
+from gemproxy.web.connections import Connections
+from gemproxy.web.gemini_proxy import GeminiProxy
+from gemproxy.web.health import Health
+from gemproxy.web.intake import Intake, Limits
+from gemproxy.web.passthrough import Passthrough
+from gemproxy.web.site import make_site
+from gemproxy.web.stream_proxy import StreamProxy
+
+_CONNECT_TIMEOUT = 30.0
+_IDLE_CONNECTIONS = 64
+# Seconds that an interrupted answer has to end, and a client to read what was written for it.
+_LAST_WORDS = 3.0
+
+
+def build(config: Config, cli: Cli | None, reactor: Any, environ: Mapping[str, str]) -> Daemon:
+    """
+    The daemon, not yet running.
+
+    @param cli: the Gemini CLI; None only where the config needs no engine.
+    """
+    return Daemon(config, cli, reactor, environ)
+
+
+class _QuietClientFactory(_HTTP11ClientFactory):
+    """Twisted's own has no public way to keep it from logging every connection."""
+
+    noisy = False
+
+
+class Demo(Service):
+    """
+    Serves the stand-in for the Gemini API, on loopback.
+
+    @ivar url: its base URL, once it runs.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._stand_in = StandIn(reactor, keep=0)
+        self._port: Any = None
+        self.url = ""
+
+    def startService(self) -> None:
+        super().startService()
+        self._port = self._reactor.listenTCP(0, self._stand_in.site(), interface="127.0.0.1")
+        self.url = f"http://127.0.0.1:{self._port.getHost().port}"
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await self._port.stopListening()
+        await self._stand_in.stop()
+
+
+class EngineService(MultiService):
+    """The Gemini engine and what it lives on: run directory, gateway, workers."""
+
+    def __init__(
+        self,
+        config: Config,
+        cli: Cli,
+        reactor: Any,
+        agent: Agent,
+        api_url: Callable[[], str],
+        environ: Mapping[str, str],
+    ) -> None:
+        super().__init__()
+        assert config.gemini_api_key
+        self._run_directory = RunDirectory(root_for_user(environ))
+        self._workers_made = 0
+        gateway = Gateway(reactor, agent, api_url)
+        gateway.setServiceParent(self)
+
+        def make_worker(pool: WorkerPool) -> Worker:
+            self._workers_made += 1
+            assert self._run_directory.path is not None
+            home = WorkerHome(self._run_directory.path / f"worker-{self._workers_made}")
+            return Worker(reactor, cli, home, config.gemini_models[0], gateway.url, pool)
+
+        limits = PoolLimits(config.gemini_workers, config.gemini_sessions, config.gemini_queue)
+        self.pool = WorkerPool(reactor, limits, make_worker)
+        self.pool.setServiceParent(self)
+        self.engine = GeminiEngine(
+            reactor,
+            Attempts(reactor, self.pool, gateway, config.timeout),
+            KeyRing(reactor, config.gemini_api_key),
+            RetryPolicy(config.max_retries, config.retry_delay, config.timeout, random.random),
+            config.gemini_models,
+            config.lenient,
+        )
+
+    def startService(self) -> None:
+        self._run_directory.acquire()
+        super().startService()
+
+    def stopService(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await super().stopService()
+        self._run_directory.release()
+
+
+class Daemon(MultiService):
+    """
+    Starts and stops the parts of the proxy in their order.
+
+    @ivar pool: the CLI workers; None where there is no engine.
+    """
+
+    log = make_logger()
+
+    def __init__(
+        self, config: Config, cli: Cli | None, reactor: Any, environ: Mapping[str, str]
+    ) -> None:
+        super().__init__()
+        log_details(config.debug)
+        self._config = config
+        self._reactor = reactor
+        self._connections = HTTPConnectionPool(reactor)
+        self._connections.maxPersistentPerHost = _IDLE_CONNECTIONS
+        self._connections._factory = _QuietClientFactory
+        self._agent = Agent(reactor, connectTimeout=_CONNECT_TIMEOUT, pool=self._connections)
+        self._metrics = Metrics()
+        self._journal = self._add_journal()
+        self._chats: list[ChatService] = []
+        self._ports: list[Service] = []
+        self._connected: list[Connections] = []
+        self._draining: Deferred[None] | None = None
+        self._intake = Intake(
+            Access(config.proxy_api_keys, config.cors_origins, _is_loopback(config.host)),
+            Limits(config.max_body, config.client_requests),
+        )
+        self.pool: WorkerPool | None = None
+
+        engine: GeminiEngine | None = None
+        if config.needs_engine:
+            assert cli is not None
+            service = EngineService(config, cli, reactor, self._agent, self._api_url(), environ)
+            service.setServiceParent(self)
+            self._watch(service.pool)
+            self.pool = service.pool
+            engine = service.engine
+        self._health = Health(
+            self._metrics,
+            lambda: self.pool is None or self.pool.warm,
+            lambda: {} if engine is None else engine.keys.exhausted(),
+        )
+        if config.port is not None and engine is not None:
+            face = GeminiProxy(engine, check_model, self._health, self._add_chats(stop_tags=()))
+            self._listen("Gemini Proxy", config.port, face.app.resource())
+        if config.stream_port is not None:
+            self._listen("Stream Proxy", config.stream_port, self._stream_proxy(engine))
+
+    def _watch(self, pool: WorkerPool) -> None:
+        self._metrics.watch("queued_requests", "Requests that wait for a CLI worker", pool.queued)
+        self._metrics.watch_each(
+            "workers", "CLI workers", "state", ("starting", "ready", "retiring"), pool.count
+        )
+
+    def _stream_proxy(self, engine: GeminiEngine | None) -> Any:
+        config = self._config
+        others = self._upstream(config.upstream_url, config.fixed_api_key)
+        gemini: Backend | None = engine
+        if config.gemini_proxy_url is not None:
+            gemini = self._upstream(config.gemini_proxy_url, None)
+        assert gemini is not None
+        passthrough = Passthrough(self._reactor, others, config.timeout, self._metrics)
+        chats = self._add_chats(config.stop_tags)
+        return StreamProxy(gemini, others, passthrough, self._health, chats).app.resource()
+
+    def _upstream(self, url: str, key: str | None) -> NewApi:
+        return NewApi(self._reactor, self._agent, base_url(url), key, self._config.timeout)
+
+    def _add_chats(self, stop_tags: Sequence[str]) -> ChatService:
+        config = self._config
+        heartbeats = Heartbeats(config.heartbeat_interval, config.json_heartbeat_delay)
+        keys = [*config.gemini_api_key, *config.proxy_api_keys, config.fixed_api_key or ""]
+        chats = ChatService(
+            self._reactor, heartbeats, self._journal, self._metrics, keys, stop_tags
+        )
+        self._chats.append(chats)
+        return chats
+
+    def _add_journal(self) -> Journal:
+        def new_id() -> str:
+            return secrets.token_hex(8)
+
+        config = self._config
+        if config.log_dir is None:
+            return NoJournal(self._reactor, new_id)
+
+        def in_thread(function: Callable[..., None], *args: Any) -> Deferred[None]:
+            pool = self._reactor.getThreadPool()
+            return deferToThreadPool(self._reactor, pool, function, *args)
+
+        journal = DiskJournal(self._reactor, in_thread, new_id, config.log_dir, config.log_keep)
+        journal.setServiceParent(self)
+        return journal
+
+    def _api_url(self) -> Callable[[], str]:
+        if not self._config.demo:
+            return lambda: self._config.google_gemini_base_url
+        demo = Demo(self._reactor)
+        demo.setServiceParent(self)
+        return lambda: demo.url
+
+    def _listen(self, name: str, port: int, resource: Any) -> None:
+        host = self._config.host.replace(":", r"\:")
+        connections = Connections(make_site(resource, self._intake, self._reactor))
+        endpoint = f"tcp:{port}:interface={host}"
+        service = strports.service(endpoint, connections, reactor=self._reactor)
+        service.setName(name)
+        service.setServiceParent(self)
+        self._ports.append(service)
+        self._connected.append(connections)
+
+    def startService(self) -> None:
+        super().startService()
+        self.log.info("gemproxy {version} is running", version=__version__)
+        ports = (("Gemini", self._config.port), ("Stream", self._config.stream_port))
+        for name, port in ports:
+            if port is not None:
+                url = f"http://{self._config.host}:{port}/v1"
+                self.log.info("{name} Proxy: {url}", name=name, url=url)
+
+        if not _is_loopback(self._config.host) and not self._config.proxy_api_keys:
+            self.log.warn(
+                "{host} is reached from other machines, and anybody there may use this proxy and "
+                "its keys: set PROXY_API_KEYS.",
+                host=self._config.host,
+            )
+
+    def stopService(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._stop())
+
+    def hurry(self) -> None:
+        """Stop without waiting for the requests under way any longer."""
+        if self._draining is not None:
+            self._draining.cancel()
+
+    async def _stop(self) -> None:
+        self._intake.stopping = self._health.stopping = True
+        for port in self._ports:
+            await port.disownServiceParent()
+        await self._drain()
+        await super().stopService()
+        await self._connections.closeCachedConnections()
+
+    async def _drain(self) -> None:
+        """Let requests end; end those that do not; see that clients get what was written."""
+        if self._intake.open:
+            self.log.info(
+                "waiting up to {seconds:g} s for {count} requests",
+                seconds=self._config.drain,
+                count=len(self._intake.open),
+            )
+        self._draining = self._intake.when_empty()
+        await self._within(self._config.drain, self._draining)
+        self._draining = None
+        for chats in self._chats:
+            chats.interrupt_all(overloaded("The proxy is stopping.", 5))
+        await self._within(_LAST_WORDS, self._intake.when_empty())
+        closed = gatherResults([connections.close() for connections in self._connected])
+        await self._within(_LAST_WORDS, closed)
+        for connections in self._connected:
+            connections.abort()
+
+    async def _within(self, seconds: float, event: Deferred[Any]) -> None:
+        """Wait for an event, or until that is over or cancelled."""
+        with suppress(TimeoutError, CancelledError, FirstError):
+            await event.addTimeout(seconds, self._reactor)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

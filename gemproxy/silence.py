@@ -1,0 +1,57 @@
+"""A limit on how long a backend may be silent."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+_T = TypeVar("_T")
+
+
+class Silence:
+    """Watches over work that has to give a sign of life every so often."""
+
+    def __init__(self, clock: IReactorTime, seconds: float) -> None:
+        """@param seconds: without a sign of life, after which the work is given up."""
+        self._clock = clock
+        self._seconds = seconds
+        self._last = clock.seconds()
+        self._work: Deferred[Any] | None = None
+        self._check: IDelayedCall | None = None
+        self._too_long = False
+
+    def broken(self) -> None:
+        """There was a sign of life."""
+        self._last = self._clock.seconds()
+
+    async def limit(self, work: Deferred[_T]) -> _T:
+        """
+        Wait for work.
+
+        @raise TimeoutError: it was silent for too long; it is cancelled then.
+        """
+        self._work = work
+        self._last = self._clock.seconds()
+        self._watch(self._seconds)
+        try:
+            return await work
+        except CancelledError:
+            if self._too_long:
+                raise TimeoutError from None
+            raise
+        finally:
+            if self._check is not None and self._check.active():
+                self._check.cancel()
+
+    def _watch(self, seconds: float) -> None:
+        self._check = self._clock.callLater(seconds, self._look)
+
+    def _look(self) -> None:
+        left = self._last + self._seconds - self._clock.seconds()
+        if left > 0:
+            self._watch(left)
+        elif self._work is not None:
+            self._too_long = True
+            self._work.cancel()

@@ -1,0 +1,79 @@
+"""The twistd plugin: options in, the service out."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import cast
+
+from twisted.application.service import IService, MultiService
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.python import usage
+
+from gemproxy import __version__
+from gemproxy.config import SETTINGS, BadSetting, Config
+from gemproxy.gemini.cli import Cli, CliUnusable, find_cli
+
+
+def _help(meaning: str, env: str, default: str | None) -> str:
+    shown = "" if default is None else f", default {default}"
+    return f"{meaning.replace('`', '')} [{env}{shown}]"
+
+
+class Options(usage.Options):
+    """Options of C{twistd gemproxy}; each stands above the environment variable of its name."""
+
+    synopsis = "[options]"
+    longdesc = (
+        "Serves Gemini, through the Gemini CLI, as OpenAI's chat completions. "
+        "Every option may be given as the environment variable named in brackets instead."
+    )
+
+    optParameters = [  # noqa: RUF012
+        [setting.option, None, None, _help(setting.meaning, setting.env, setting.default)]
+        for setting in SETTINGS
+        if setting.default != "false"
+    ]
+    optFlags = [
+        ["demo", None, "serve a stand-in for the Gemini API: no key and no network are needed"],
+    ] + [
+        [setting.option, None, _help(setting.meaning, setting.env, setting.default)]
+        for setting in SETTINGS
+        if setting.default == "false"
+    ]
+
+    config: Config
+    cli: Cli | None
+
+    def opt_version(self) -> None:
+        """Show the version of gemproxy and exit."""
+        print(f"gemproxy {__version__}")
+        sys.exit(0)
+
+    def postOptions(self) -> None:
+        given = {}
+        for setting in SETTINGS:
+            value = self[setting.option]
+            if isinstance(value, int):
+                value = "true" if value else None
+            given[setting.option] = value
+        try:
+            self.config = Config.load(given, os.environ, demo=bool(self["demo"]))
+            self.cli = (
+                find_cli(self.config.gemini_cli, os.environ) if self.config.needs_engine else None
+            )
+        except (BadSetting, CliUnusable) as error:
+            raise usage.UsageError(str(error)) from None
+
+
+def makeService(options: Options) -> IService:
+    from twisted.internet import reactor
+
+    from gemproxy.service import build
+    from gemproxy.signals import Signals
+
+    daemon = build(options.config, options.cli, reactor, os.environ)
+    root = MultiService()
+    daemon.setServiceParent(root)
+    Signals(cast("IReactorFromThreads", reactor), daemon).setServiceParent(root)
+    return root

@@ -1,0 +1,134 @@
+"""One chat completion, from the client's request to the end of its response."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import field, frozen
+from twisted.internet.defer import CancelledError
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.server import Request
+
+from gemproxy.backend import Backend
+from gemproxy.chat.errors import SERVER_ERROR, ChatError
+from gemproxy.chat.request import ChatRequest, Headers
+from gemproxy.chat.stopfilter import StopTagFilter
+from gemproxy.journal import Exchange, Journal
+from gemproxy.log import make_logger
+from gemproxy.metrics import Metrics
+from gemproxy.web.answers import DocumentRelay, EventStreamRelay, Heartbeats
+
+# As nginx has it in its log; it is not sent to anybody.
+_CLIENT_GONE = 499
+
+
+@frozen(eq=False)
+class ChatService:
+    """
+    Has requests answered by backends.
+
+    @ivar own_keys: keys that must not show up in the journal, besides those of the clients.
+    @ivar stop_tags: the texts that end an answer.
+    """
+
+    log = make_logger()
+
+    clock: IReactorTime
+    heartbeats: Heartbeats
+    journal: Journal
+    metrics: Metrics
+    own_keys: Sequence[str] = ()
+    stop_tags: Sequence[str] = ()
+    _under_way: set[EventStreamRelay | DocumentRelay] = field(factory=set)
+
+    async def answer(
+        self, request: Request, chat: ChatRequest, backend: Backend, route: str
+    ) -> None:
+        """
+        Answer one request, well or with an error.
+
+        @param route: the name of the way the request takes, for the journal.
+        @raise CancelledError: the client has gone.
+        """
+        keys = [*self.own_keys, *bearer_keys(chat.headers)]
+        exchange = self.journal.begin(route, chat.model, chat.stream, chat.body, keys)
+        request.setHeader(b"x-request-id", exchange.id.encode())
+        kind = EventStreamRelay if chat.stream else DocumentRelay
+        relay = kind(
+            request,
+            self.clock,
+            self.heartbeats,
+            StopTagFilter(self.stop_tags, _choices(chat)),
+            exchange,
+            chat,
+            self.metrics,
+        )
+        self._under_way.add(relay)
+        try:
+            error = await self._outcome(backend, chat, relay)
+            if error is None:
+                relay.finish()
+            else:
+                exchange.error, exchange.status = str(error), error.status
+                relay.fail(error)
+        except CancelledError:
+            exchange.error, exchange.status = "the client has gone", _CLIENT_GONE
+            self.metrics.aborted.inc()
+            raise
+        finally:
+            relay.close()
+            self._under_way.discard(relay)
+            self._close(exchange)
+
+    def interrupt_all(self, error: ChatError) -> None:
+        """End all answers that are under way."""
+        for relay in list(self._under_way):
+            relay.interrupt(error)
+
+    async def _outcome(
+        self, backend: Backend, chat: ChatRequest, relay: EventStreamRelay | DocumentRelay
+    ) -> ChatError | None:
+        """Have a backend answer; returns what went wrong, if anything did."""
+        try:
+            work = backend.complete(chat, relay)
+            relay.end_early = work.cancel
+            await work
+        except CancelledError:
+            if relay.interruption is not None:
+                return relay.interruption
+            if not relay.stopped:
+                raise
+            self.metrics.aborted.inc()
+        except ChatError as error:
+            if not relay.stopped:
+                return error
+        except Exception:
+            self.log.failure("a request failed for a reason of ours")
+            return ChatError(500, SERVER_ERROR, "The proxy itself failed; its log says how.")
+        return None
+
+    def _close(self, exchange: Exchange) -> None:
+        exchange.duration = self.clock.seconds() - exchange.began
+        self.metrics.answered(
+            exchange.route,
+            exchange.model,
+            exchange.status,
+            exchange.first_token,
+            exchange.duration,
+        )
+        self.log.info("{line}", line=exchange.summary())
+        self.journal.end(exchange)
+
+
+def _choices(chat: ChatRequest) -> int:
+    n = chat.body.get("n")
+    return n if isinstance(n, int) and n > 0 else 1
+
+
+def bearer_keys(headers: Headers) -> list[str]:
+    """The keys that a client shows."""
+    return [
+        value.decode("latin-1").removeprefix("Bearer ").strip()
+        for name, value in headers
+        if name.lower() in (b"authorization", b"x-api-key", b"api-key")
+    ]

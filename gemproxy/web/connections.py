@@ -1,0 +1,41 @@
+"""The connections of the clients, and how they are ended without losing what is on its way."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.web.server import Site
+
+
+class Connections(WrappingFactory[ProtocolWrapper]):
+    """Serves a site and knows who is connected to it."""
+
+    noisy = False
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site)
+        self._ended: list[Deferred[None]] = []
+
+    def close(self) -> Deferred[None]:
+        """
+        Close all connections as soon as what was written to them is sent; fires when the last one
+        is gone.
+        """
+        for connection in list(self.protocols):
+            connection.loseConnection()
+        if not self.protocols:
+            return succeed(None)
+        ended: Deferred[None] = Deferred(self._ended.remove)
+        self._ended.append(ended)
+        return ended
+
+    def abort(self) -> None:
+        for connection in list(self.protocols):
+            connection.abortConnection()
+
+    def unregisterProtocol(self, p: ProtocolWrapper) -> None:
+        super().unregisterProtocol(p)
+        if not self.protocols:
+            ended, self._ended = self._ended, []
+            for waiting in ended:
+                waiting.callback(None)

@@ -1,0 +1,65 @@
+"""The Gemini Proxy: chat completions and models of Gemini alone, as OpenAI's API has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.web.server import Request
+
+from gemproxy.backend import Backend
+from gemproxy.chat.chunks import model_object
+from gemproxy.chat.request import parse_chat_request
+from gemproxy.web.answers import send_json
+from gemproxy.web.chat import ChatService
+from gemproxy.web.health import Health
+from gemproxy.web.site import body_of, headers_of, make_app
+
+
+class GeminiProxy:
+    """
+    The face of one backend.
+
+    @ivar app: the Klein application.
+    """
+
+    app = make_app()
+
+    def __init__(
+        self,
+        backend: Backend,
+        check_model: Callable[[str], None],
+        health: Health,
+        chats: ChatService,
+    ) -> None:
+        """@param check_model: raises the ChatError that a model name deserves."""
+        self._backend = backend
+        self._check_model = check_model
+        self._health = health
+        self._chats = chats
+
+    @app.route("/v1/chat/completions", methods=["POST"])
+    async def chat_completions(self, request: Request) -> None:
+        chat = parse_chat_request(body_of(request), headers_of(request))
+        await self._chats.answer(request, chat, self._backend, "gemini")
+
+    @app.route("/v1/models", methods=["GET"])
+    async def models(self, request: Request) -> None:
+        models = await self._backend.models(headers_of(request))
+        send_json(request, {"object": "list", "data": models})
+
+    @app.route("/v1/models/<path:name>", methods=["GET"])
+    def model(self, request: Request, name: str) -> None:
+        self._check_model(name)
+        send_json(request, model_object(name))
+
+    @app.route("/health", methods=["GET"])
+    def health(self, request: Request) -> None:
+        self._health.health(request)
+
+    @app.route("/ready", methods=["GET"])
+    def ready(self, request: Request) -> None:
+        self._health.ready(request)
+
+    @app.route("/metrics", methods=["GET"])
+    def metrics(self, request: Request) -> None:
+        self._health.show_metrics(request)

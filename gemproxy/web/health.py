@@ -1,0 +1,59 @@
+"""What health checks and Prometheus are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attrs import define
+from twisted.web.server import Request
+
+from gemproxy.metrics import Metrics
+from gemproxy.web.answers import send_json
+
+
+@define
+class Health:
+    """
+    @ivar can_serve: whether a request would be answered without delay.
+    @ivar exhausted: the models whose quota is out, and the seconds until they are tried again.
+    @ivar stopping: whether the daemon is about to end.
+    """
+
+    metrics: Metrics
+    can_serve: Callable[[], bool]
+    exhausted: Callable[[], Mapping[str, float]]
+    stopping: bool = False
+    _was_ready: bool = False
+
+    def health(self, request: Request) -> None:
+        """Whether the daemon lives: not 200 only while it has never been able to serve."""
+        state, details = self._state()
+        send_json(request, {"status": state} | details, 503 if state == "starting" else 200)
+
+    def ready(self, request: Request) -> None:
+        """Whether it is worth sending requests here."""
+        state, _ = self._state()
+        is_ready = self.can_serve() and not self.stopping
+        send_json(request, {"ready": is_ready, "status": state}, 200 if is_ready else 503)
+
+    def show_metrics(self, request: Request) -> None:
+        body = self.metrics.render()
+        request.setHeader(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+        request.setHeader(b"content-length", str(len(body)).encode())
+        request.write(body)
+
+    def _state(self) -> tuple[str, dict[str, Any]]:
+        can_serve = self.can_serve()
+        self._was_ready = self._was_ready or can_serve
+        exhausted = self.exhausted()
+        details = {
+            "quota_exhausted": [
+                {"model": model, "retry_after": round(wait)} for model, wait in exhausted.items()
+            ]
+        }
+        if self.stopping:
+            return "stopping", {}
+        if not can_serve:
+            return ("degraded", {"workers": 0}) if self._was_ready else ("starting", {})
+        return ("degraded", details) if exhausted else ("ok", {})

@@ -1,0 +1,190 @@
+"""What every request has to pass before anybody looks at what it wants."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Protocol
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+from twisted.web.server import Request
+
+from gemproxy.chat.errors import INVALID_REQUEST, ChatError, overloaded
+from gemproxy.web.access import OPEN_PATHS, Access
+from gemproxy.web.answers import send_error
+from gemproxy.web.paths import tidy_path
+
+HEADERS_TIMEOUT = 30.0
+BODY_TIMEOUT = 600.0
+# Seconds for which a refused body is read and thrown away: a client that is still sending would
+# find its connection reset, and never see why.
+_LINGER = 2.0
+
+
+@frozen
+class Limits:
+    """
+    @ivar body: bytes of a request's body at most.
+    @ivar per_client: requests of one address at a time; None for any number.
+    """
+
+    body: int
+    per_client: int | None = None
+
+
+class Intake:
+    """
+    Decides who comes in, and knows who is in.
+
+    @ivar stopping: nobody is let in any more.
+    """
+
+    def __init__(self, access: Access, limits: Limits) -> None:
+        self.access = access
+        self.limits = limits
+        self.stopping = False
+        self.open: set[ProxyRequest] = set()
+        self._clients: Counter[str] = Counter()
+        self._emptied: list[Deferred[None]] = []
+
+    def refusal(self, request: ProxyRequest) -> ChatError | None:
+        """Why a request is not let in; None if it is."""
+        if self.stopping and request.path not in OPEN_PATHS:
+            return overloaded("The proxy is stopping.", 5)
+        error = self.access.refusal(
+            request.path,
+            request.getHeader("host"),
+            request.getHeader("origin"),
+            request.getHeader("authorization"),
+        )
+        limit = self.limits.per_client
+        if error is None and limit is not None and self._clients[request.peer] >= limit:
+            return ChatError(
+                429,
+                "rate_limit_error",
+                f"There are {limit} requests of this address under way, which is the limit.",
+                "too_many_requests",
+                retry_after=1,
+            )
+        return error
+
+    def opened(self, request: ProxyRequest) -> None:
+        self.open.add(request)
+        self._clients[request.peer] += 1
+        request.notifyFinish().addBoth(lambda _: self._closed(request))
+
+    def when_empty(self) -> Deferred[None]:
+        """Fires when no request is under way."""
+        if not self.open:
+            return succeed(None)
+        emptied: Deferred[None] = Deferred(self._emptied.remove)
+        self._emptied.append(emptied)
+        return emptied
+
+    def _closed(self, request: ProxyRequest) -> None:
+        self.open.discard(request)
+        self._clients[request.peer] -= 1
+        if not self._clients[request.peer]:
+            del self._clients[request.peer]
+        if not self.open:
+            emptied, self._emptied = self._emptied, []
+            for waiting in emptied:
+                waiting.callback(None)
+
+
+class RequestFactory(Protocol):
+    def __call__(self, channel: HTTPChannel, queued: Any = ...) -> Request: ...
+
+
+class ProxyRequest(Request):
+    """A request that is received in limited time and size, let in or not, and its path tidied."""
+
+    def __init__(self, intake: Intake, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._intake = intake
+        self._size = 0
+        self._refused = False
+        self._deadline: IDelayedCall = self.channel.callLater(HEADERS_TIMEOUT, self._too_slow)
+
+    @property
+    def peer(self) -> str:
+        """The client's address."""
+        return str(getattr(self.getClientAddress(), "host", ""))
+
+    # While it is received:
+
+    def gotLength(self, length: int | None) -> None:
+        self._deadline.reset(BODY_TIMEOUT)
+        if length is not None and length > self._intake.limits.body:
+            super().gotLength(0)
+            self._refuse(self._too_large())
+        else:
+            super().gotLength(length)
+
+    def handleContentChunk(self, data: bytes) -> None:
+        if self._refused:
+            return
+        self._size += len(data)
+        if self._size > self._intake.limits.body:
+            self._refuse(self._too_large())
+        else:
+            super().handleContentChunk(data)
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        if self._deadline.active():
+            self._deadline.cancel()
+        if self._refused:
+            self.finish()
+        else:
+            super().requestReceived(command, path, version)
+
+    def connectionLost(self, reason: Failure) -> None:
+        if self._deadline.active():
+            self._deadline.cancel()
+        super().connectionLost(reason)
+
+    def _too_slow(self) -> None:
+        if self._refused or self.content is None:
+            self.channel.loseConnection()
+        else:
+            self._refuse(ChatError(408, INVALID_REQUEST, "The request came too slowly."))
+
+    def _too_large(self) -> ChatError:
+        limit = self._intake.limits.body
+        return ChatError(
+            413, INVALID_REQUEST, f"The request is larger than {limit} bytes, which is the limit."
+        )
+
+    def _refuse(self, error: ChatError) -> None:
+        """Answer before the request is there as a whole."""
+        self._refused = True
+        self.method, self.clientproto = b"POST", b"HTTP/1.1"
+        self.channel.persistent = False
+        self.setHeader(b"connection", b"close")
+        send_error(self, error)
+        if self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = self.channel.callLater(_LINGER, self._too_slow)
+
+    # When it is there:
+
+    def process(self) -> None:
+        self.path = tidy_path(self.path)
+        access = self._intake.access
+        origin = self.getHeader("origin")
+        preflight = self.method == b"OPTIONS" and origin is not None
+        for name, value in access.cors_headers(origin, preflight).items():
+            self.setHeader(name.encode(), value.encode())
+        error = self._intake.refusal(self)
+        if preflight and (error is None or error.status == 401):
+            self.setResponseCode(204)
+            self.finish()
+        elif error is not None:
+            send_error(self, error)
+            self.finish()
+        else:
+            self._intake.opened(self)
+            super().process()

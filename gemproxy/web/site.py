@@ -1,0 +1,72 @@
+"""What the two ports have in common."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, cast
+
+from klein import Klein
+from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
+from twisted.web.server import Request, Site
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from gemproxy.chat.errors import INVALID_REQUEST, ChatError, unknown_url
+from gemproxy.chat.request import Headers
+from gemproxy.web.answers import send_error
+from gemproxy.web.intake import Intake, ProxyRequest
+
+
+def body_of(request: Request) -> bytes:
+    """The body of a request that was received whole."""
+    assert request.content is not None
+    return cast("bytes", request.content.read())
+
+
+def headers_of(request: Request) -> Headers:
+    """The headers that a client sent."""
+    return tuple(
+        (name, value)
+        for name, values in request.requestHeaders.getAllRawHeaders()
+        for value in values
+    )
+
+
+def make_app() -> Klein:
+    """A Klein application that answers its errors as OpenAI's API does."""
+    app = Klein()
+
+    @app.handle_errors(ChatError)
+    def refuse(self: Any, request: IRequest, failure: Failure) -> None:
+        send_error(cast("Request", request), cast("ChatError", failure.value))
+
+    @app.handle_errors(HTTPException)
+    def no_such_resource(self: Any, request: IRequest, failure: Failure) -> None:
+        request = cast("Request", request)
+        method = request.method.decode("ascii", "replace")
+        path = request.path.decode("utf-8", "replace")
+        error = unknown_url(method, path)
+        if isinstance(failure.value, MethodNotAllowed):
+            allowed = ", ".join(sorted(failure.value.valid_methods or ()))
+            request.setHeader(b"allow", allowed.encode())
+            error = ChatError(405, INVALID_REQUEST, f"{path} takes {allowed}, not {method}.")
+        send_error(request, error)
+
+    return app
+
+
+class ProxySite(Site):
+    """A site that knows its connections, and logs no accesses: who knows more says more."""
+
+    noisy = False
+    displayTracebacks = False
+
+    def log(self, request: Any) -> None:
+        """Nothing."""
+
+
+def make_site(resource: Any, intake: Intake, reactor: Any) -> Site:
+    """A site that serves a resource to whoever is let in."""
+    return ProxySite(
+        resource, partial(ProxyRequest, intake), parsePOSTFormSubmission=False, reactor=reactor
+    )

@@ -1,0 +1,112 @@
+"""The Stream Proxy: one address for the models of Gemini and of everybody else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.defer import CancelledError
+from twisted.web.server import Request
+
+from gemproxy.backend import Backend
+from gemproxy.chat.chunks import model_object
+from gemproxy.chat.errors import ChatError, unknown_url
+from gemproxy.chat.request import parse_chat_request
+from gemproxy.log import make_logger
+from gemproxy.web.answers import send_json
+from gemproxy.web.chat import ChatService
+from gemproxy.web.health import Health
+from gemproxy.web.passthrough import Passthrough
+from gemproxy.web.site import body_of, headers_of, make_app
+
+
+def is_gemini(model: str) -> bool:
+    return "gemini" in model.lower()
+
+
+def gemini_name(model: str) -> str:
+    """What Gemini itself calls a model: clients write it in capitals, or with a maker's name."""
+    return model.rpartition("/")[2].lower()
+
+
+class StreamProxy:
+    """
+    The face of Gemini and of New-API together.
+
+    @ivar app: the Klein application.
+    """
+
+    app = make_app()
+    log = make_logger()
+
+    def __init__(
+        self,
+        gemini: Backend,
+        others: Backend,
+        passthrough: Passthrough,
+        health: Health,
+        chats: ChatService,
+    ) -> None:
+        """@param passthrough: takes what is no chat completion to where C{others} are."""
+        self._gemini = gemini
+        self._others = others
+        self._passthrough = passthrough
+        self._health = health
+        self._chats = chats
+
+    @app.route("/v1/chat/completions", methods=["POST"])
+    async def chat_completions(self, request: Request) -> None:
+        chat = parse_chat_request(body_of(request), headers_of(request))
+        if is_gemini(chat.model):
+            chat = evolve(chat, model=gemini_name(chat.model))
+            await self._chats.answer(request, chat, self._gemini, "stream/gemini")
+        else:
+            await self._chats.answer(request, chat, self._others, "stream/upstream")
+
+    @app.route("/v1/models", methods=["GET"])
+    async def models(self, request: Request) -> None:
+        headers = headers_of(request)
+        asked_others = self._others.models(headers)
+        listed = await self._listed(self._gemini.models(headers), "Gemini")
+        known = {model["id"] for model in listed}
+        for model in await self._listed(asked_others, "the upstream"):
+            if model["id"] not in known:
+                known.add(model["id"])
+                listed.append(model)
+        send_json(request, {"object": "list", "data": listed})
+
+    async def _listed(self, asked: Any, whose: str) -> list[dict[str, Any]]:
+        try:
+            return list(await asked)
+        except CancelledError:
+            raise
+        except ChatError as error:
+            self.log.warn("the models of {whose} are not known: {error}", whose=whose, error=error)
+            return []
+
+    @app.route("/v1/models/<path:name>", methods=["GET"])
+    async def model(self, request: Request, name: str) -> None:
+        if is_gemini(name):
+            send_json(request, model_object(name))
+        else:
+            await self._passthrough.serve(request)
+
+    @app.route("/health", methods=["GET"])
+    def health(self, request: Request) -> None:
+        self._health.health(request)
+
+    @app.route("/ready", methods=["GET"])
+    def ready(self, request: Request) -> None:
+        self._health.ready(request)
+
+    @app.route("/metrics", methods=["GET"])
+    def metrics(self, request: Request) -> None:
+        self._health.show_metrics(request)
+
+    @app.route("/v1/", branch=True)
+    async def anything_else(self, request: Request) -> None:
+        await self._passthrough.serve(request)
+
+    @app.route("/v1")
+    def root(self, request: Request) -> None:
+        raise unknown_url(request.method.decode("ascii", "replace"), "/v1")

@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest_twisted
+
+from tests.support import Product, shared_daemon
+
+shared_product = shared_daemon("session")
+
+
+@pytest_twisted.async_yield_fixture
+async def product(shared_product: Product) -> AsyncIterator[Product]:
+    shared_product.begin_test()
+    yield shared_product
+    await shared_product.end_test()

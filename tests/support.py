@@ -1,0 +1,339 @@
+"""The whole product on loopback: the real daemon, the real CLI, and the stand-in for the API."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from attrs import define, field
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import deferLater
+
+from gemproxy.config import Config
+from gemproxy.gemini.cli import find_cli
+from gemproxy.service import Daemon, build
+from gemproxy.standin.app import StandIn
+
+ROOT = Path(__file__).parent.parent
+CLI = str(ROOT / "node_modules" / ".bin" / "gemini")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def until(condition: Callable[[], Any], what: str, seconds: float = 20.0) -> None:
+    """Wait for what gives no sign of itself; fails when it takes too long."""
+    end = reactor.seconds() + seconds
+    while not condition():
+        assert reactor.seconds() < end, f"gave up waiting until {what}"
+        await deferLater(reactor, 0.01)
+
+
+@define
+class Reply:
+    """An HTTP response, as raw as it came."""
+
+    status: int
+    reason: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        return self.json["error"]
+
+    @property
+    def data(self) -> list[Any]:
+        """The data of the events; JSON where it is."""
+        texts = [
+            event[6:] for event in self.body.decode().split("\n\n") if event.startswith("data: ")
+        ]
+        return [text if text == "[DONE]" else json.loads(text) for text in texts]
+
+    @property
+    def comments(self) -> list[str]:
+        return [event for event in self.body.decode().split("\n\n") if event.startswith(":")]
+
+    @property
+    def content(self) -> str:
+        """The text of the answer, streamed or not."""
+        if self.headers.get("content-type", "").startswith("application/json"):
+            return self.json["choices"][0]["message"]["content"]
+        deltas = [c["choices"][0]["delta"] for c in self.data if c != "[DONE]" and c.get("choices")]
+        return "".join(delta.get("content") or "" for delta in deltas)
+
+
+class Connection(Protocol):
+    """One connection to a port under test, which shows every byte and when it came."""
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.arrivals: list[tuple[float, bytes]] = []
+        self.closed = False
+        self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
+
+    def send(self, method: str, path: str, body: Any = None, **headers: str) -> None:
+        content = b"" if body is None else body if isinstance(body, bytes) else encode(body)
+        lines = [f"{method} {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(content)}"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        self.transport.write("\r\n".join([*lines, "", ""]).encode() + content)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        self.arrivals.append((reactor.seconds(), data))
+        self._look()
+
+    def connectionLost(self, reason: Any = connectionDone) -> None:
+        self.closed = True
+        self._look()
+
+    def _look(self) -> None:
+        for condition, waiter in list(self._waiting):
+            if condition():
+                self._waiting.remove((condition, waiter))
+                waiter.callback(None)
+
+    def text_so_far(self) -> str:
+        """The text of a streamed answer that is still coming."""
+        deltas = re.findall(rb'"delta":(\{.*?\}),"logprobs"', self.received)
+        return "".join(json.loads(delta).get("content") or "" for delta in deltas)
+
+    def when(self, condition: Callable[[], bool], seconds: float = 30.0) -> Deferred[None]:
+        waiter: Deferred[None] = Deferred()
+        waiter.addTimeout(seconds, reactor)
+        if condition():
+            waiter.callback(None)
+        else:
+            self._waiting.append((condition, waiter))
+        return waiter
+
+    async def until_received(self, text: bytes) -> None:
+        await self.when(lambda: text in self.received or self.closed)
+        assert text in self.received, self.received
+
+    async def reply(self) -> Reply:
+        """The response, when its body has ended as it should."""
+        await self.when(lambda: self._complete() is not None or self.closed, 60)
+        reply = self._complete()
+        assert reply is not None, f"a cut response: {self.received!r}"
+        return reply
+
+    def _complete(self) -> Reply | None:
+        head, found, rest = self.received.partition(b"\r\n\r\n")
+        if not found:
+            return None
+        status_line, *lines = head.decode("latin-1").split("\r\n")
+        _, status, reason = status_line.split(" ", 2)
+        headers = {n.lower(): v.strip() for n, _, v in (line.partition(":") for line in lines)}
+        if headers.get("transfer-encoding") == "chunked":
+            body = dechunked(rest)
+            if body is None:
+                return None
+        else:
+            length = int(headers.get("content-length", "0"))
+            if len(rest) < length:
+                return None
+            body = rest[:length]
+        return Reply(int(status), reason, headers, body)
+
+    def drop(self) -> None:
+        """Go, as a client does that has lost interest."""
+        self.transport.abortConnection()
+
+
+def encode(body: Any) -> bytes:
+    return json.dumps(body).encode()
+
+
+def dechunked(data: bytes) -> bytes | None:
+    """The body; None if its last chunk is not there yet."""
+    if not data.endswith(b"0\r\n\r\n"):
+        return None
+    pieces = []
+    start = 0
+    while (end := data.find(b"\r\n", start)) >= 0:
+        size = int(data[start:end], 16)
+        if not size:
+            return b"".join(pieces)
+        pieces.append(data[end + 2 : end + 2 + size])
+        start = end + 2 + size + 2
+    return None
+
+
+@define
+class Product:
+    """
+    A running daemon.
+
+    @ivar api: what it takes for Google.
+    @ivar seen: how many requests the API had when the present test began.
+    """
+
+    daemon: Daemon
+    api: StandIn
+    port: int
+    stream_port: int
+    run_root: Path
+    seen: int = 0
+    connections: list[Connection] = field(factory=list)
+
+    async def connect(self, port: int | None = None) -> Connection:
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port or self.port)
+        connection = await endpoint.connect(Factory.forProtocol(Connection))
+        self.connections.append(connection)
+        return connection
+
+    async def send(
+        self, method: str, path: str, body: Any = None, port: int | None = None, **headers: str
+    ) -> Connection:
+        connection = await self.connect(port)
+        connection.send(method, path, body, **headers)
+        return connection
+
+    async def ask(self, body: Any, **headers: str) -> Reply:
+        """POST a chat completion."""
+        connection = await self.send("POST", "/v1/chat/completions", body, **headers)
+        return await connection.reply()
+
+    async def begin(self, body: Any, **headers: str) -> Connection:
+        """POST a chat completion and do not wait for the answer."""
+        return await self.send("POST", "/v1/chat/completions", body, **headers)
+
+    async def ask_all(self, bodies: Iterable[Any]) -> list[Reply]:
+        """POST chat completions side by side; the replies come in the order of the requests."""
+        return await gatherResults([Deferred.fromCoroutine(self.ask(body)) for body in bodies])
+
+    async def get(self, path: str, method: str = "GET") -> Reply:
+        return await (await self.send(method, path)).reply()
+
+    @property
+    def asked(self) -> list[Any]:
+        """The requests that the API got in the present test."""
+        return self.api.requests[self.seen :]
+
+    async def until_asked(self, number: int = 1) -> Any:
+        """The API's n-th request of the present test, once it is there."""
+        return await self.api.when_request(self.seen + number - 1)
+
+    def worker_pids(self) -> list[int]:
+        return [m.worker.pid for m in self.daemon.pool._members if m.worker.pid]
+
+    def busy(self) -> int:
+        """How many sessions the workers have."""
+        return sum(member.active for member in self.daemon.pool._members)
+
+    async def until_idle(self) -> None:
+        await until(lambda: not self.busy(), "all sessions are closed")
+
+    def temp_files(self) -> list[Path]:
+        """What the CLI left in its temp directories; its errors go there, request and all."""
+        return [path for path in self.run_root.glob("*/*/tmp/**/*") if path.is_file()]
+
+    def session_files(self) -> list[Path]:
+        return [path for path in self.run_root.glob("*/*/.gemini/tmp/*/chats/*") if path.is_file()]
+
+    def begin_test(self) -> None:
+        self.seen = self.api._count
+        self.api._plays.clear()
+
+    async def end_test(self) -> None:
+        for connection in self.connections:
+            if not connection.closed:
+                connection.drop()
+        self.connections.clear()
+        await self.until_idle()
+
+
+def processes_at_home_in(root: Path) -> list[int]:
+    """The processes whose HOME is below a directory, as that of every CLI worker is."""
+    home = b"HOME=" + os.fsencode(root) + b"/"
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (process / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if any(variable.startswith(home) for variable in variables):
+            found.append(int(process.name))
+    return found
+
+
+def chat(*messages: str | dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """A request; strings are messages of the user and the assistant in turns."""
+    roles = ("user", "assistant")
+    return {
+        "model": "gemini-2.5-flash",
+        "messages": [
+            {"role": roles[i % 2], "content": m} if isinstance(m, str) else m
+            for i, m in enumerate(messages or ("Hello",))
+        ],
+    } | fields
+
+
+@asynccontextmanager
+async def running(run_root: Path, **settings: Any) -> AsyncIterator[Product]:
+    """A daemon with a stand-in of its own; settings by their environment variables."""
+    api = StandIn(reactor)
+    api_port = reactor.listenTCP(0, api.site(), interface="127.0.0.1")
+    run_root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    environ = {
+        "PATH": os.environ["PATH"],
+        "XDG_RUNTIME_DIR": str(run_root),
+        "GEMINI_API_KEY": "the-key",
+        "GOOGLE_GEMINI_BASE_URL": f"http://127.0.0.1:{api_port.getHost().port}",
+        "GEMINI_CLI": CLI,
+        "PORT": str(free_port()),
+        "STREAM_PORT": str(free_port()),
+        "RETRY_DELAY": "0.05",
+        "GEMINI_WORKERS": "2",
+        "LOG_DIR": str(run_root / "logs"),
+    } | {name: str(value) for name, value in settings.items()}
+    config = Config.load({}, environ)
+    daemon = build(config, find_cli(config.gemini_cli, environ), reactor, environ)
+    daemon.startService()
+    product = Product(
+        daemon, api, int(environ["PORT"]), int(environ["STREAM_PORT"]), run_root / "gemproxy"
+    )
+    try:
+        await until(lambda: daemon.pool.warm, "a worker is warm", 60)
+        yield product
+    finally:
+        for connection in product.connections:
+            connection.drop()
+        await daemon.stopService()
+        await api_port.stopListening()
+        await api.stop()
+
+
+def shared_daemon(scope: Any, **settings: Any) -> Any:
+    """
+    A fixture for one daemon that many tests share: a worker takes a second to start.
+
+    A module that names one C{shared_product} has its C{product} run with these settings.
+    """
+
+    @pytest.fixture(scope=scope)
+    def shared_product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+        context = running(tmp_path_factory.mktemp("run"), **settings)
+        yield pytest_twisted.blockon(Deferred.fromCoroutine(context.__aenter__()))
+        pytest_twisted.blockon(Deferred.fromCoroutine(context.__aexit__(None, None, None)))
+
+    return shared_product

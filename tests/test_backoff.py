@@ -1,0 +1,87 @@
+"""When to try again."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gemproxy.chat.errors import upstream_failed
+from gemproxy.gemini.backoff import RetryPolicy
+from gemproxy.gemini.failures import Failure
+
+
+def policy(
+    retries: int = 100, base: float = 1.0, patience: float = 600.0, luck: float = 0.0
+) -> RetryPolicy:
+    return RetryPolicy(retries, base, patience, lambda: luck)
+
+
+def failed(retryable: bool = True, delay: float | None = None) -> Failure:
+    return Failure(upstream_failed("m"), retryable, delay)
+
+
+@pytest.mark.parametrize(
+    ("base", "delays"),
+    [
+        (1.0, [1, 2, 4, 8, 16, 32, 60, 60]),
+        (0.5, [0.5, 1, 2, 4, 8, 16, 32, 60]),
+        (50.0, [50, 60, 60]),
+        (100.0, [100, 100, 100]),
+        (0.0, [0, 0, 0]),
+    ],
+)
+def test_delays_double_up_to_a_minute_or_the_first(base: float, delays: list[float]):
+    assert [policy(base=base).delay(failed(), n) for n in range(len(delays))] == delays
+
+
+@pytest.mark.parametrize("retries", [0, 1, 5])
+def test_there_are_so_many_tries_and_no_more(retries: int):
+    allowed = [policy(retries).delay(failed(), n) is not None for n in range(8)]
+    assert allowed == [True] * retries + [False] * (8 - retries)
+
+
+def test_what_will_not_succeed_is_not_tried_again():
+    assert policy().delay(failed(retryable=False), 0) is None
+    assert policy().delay(failed(retryable=False, delay=1.0), 0) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "retried", "delay"),
+    [
+        (36.0, 0, 36.0),
+        (0.5, 0, 1.0),
+        (5.0, 3, 8.0),
+        (0.0, 0, 1.0),
+        (600.0, 0, 600.0),
+        (600.1, 0, None),
+        (86400.0, 0, None),
+    ],
+)
+def test_the_api_is_left_alone_as_long_as_it_asks_within_reason(
+    asked: float, retried: int, delay: float | None
+):
+    assert policy().delay(failed(delay=asked), retried) == delay
+
+
+def test_luck_lengthens_a_delay_by_a_quarter_at_most():
+    assert policy(luck=0.5).delay(failed(), 1) == pytest.approx(2 * 1.125)
+    assert policy(luck=0.999).delay(failed(delay=36.0), 0) == pytest.approx(36 * 1.25, rel=0.001)
+
+
+@given(
+    st.integers(0, 100),
+    st.floats(0, 3600),
+    st.floats(0.1, 86400),
+    st.floats(0, 1, exclude_max=True),
+    st.none() | st.floats(0, 1e9),
+    st.integers(0, 100),
+)
+def test_a_delay_is_within_bounds(
+    retries: int, base: float, patience: float, luck: float, asked: float | None, retried: int
+):
+    delay = policy(retries, base, patience, luck).delay(failed(delay=asked), retried)
+    if delay is not None:
+        assert retried < retries
+        assert max(min(base, 60.0), asked or 0.0) <= delay
+        assert delay <= max(60.0, base, patience) * 1.25

@@ -1,0 +1,389 @@
+"""Every setting: where its value comes from, and what it may be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import fields, frozen
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.python.usage import UsageError
+
+from gemproxy import tap
+from gemproxy.config import DEFAULT_MODELS, SETTINGS, BadSetting, Config, Setting
+from gemproxy.gemini.cli import Cli
+from gemproxy.tap import Options
+
+KEY = "the-key"
+BY_NAME = {setting.env: setting for setting in SETTINGS}
+
+
+@frozen
+class Case:
+    """
+    What is expected of a setting.
+
+    @ivar default: its value when nobody sets it.
+    @ivar good: values by the texts that stand for them.
+    @ivar allowed: what the message about a bad text says is allowed.
+    """
+
+    env: str
+    default: Any
+    good: dict[str, Any]
+    bad: tuple[str, ...]
+    allowed: str
+
+
+NOT_NUMBERS = ("x", "-1", "+5", "0x10", "1e3", "٣", "²", "5 5", "nan", "inf", "9" * 5000)
+NOT_WHOLE = (*NOT_NUMBERS, "1.5")
+PORTS = ({"8080": 8080, " 8080 ": 8080, "0": 0, "65535": 65535, "off": None, "OFF": None},)
+PORTS += ((*NOT_WHOLE, "65536", "true"), "a port number from 1 to 65535")
+FLAGS = dict.fromkeys(("true", "1", "YES", "on"), True)
+FLAGS |= dict.fromkeys(("false", "0", "No", "off", " "), False)
+NOT_FLAGS = ("maybe", "2", "truefalse")
+KEYS = {"AIza-x_1": "AIza-x_1", " spaced ": "spaced"}
+NOT_KEYS = ("two words", "ключ", "a\nb", "a\x7fb")
+KEY_LISTS = {text: (key,) for text, key in KEYS.items()} | {" a , b,,a,": ("a", "b")}
+NOT_KEY_LISTS = (*NOT_KEYS, "a,two words", ",", " , ")
+URLS = {
+    "http://localhost:8080/": "http://localhost:8080",
+    "HTTPS://proxy.example/gemini//": "HTTPS://proxy.example/gemini",
+    "http://[::1]:80": "http://[::1]:80",
+}
+NOT_URLS = (
+    *("localhost:8080", "ftp://host", "http://", "http://:80", "/path", "http://[::1"),
+    *("http://host:x", "http://host:65536", "http://a b", "http://a\tb", "http://é.org"),
+    *("http://host/?", "http://host/?a=b", "http://host/#a", "http://me:pw@host", r"\\h"),
+)
+CASES = [
+    Case("GEMINI_API_KEY", (KEY,), KEY_LISTS, NOT_KEY_LISTS, "printable ASCII"),
+    Case(
+        "GOOGLE_GEMINI_BASE_URL",
+        "https://generativelanguage.googleapis.com",
+        URLS,
+        (*NOT_URLS, " "),
+        "http:// or https:// URL",
+    ),
+    Case(
+        "HOST",
+        "127.0.0.1",
+        {"0.0.0.0": "0.0.0.0", "::": "::", "my-host.example": "my-host.example"},
+        ("a b", "a/b", "[::1]", "a\\:b"),
+        "an IP address or a host name",
+    ),
+    Case("PORT", 3000, *PORTS),
+    Case("STREAM_PORT", 3002, *PORTS),
+    Case(
+        "TIMEOUT",
+        600.0,
+        {"5": 5.0, "0.1": 0.1, "1.": 1.0, "86400": 86400.0},
+        (*NOT_NUMBERS, "0", "86401", "off"),
+        "a number of seconds from 0.1 to 86400",
+    ),
+    Case(
+        "MAX_RETRIES",
+        5,
+        {"0": 0, "100": 100, "007": 7},
+        (*NOT_WHOLE, "101", "off"),
+        "a whole number from 0 to 100",
+    ),
+    Case(
+        "RETRY_DELAY",
+        1.0,
+        {"0": 0.0, ".5": 0.5, "3600": 3600.0},
+        (*NOT_NUMBERS, "3601", "."),
+        "a number of seconds from 0 to 3600",
+    ),
+    Case(
+        "HEARTBEAT_INTERVAL",
+        15.0,
+        {"0.05": 0.05, "3600": 3600.0},
+        (*NOT_NUMBERS, "0", "3601", "off"),
+        "a number of seconds from 0.05 to 3600",
+    ),
+    Case(
+        "JSON_HEARTBEAT_DELAY",
+        30.0,
+        {"0.05": 0.05, "off": None, "Off": None},
+        (*NOT_NUMBERS, "0", "never"),
+        "a number of seconds from 0.05 to 3600, or off",
+    ),
+    Case(
+        "GEMINI_CLI",
+        "gemini",
+        {"/opt/gemini": "/opt/gemini", "my gemini": "my gemini"},
+        (" ", "a\0b"),
+        "the name or path of an executable",
+    ),
+    Case(
+        "GEMINI_WORKERS",
+        4,
+        {"1": 1, "64": 64},
+        (*NOT_WHOLE, "0", "65"),
+        "a whole number from 1 to 64",
+    ),
+    Case(
+        "GEMINI_SESSIONS",
+        16,
+        {"1": 1, "100": 100},
+        (*NOT_WHOLE, "0", "101"),
+        "a whole number from 1 to 100",
+    ),
+    Case(
+        "GEMINI_QUEUE",
+        200,
+        {"0": 0, "100000": 100000},
+        (*NOT_WHOLE, "100001"),
+        "a whole number from 0 to 100000",
+    ),
+    Case(
+        "GEMINI_MODELS",
+        DEFAULT_MODELS,
+        {
+            "gemini-x": ("gemini-x",),
+            " a , b_2.0,, a,": ("a", "b_2.0"),
+        },
+        (",", "a b", "a/b", "a;b", "mödel"),
+        "model names of letters, digits",
+    ),
+    Case("LENIENT", True, FLAGS, NOT_FLAGS, "true or false"),
+    Case("FETCH_IMAGES", False, FLAGS, NOT_FLAGS, "true or false"),
+    Case("UPSTREAM_URL", "http://127.0.0.1:3001", URLS, NOT_URLS, "http:// or https:// URL"),
+    Case("FIXED_API_KEY", None, KEYS | {" ": None}, NOT_KEYS, "printable ASCII"),
+    Case("GEMINI_PROXY_URL", None, URLS | {" ": None}, NOT_URLS, "http:// or https:// URL"),
+    Case(
+        "STOP_TAGS",
+        ("<!--ST0P_PROXY_", "<disclaimer>"),
+        {"<a b>, [END] ,,": ("<a b>", "[END]"), ",": (), "": ()},
+        (),
+        "",
+    ),
+    Case(
+        "LOG_DIR",
+        Path("logs").absolute(),
+        {"/var/log/x": Path("/var/log/x"), "a/b c": Path("a/b c").absolute(), "": None},
+        ("a\0b",),
+        "the path of a folder",
+    ),
+    Case(
+        "LOG_KEEP",
+        10,
+        {"1": 1, "100000": 100000},
+        (*NOT_WHOLE, "0", "100001"),
+        "a whole number from 1 to 100000",
+    ),
+    Case("PROXY_API_KEYS", (), KEY_LISTS | {" ": ()}, NOT_KEY_LISTS, "printable ASCII"),
+    Case(
+        "CORS_ORIGINS",
+        (),
+        {
+            "*": ("*",),
+            " http://a:8000/ ,app://b,": ("http://a:8000", "app://b"),
+        },
+        ("a.example", "https://", "https://a/b", "https://a b", "**"),
+        "origins such as https://chat.example",
+    ),
+    Case(
+        "MAX_BODY",
+        50_000_000,
+        {"1": 1, "7B": 7, "512kB": 512_000, "2 MB": 2_000_000, "1G": 10**9, "3K": 3000},
+        ("0", "0MB", "MB", "-1", "1.5MB", "1TB", "1 0MB", "٣MB", "9" * 5000),
+        "a size such as 50MB",
+    ),
+    Case(
+        "CLIENT_REQUESTS",
+        None,
+        {"1": 1, "1000000": 1000000, "off": None, "OFF": None},
+        (*NOT_WHOLE, "0", "1000001"),
+        "a whole number from 1 to 1000000, or off",
+    ),
+    Case(
+        "DRAIN",
+        30.0,
+        {"0": 0.0, "86400": 86400.0},
+        (*NOT_NUMBERS, "86401", "off"),
+        "a number of seconds from 0 to 86400",
+    ),
+    Case("DEBUG", False, FLAGS, NOT_FLAGS, "true or false"),
+]
+
+
+def load(options: dict[str, str | None] | None = None, **environ: str) -> Config:
+    return Config.load(options or {}, {"GEMINI_API_KEY": KEY} | environ)
+
+
+def value(config: Config, env: str) -> Any:
+    return getattr(config, BY_NAME[env].attribute)
+
+
+def complaint(setting: Setting, text: str) -> str:
+    with pytest.raises(BadSetting) as caught:
+        setting.read(text)
+    return str(caught.value)
+
+
+def expanded(attribute: str) -> list[Any]:
+    """Parameters (case, text) for each good or bad text."""
+    return [
+        pytest.param(case, text, id=f"{case.env}-{text[:12]!r}")
+        for case in CASES
+        for text in getattr(case, attribute)
+    ]
+
+
+def test_every_setting_has_a_case_here():
+    assert [case.env for case in CASES] == [setting.env for setting in SETTINGS]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.env)
+def test_a_setting_has_a_default(case: Case):
+    assert value(load(), case.env) == case.default
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.env)
+def test_an_empty_variable_counts_as_unset(case: Case):
+    if case.env != "GEMINI_API_KEY" and "" not in case.good:
+        assert value(load(**{case.env: ""}), case.env) == case.default
+
+
+@pytest.mark.parametrize(("case", "text"), expanded("good"))
+def test_a_variable_sets_it(case: Case, text: str):
+    loaded = value(load(**{case.env: text}), case.env)
+    assert loaded == case.good[text]
+    assert type(loaded) is type(case.good[text])
+
+
+@pytest.mark.parametrize(("case", "text"), expanded("good"))
+def test_an_option_wins_over_its_variable(case: Case, text: str):
+    options = {BY_NAME[case.env].option: text}
+    environ = {case.env: case.bad[0] if case.bad else "x"}
+    assert value(load(options, **environ), case.env) == case.good[text]
+
+
+@pytest.mark.parametrize(("case", "text"), expanded("bad"))
+def test_a_bad_value_is_named_with_its_variable_and_what_is_allowed(case: Case, text: str):
+    with pytest.raises(BadSetting) as caught:
+        load(**{case.env: text})
+    message = str(caught.value)
+    assert message.startswith(f"{case.env}: ")
+    assert case.allowed in message
+    if not BY_NAME[case.env].secret:
+        assert repr(text) in message
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.bad], ids=lambda case: case.env)
+def test_a_bad_option_is_named_by_its_variable(case: Case):
+    with pytest.raises(BadSetting, match=f"^{case.env}: "):
+        load({BY_NAME[case.env].option: case.bad[0]})
+
+
+@given(st.sampled_from(SETTINGS), st.text())
+def test_any_text_gives_a_value_or_a_complaint(setting: Setting, text: str):
+    try:
+        setting.read(text)
+    except BadSetting as error:
+        assert str(error).startswith(f"{setting.env}: ")
+
+
+@pytest.mark.parametrize("setting", [s for s in SETTINGS if s.secret], ids=lambda s: s.env)
+def test_a_secret_is_not_shown(setting: Setting):
+    assert "hush" not in complaint(setting, "hush hush")
+    assert "hush" not in repr(load(**{setting.env: "hush"}))
+
+
+def test_a_secret_is_not_in_the_chain_of_exceptions():
+    with pytest.raises(BadSetting) as caught:
+        load(GEMINI_API_KEY="hush hush")
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("environ", [{}, {"GEMINI_API_KEY": ""}, {"GEMINI_API_KEY": " "}])
+def test_a_missing_key_is_asked_for(environ: dict[str, str]):
+    with pytest.raises(BadSetting, match=r"GEMINI_API_KEY is not set.*--demo"):
+        Config.load({}, environ)
+
+
+@pytest.mark.parametrize("environ", [{}, {"GEMINI_API_KEY": "a-real-key"}])
+def test_the_demo_needs_no_key_and_takes_none(environ: dict[str, str]):
+    config = Config.load({}, environ, demo=True)
+    assert config.demo
+    assert config.gemini_api_key == ("demo",)
+
+
+def test_a_daemon_without_an_engine_needs_no_key():
+    front = {"PORT": "off", "GEMINI_PROXY_URL": "http://host"}
+    config = Config.load({}, front)
+    assert config.gemini_api_key == ()
+    assert not config.needs_engine
+    assert load(GEMINI_PROXY_URL="http://host").needs_engine
+    assert load(PORT="off").needs_engine
+
+
+def test_it_is_the_demo_only_when_asked_for():
+    assert not load().demo
+
+
+def test_one_port_may_be_off_but_not_both():
+    assert load(PORT="off").port is None
+    assert load(STREAM_PORT="off").stream_port is None
+    with pytest.raises(BadSetting, match="PORT and STREAM_PORT are both off"):
+        load(PORT="off", STREAM_PORT="off")
+
+
+def test_the_fields_of_the_config_are_the_settings():
+    names = [field.name for field in fields(Config)]
+    assert names == [*(setting.attribute for setting in SETTINGS), "demo"]
+
+
+def test_defaults_are_texts_that_an_operator_could_have_written():
+    for setting in SETTINGS:
+        if setting.default is not None:
+            setting.read(setting.default)
+        assert setting.meaning
+
+
+def test_every_setting_is_an_option_of_twistd():
+    shown = " ".join(str(Options()).split())
+    for setting in SETTINGS:
+        assert f"--{setting.option}" in shown
+        assert f"[{setting.env}" in shown
+
+
+@pytest.fixture
+def twistd(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Config]:
+    """Parses options as twistd does, on a machine that has the CLI and no variables set."""
+    monkeypatch.setattr(tap, "find_cli", lambda name, environ: Cli(name, ""))
+    for setting in SETTINGS:
+        monkeypatch.delenv(setting.env, raising=False)
+
+    def parse(*arguments: str) -> Config:
+        options = Options()
+        options.parseOptions(["--gemini-api-key", KEY, *arguments])
+        return options.config
+
+    return parse
+
+
+@pytest.mark.parametrize(("case", "text"), expanded("good"))
+def test_an_option_of_twistd_sets_it(case: Case, text: str, twistd: Callable[..., Config]):
+    option = f"--{BY_NAME[case.env].option}"
+    if BY_NAME[case.env].default != "false":
+        assert value(twistd(option, text), case.env) == case.good[text]
+    else:
+        assert value(twistd(option), case.env) is True
+        assert value(twistd(), case.env) is False
+
+
+def test_twistd_complains_of_a_bad_option(twistd: Callable[..., Config]):
+    with pytest.raises(UsageError, match=r"^PORT: 'x' is not allowed: a port number"):
+        twistd("--port", "x")
+
+
+def test_the_demo_is_an_option_of_twistd(twistd: Callable[..., Config]):
+    assert twistd("--demo").demo
+    assert not twistd().demo

@@ -1,0 +1,216 @@
+"""The CLI workers, as the requests of a whole daemon see them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet import reactor
+
+from gemproxy.gemini import pool
+from gemproxy.standin import plays
+from gemproxy.standin.asked import Closed
+from tests.support import CLI, Product, chat, processes_at_home_in, running, until
+
+
+async def until_other_worker(product: Product, *old: int) -> int:
+    """The process id of a worker that is warm and none of the old ones."""
+
+    def others() -> list[int]:
+        ready = [member.worker.pid for member in product.daemon.pool._members if member.ready]
+        return [pid for pid in ready if pid not in old]
+
+    await until(others, "another worker is warm")
+    return others()[0]
+
+
+def is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def words(asked: Any) -> str:
+    return asked.texts[-1][1]
+
+
+def cli_that(folder: Path, *lines: str) -> str:
+    """The real CLI, with something that goes before it."""
+    script = folder / "gemini"
+    script.write_text("\n".join(["#!/bin/sh", *lines, f'exec {CLI} "$@"', ""]))
+    script.chmod(0o755)
+    return str(script)
+
+
+@ensureDeferred
+async def test_sixty_requests_at_once_get_their_own_answers(product: Product) -> None:
+    rounds = range(60)
+    replies = await product.ask_all(
+        chat(f"past {n}", f"reply {n}", f"question {n}", stream=bool(n % 2)) for n in rounds
+    )
+    assert [reply.content.rpartition("\n")[2] for reply in replies] == [
+        f"question {n}" for n in rounds
+    ]
+    assert sorted(asked.texts for asked in product.asked) == sorted(
+        [("user", f"past {n}"), ("model", f"reply {n}"), ("user", f"question {n}")] for n in rounds
+    )
+    await product.until_idle()
+    assert product.session_files() == []
+
+
+@ensureDeferred
+async def test_workers_start_when_needed_and_requests_wait_beyond_that(tmp_path: Path) -> None:
+    limits = {"GEMINI_WORKERS": 2, "GEMINI_SESSIONS": 2, "GEMINI_QUEUE": 2}
+    async with running(tmp_path, **limits) as product:
+        product.api.play(*[plays.hang()] * 4)
+        clients = [await product.begin(chat(f"{n}")) for n in range(2)]
+        await product.until_asked(2)
+        assert len(product.worker_pids()) == 1
+
+        clients += [await product.begin(chat(f"{n}")) for n in range(2, 4)]
+        await product.until_asked(4)
+        assert len(product.worker_pids()) == 2
+
+        for number in (4, 5):
+            clients.append(await product.begin(chat(f"{number}")))
+            await until(lambda n=number: product.daemon.pool.queued() == n - 3, "it waits")
+
+        refused = await product.ask(chat("6", stream=True))
+        assert (refused.status, refused.error["type"]) == (503, "server_error")
+        assert int(refused.headers["retry-after"]) > 0
+        assert refused.reason == refused.error["message"]
+
+        # First come, first served.
+        product.api.play(plays.hang(), plays.answer("at last"))
+        clients[1].drop()
+        assert words(await product.until_asked(5)) == "4"
+        clients[0].drop()
+        assert words(await product.until_asked(6)) == "5"
+        assert (await clients[5].reply()).content == "at last"
+        assert len(product.worker_pids()) == 2
+        assert len(product.asked) == 6
+
+
+@ensureDeferred
+async def test_a_dead_worker_is_replaced(tmp_path: Path) -> None:
+    async with running(tmp_path) as product:
+        (first,) = product.worker_pids()
+        os.kill(first, signal.SIGKILL)
+        second = await until_other_worker(product, first)
+        assert product.worker_pids() == [second]
+        assert (await product.ask(chat())).status == 200
+        homes = list(product.run_root.glob("*/worker-*"))
+        assert len(homes) == 1
+
+
+@ensureDeferred
+async def test_workers_that_keep_dying_are_replaced_ever_later(tmp_path: Path) -> None:
+    async with running(tmp_path) as product:
+        delays = []
+        (pid,) = product.worker_pids()
+        for _ in range(3):
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda gone=pid: gone not in product.worker_pids(), "its end is noticed")
+            noticed = reactor.seconds()
+            await until(product.worker_pids, "another one is started")
+            delays.append(reactor.seconds() - noticed)
+            pid = await until_other_worker(product, pid)
+        assert delays[0] < 0.5 <= delays[1] < delays[2]
+        assert delays[2] >= 1
+
+
+@ensureDeferred
+async def test_a_cli_that_does_not_start_is_an_error_until_it_does(tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    cli = cli_that(tmp_path, f"[ -e {broken} ] && exit 3")
+    settings = {"GEMINI_CLI": cli, "MAX_RETRIES": 2, "RETRY_DELAY": 0.1}
+    async with running(tmp_path / "run", **settings) as product:
+        (pid,) = product.worker_pids()
+        broken.touch()
+        os.kill(pid, signal.SIGKILL)
+        reply = await product.ask(chat())
+        assert (reply.status, reply.error["type"]) == (502, "server_error")
+        health = await product.get("/health")
+        assert health.status == 503
+        broken.unlink()
+        await until_other_worker(product, pid)
+        assert (await product.ask(chat())).status == 200
+        assert (await product.get("/health")).status == 200
+
+
+@pytest.mark.parametrize(("mark", "value"), [("SESSIONS_PER_LIFE", 3), ("MEMORY_PER_LIFE", 1)])
+@ensureDeferred
+async def test_a_worn_worker_retires_when_its_successor_is_warm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str, value: int
+) -> None:
+    async with running(tmp_path, GEMINI_WORKERS=1) as product:
+        (old,) = product.worker_pids()
+        product.api.play(plays.answer("One", " two", pace=4))
+        slow = await product.begin(chat("slow", stream=True))
+        await slow.until_received(b"One")
+        assert (await product.ask(chat())).status == 200
+        monkeypatch.setattr(pool, mark, value)
+        assert (await product.ask(chat())).status == 200
+
+        # The old one serves until the new one can, and ends what it has begun.
+        assert product.worker_pids()[0] == old
+        assert (await product.get("/health")).status == 200
+        new = await until_other_worker(product, old)
+        monkeypatch.undo()
+        assert is_alive(old)
+        before = (await product.ask(chat())).status
+        assert (before, product.busy()) == (200, 1)
+        assert (await slow.reply()).content == "One two"
+        await until(lambda: not is_alive(old), "the old one has ended")
+        assert product.worker_pids() == [new]
+        assert len(list(product.run_root.glob("*/worker-*"))) == 1
+        assert (await product.ask(chat())).status == 200
+
+
+@ensureDeferred
+async def test_workers_that_nobody_needs_end_but_for_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "IDLE_LIFE", 0.2)
+    monkeypatch.setattr(pool, "_REVIEW_INTERVAL", 0.1)
+    async with running(tmp_path, GEMINI_WORKERS=2, GEMINI_SESSIONS=1) as product:
+        product.api.play(plays.hang(), plays.hang())
+        clients = [await product.begin(chat()) for _ in range(2)]
+        await product.until_asked(2)
+        assert len(product.worker_pids()) == 2
+        for client in clients:
+            client.drop()
+        await until(lambda: len(product.worker_pids()) == 1, "one has ended")
+        assert (await product.ask(chat())).status == 200
+        assert len(product.worker_pids()) == 1
+
+
+@ensureDeferred
+async def test_stopping_ends_every_process_and_removes_the_run_directory(tmp_path: Path) -> None:
+    # The CLI may have children of its own; this one would outlive it.
+    settings = {"GEMINI_CLI": cli_that(tmp_path, "sleep 1000 &"), "GEMINI_SESSIONS": 1, "DRAIN": 0}
+    run = tmp_path / "run"
+    async with running(run, **settings) as product:
+        product.api.play(plays.hang("Half", after=1), plays.hang())
+        streaming = await product.begin(chat(stream=True))
+        await streaming.until_received(b"Half")
+        plain = await product.begin(chat())
+        await product.until_asked(2)
+        assert len(product.worker_pids()) == 2
+        assert len(processes_at_home_in(product.run_root)) == 4
+        assert [path.stat().st_mode & 0o777 for path in product.run_root.glob("*")] == [0o700]
+
+        await product.daemon.stopService()
+        assert processes_at_home_in(product.run_root) == []
+        assert list(product.run_root.glob("*")) == []
+        for asked in product.asked:
+            assert await asked.when_closed() is Closed.GONE
+        half = await streaming.reply()
+        assert half.content == "Half"
+        assert half.data[-1]["error"]["type"] == "server_error"
+        told = await plain.reply()
+        assert (told.status, told.headers["retry-after"]) == (503, "5")
+        # Once is enough: the end of the test would stop it again.
+        product.daemon.stopService = lambda: None

@@ -1,0 +1,229 @@
+"""What is tried again, when, and what a client is told when that is no use."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet import reactor
+
+from gemproxy.standin import plays
+from tests.support import Product, chat, free_port, running, shared_daemon, until
+
+RETRIES = 2
+DELAY = 0.1
+
+shared_product = shared_daemon("module", MAX_RETRIES=RETRIES, RETRY_DELAY=DELAY, TIMEOUT=20)
+
+TRANSIENT = {
+    "429 of a minute": plays.rate_limited(0.2),
+    "bare 429": plays.bare_rate_limited(),
+    "500": plays.error(500, "Internal error."),
+    "502": plays.error(502, "Bad gateway."),
+    "503": plays.error(503, "The model is overloaded."),
+    "503 in place of an answer": plays.answer(plays.error(503).refusal.body),
+    "connection reset": plays.cut(),
+    "connection closed": plays.cut(reset=False),
+    "reset after the headers": plays.cut(after=0),
+    "empty answer": plays.empty(),
+    "answer of an empty text": plays.answer(""),
+    "end without a word": plays.empty(finish_reason=None),
+    "malformed function call": plays.empty(finish_reason="MALFORMED_FUNCTION_CALL"),
+    "no JSON": plays.garbage(),
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("play", TRANSIENT.values(), ids=TRANSIENT.keys())
+@ensureDeferred
+async def test_what_may_pass_is_tried_again(
+    product: Product, play: plays.Play, stream: bool
+) -> None:
+    product.api.play(play, plays.answer("at last"))
+    reply = await product.ask(chat("Hi", stream=stream))
+    assert reply.status == 200, reply
+    assert reply.content == "at last"
+    assert len(product.asked) == 2
+    assert product.asked[0].raw == product.asked[1].raw
+
+
+@ensureDeferred
+async def test_the_delay_grows_from_try_to_try(product: Product) -> None:
+    product.api.play(plays.error(503), plays.error(503), plays.answer("at last"))
+    assert (await product.ask(chat())).content == "at last"
+    first, second, third = (asked.time for asked in product.asked)
+    assert second - first >= DELAY
+    assert third - second >= 2 * DELAY
+
+
+@ensureDeferred
+async def test_the_delay_that_the_api_asks_for_is_kept(product: Product) -> None:
+    product.api.play(plays.rate_limited(1.5), plays.answer("at last"))
+    assert (await product.ask(chat())).content == "at last"
+    first, second = (asked.time for asked in product.asked)
+    assert 1.5 <= second - first < 5
+
+
+@ensureDeferred
+async def test_a_delay_longer_than_the_patience_is_the_client_s(product: Product) -> None:
+    product.api.play(plays.rate_limited(36))
+    reply = await product.ask(chat())
+    assert (reply.status, reply.error["code"]) == (429, "rate_limit_exceeded")
+    assert reply.headers["retry-after"] == "36"
+    assert len(product.asked) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("play", "status", "type", "code", "retry_after"),
+    [
+        (plays.rate_limited(0.2), 429, "rate_limit_error", "rate_limit_exceeded", "1"),
+        (plays.bare_rate_limited(), 429, "rate_limit_error", "rate_limit_exceeded", "10"),
+        (plays.error(500, "Internal error."), 500, "server_error", "upstream_error", None),
+        (plays.error(502, "Bad gateway."), 502, "server_error", "upstream_error", None),
+        (plays.error(503, "Overloaded."), 503, "server_error", "upstream_error", "10"),
+        (plays.cut(), 502, "server_error", "upstream_error", None),
+        (plays.empty(), 502, "server_error", "upstream_error", None),
+        (plays.garbage(), 502, "server_error", "upstream_error", None),
+    ],
+)
+@ensureDeferred
+async def test_the_last_error_is_told_as_itself_when_the_tries_are_used_up(
+    product: Product,
+    play: plays.Play,
+    status: int,
+    type: str,
+    code: str,
+    retry_after: str | None,
+    stream: bool,
+) -> None:
+    product.api.play(*[plays.error(500, "not the last")] * RETRIES, play)
+    reply = await product.ask(chat("Hi", stream=stream))
+    assert (reply.status, reply.error["type"], reply.error["code"]) == (status, type, code)
+    assert reply.headers.get("retry-after") == retry_after
+    assert len(product.asked) == 1 + RETRIES
+    if play.refusal is not None:
+        assert reply.error["message"].encode() in play.refusal.body.replace(b"\\n", b"\n")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("play", "status"),
+    [
+        (plays.daily_quota(), 429),
+        (plays.daily_quota(0.1), 429),
+        (plays.invalid_key(), 401),
+        (plays.error(401, "No."), 401),
+        (plays.error(403, "Not you."), 403),
+        (plays.error(400, "Bad value."), 400),
+        (plays.error(404, "No such model."), 404),
+        (plays.blocked(), 200),
+        (plays.empty(finish_reason="SAFETY"), 200),
+        (plays.empty(finish_reason="MAX_TOKENS"), 200),
+    ],
+)
+@ensureDeferred
+async def test_what_would_fail_again_is_not_tried_again(
+    product: Product, play: plays.Play, status: int, stream: bool
+) -> None:
+    product.api.play(play)
+    reply = await product.ask(chat("Hi", stream=stream))
+    assert reply.status == status
+    assert len(product.asked) == 1
+    if status in (401, 403) or reply.headers.get("x-should-retry"):
+        assert reply.headers["x-should-retry"] == "false"
+        assert "retry-after" not in reply.headers
+
+
+@ensureDeferred
+async def test_a_daily_quota_says_what_google_said_and_to_leave_it(product: Product) -> None:
+    product.api.play(plays.daily_quota())
+    reply = await product.ask(chat())
+    assert (reply.status, reply.error["type"]) == (429, "insufficient_quota")
+    assert reply.error["message"].startswith("You exceeded your current quota")
+    assert reply.reason.startswith("You exceeded your current quota")
+    assert reply.headers["x-should-retry"] == "false"
+
+
+AFTER_CONTENT = {
+    "reset": plays.cut("Half", " of it", after=1),
+    "closed": plays.cut("Half", " of it", after=1, reset=False),
+    "no finish reason": plays.answer("Half", finish_reason=None),
+    "error": plays.answer("Half", plays.rate_limited(0.1).refusal.body),
+    "no JSON": plays.garbage("Half"),
+}
+
+
+@pytest.mark.parametrize("play", AFTER_CONTENT.values(), ids=AFTER_CONTENT.keys())
+@ensureDeferred
+async def test_nothing_is_tried_again_once_content_went_out(
+    product: Product, play: plays.Play
+) -> None:
+    product.api.play(play, plays.answer("a second answer"))
+    reply = await product.ask(chat("Hi", stream=True))
+    assert reply.content == "Half"
+    assert reply.data[-1]["error"]["message"]
+    assert "[DONE]" not in reply.data
+    assert len(product.asked) == 1
+
+
+@ensureDeferred
+async def test_an_unreachable_api_is_tried_again_and_then_told(tmp_path: Path) -> None:
+    port = free_port()
+    settings: dict[str, Any] = {"GOOGLE_GEMINI_BASE_URL": f"http://127.0.0.1:{port}"}
+    async with running(tmp_path, MAX_RETRIES=1, RETRY_DELAY=0.5, **settings) as product:
+        client = await product.begin(chat("Hi", stream=True))
+        reply = await client.reply()
+        assert (reply.status, reply.error["type"]) == (502, "server_error")
+        assert "cannot be reached" in reply.reason
+
+        # The API comes back between two tries.
+        (member,) = product.daemon.pool._members
+        used = member.worker.opened
+        client = await product.begin(chat("Hi", stream=True))
+        await until(lambda: member.worker.opened > used, "the first try has begun")
+        await product.until_idle()
+        listening = reactor.listenTCP(port, product.api.site(), interface="127.0.0.1")
+        try:
+            assert (await client.reply()).status == 200
+        finally:
+            await listening.stopListening()
+
+
+def kill(product: Product) -> None:
+    """As a system that is out of memory would."""
+    (pid,) = product.worker_pids()
+    os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@ensureDeferred
+async def test_requests_of_a_killed_worker_are_tried_in_the_next(
+    product: Product, stream: bool
+) -> None:
+    product.api.play(plays.hang(), plays.hang(after=0), plays.answer("One"), plays.answer("Two"))
+    clients = [await product.begin(chat("Hi", stream=stream)) for _ in range(2)]
+    await product.until_asked(2)
+    kill(product)
+    contents = {(await client.reply()).content for client in clients}
+    assert contents == {"One", "Two"}
+    assert len(product.asked) == 4
+
+
+@ensureDeferred
+async def test_an_answer_that_was_half_out_when_the_worker_died_is_an_error(
+    product: Product,
+) -> None:
+    product.api.play(plays.hang("Half", " of it", after=1), plays.answer("a second answer"))
+    client = await product.begin(chat("Hi", stream=True))
+    await client.until_received(b"Half")
+    kill(product)
+    reply = await client.reply()
+    assert reply.content == "Half"
+    assert reply.data[-1]["error"]["type"] == "server_error"
+    assert len(product.asked) == 1
+    await product.asked[0].when_closed()

@@ -1,0 +1,73 @@
+"""The paths that sloppy clients ask for."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gemproxy.web.paths import tidy_path
+
+CHAT = b"/v1/chat/completions"
+MODELS = b"/v1/models"
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        (CHAT, CHAT),
+        (b"/chat/completions", CHAT),
+        (b"/v1//chat/completions", CHAT),
+        (b"//v1///chat//completions//", CHAT),
+        (b"/v1/v1/chat/completions", CHAT),
+        (b"/v1//v1/v1/chat/completions/", CHAT),
+        (b"/v1/chat/completions/", CHAT),
+        (b"/chat/completions/", CHAT),
+        (MODELS, MODELS),
+        (b"/models", MODELS),
+        (b"/models/", MODELS),
+        (b"/v1//models", MODELS),
+        (b"/v1/v1/models//", MODELS),
+        (b"/models/gemini-2.5-pro", b"/v1/models/gemini-2.5-pro"),
+        (b"/v1/v1/models/gemini-2.5-pro", b"/v1/models/gemini-2.5-pro"),
+        (b"/v1/models/gemini-2.5-pro/", b"/v1/models/gemini-2.5-pro"),
+        (b"/models/models/gemini-2.5-pro/", b"/v1/models/models/gemini-2.5-pro"),
+        (b"/v1/models/org/name//", b"/v1/models/org/name"),
+        (b"/models/v1/models", b"/v1/models/v1/models"),
+        (b"/models/chat/completions", b"/v1/models/chat/completions"),
+        (b"/v1/models/a%2Fb%0Ac", b"/v1/models/a%2Fb%0Ac"),
+        (b"/health", b"/health"),
+        (b"//health/", b"/health"),
+        (b"/v1", b"/v1"),
+        (b"/v1/", b"/v1"),
+        (b"/v1/health", b"/v1/health"),
+        (b"/v2/models", b"/v2/models"),
+        (b"/models.json", b"/models.json"),
+        (b"/chats/completions", b"/chats/completions"),
+        (b"/v1models", b"/v1models"),
+        (b"/embeddings", b"/v1/embeddings"),
+        (b"/v1/v1/images//generations/", b"/v1/images/generations"),
+        (b"/chat", b"/v1/chat"),
+        (b"/v1/chat/completions/x", b"/v1/chat/completions/x"),
+        (b"/x/v1/models", b"/x/v1/models"),
+        (b"/V1/models", b"/V1/models"),
+        (b"/", b"/"),
+        (b"//", b"/"),
+        (b"", b"/"),
+        (b"*", b"*"),
+    ],
+)
+def test_a_path_is_taken_for_what_was_meant(path: bytes, meant: bytes):
+    assert tidy_path(path) == meant
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"/", b"//", b"v1", b"models", b"chat", b"completions", b"a", b"\n"])
+    ).map(b"".join)
+)
+def test_a_tidy_path_stays_as_it_is(path: bytes):
+    tidy = tidy_path(path)
+    assert tidy_path(tidy) == tidy
+    assert b"//" not in tidy
+    assert tidy == b"/" or not tidy.endswith(b"/")

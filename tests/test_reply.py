@@ -1,0 +1,226 @@
+"""What is read off a streamed reply of the API as it passes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gemproxy.chat.chunks import Usage
+from gemproxy.gemini.reply import Reply
+from gemproxy.gemini.tools import Call
+from tests.strategies import json_values
+
+
+def sse(*responses: Any) -> bytes:
+    return b"".join(b"data: " + json.dumps(r).encode() + b"\r\n\r\n" for r in responses)
+
+
+def candidate(*parts: Any, **fields: Any) -> dict[str, Any]:
+    return {"candidates": [{"content": {"role": "model", "parts": list(parts)}} | fields]}
+
+
+def thought(text: Any) -> dict[str, Any]:
+    return {"text": text, "thought": True}
+
+
+def heard(*pieces: bytes) -> tuple[list[str], Reply]:
+    thoughts, _, reply = relayed(*pieces)
+    return thoughts, reply
+
+
+def relayed(*pieces: bytes) -> tuple[list[str], list[Any], Reply]:
+    """The thoughts, what the CLI gets, and the rest."""
+    reply = Reply()
+    results = [*map(reply.feed, pieces), reply.close()]
+    passed = b"".join(passed for passed, _ in results)
+    events = passed.split(b"\n\n")
+    assert events.pop() == b""
+    return (
+        [text for _, thoughts in results for text in thoughts],
+        [json.loads(event.removeprefix(b"data: ")) for event in events],
+        reply,
+    )
+
+
+def facts(reply: Reply) -> tuple[Any, ...]:
+    return reply.finish_reason, reply.block_reason, reply.usage
+
+
+STREAM = sse(
+    candidate(thought("Hm, é"), {"text": "Hel"}) | {"usageMetadata": {"promptTokenCount": 3}},
+    candidate(thought(" 😀"), thought("so.")),
+    candidate({"text": "lo"}, finishReason="STOP")
+    | {
+        "usageMetadata": {
+            "promptTokenCount": 3,
+            "toolUsePromptTokenCount": 4,
+            "candidatesTokenCount": 10,
+            "thoughtsTokenCount": 200,
+            "cachedContentTokenCount": 2,
+            "totalTokenCount": 217,
+        }
+    },
+)
+THOUGHTS = ["Hm, é", " 😀", "so."]
+FACTS = ("STOP", None, Usage(prompt=7, completion=210, reasoning=200, cached=2))
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\n", b"\r"])
+def test_the_facts_do_not_depend_on_how_the_stream_is_cut(end: bytes):
+    stream = STREAM.replace(b"\r\n", end)
+    for position in range(len(stream) + 1):
+        thoughts, reply = heard(stream[:position], stream[position:])
+        assert thoughts == THOUGHTS
+        assert facts(reply) == FACTS
+    thoughts, reply = heard(*(stream[i : i + 1] for i in range(len(stream))))
+    assert thoughts == THOUGHTS
+    assert facts(reply) == FACTS
+
+
+def test_thoughts_are_told_as_they_come():
+    reply = Reply()
+    first, second, third = (event + b"\r\n\r\n" for event in STREAM.split(b"\r\n\r\n")[:3])
+    assert reply.feed(first)[1] == THOUGHTS[:1]
+    assert facts(reply) == (None, None, Usage(prompt=3, completion=0))
+    assert reply.feed(second + third)[1] == THOUGHTS[1:]
+    assert reply.close() == (b"", [])
+
+
+def test_usage_as_openai_counts_it():
+    _, reply = heard(STREAM)
+    assert reply.usage is not None
+    assert reply.usage.as_json() == {
+        "prompt_tokens": 7,
+        "completion_tokens": 210,
+        "total_tokens": 217,
+        "prompt_tokens_details": {"cached_tokens": 2},
+        "completion_tokens_details": {"reasoning_tokens": 200},
+    }
+
+
+def test_nothing_is_known_of_an_empty_reply():
+    thoughts, reply = heard()
+    assert thoughts == []
+    assert facts(reply) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("responses", "finish_reason", "block_reason"),
+    [
+        ([candidate(finishReason="MAX_TOKENS")], "MAX_TOKENS", None),
+        ([{"candidates": [{"finishReason": "SAFETY", "index": 0}]}], "SAFETY", None),
+        ([candidate(finishReason="STOP"), candidate({"text": "x"})], "STOP", None),
+        ([candidate(finishReason="STOP"), {"usageMetadata": {}}], "STOP", None),
+        ([candidate(finishReason="STOP"), candidate(finishReason="")], "STOP", None),
+        ([{"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}], None, "PROHIBITED_CONTENT"),
+        ([{"promptFeedback": {"blockReason": "OTHER"}, "candidates": []}], None, "OTHER"),
+        ([{"promptFeedback": {"blockReason": "OTHER"}}, {"promptFeedback": {}}], None, "OTHER"),
+        ([{"promptFeedback": {"safetyRatings": []}}, candidate({"text": "x"})], None, None),
+        ([candidate({"text": "x"})], None, None),
+        ([candidate(finishReason=1), {"promptFeedback": {"blockReason": ["x"]}}], None, None),
+        ([None, 1, "x", [], [candidate(finishReason="STOP")]], None, None),
+    ],
+)
+def test_reasons(responses: list[Any], finish_reason: str | None, block_reason: str | None):
+    _, reply = heard(sse(*responses))
+    assert (reply.finish_reason, reply.block_reason) == (finish_reason, block_reason)
+
+
+@pytest.mark.parametrize(
+    ("part", "thoughts"),
+    [
+        (thought("a"), ["a"]),
+        (thought("a") | {"thoughtSignature": "x"}, ["a"]),
+        ({"text": "a"}, []),
+        ({"text": "a", "thought": False}, []),
+        ({"thought": True}, []),
+        (thought(1), []),
+        ("a", []),
+        (None, []),
+    ],
+)
+def test_only_thoughts_are_told(part: Any, thoughts: list[str]):
+    assert heard(sse(candidate(part)))[0] == thoughts
+
+
+def test_the_cli_gets_the_texts_and_nothing_else():
+    call = {"functionCall": {"name": "f", "args": {"a": 1}, "id": "x"}, "thoughtSignature": "s"}
+    rest = {"usageMetadata": {"promptTokenCount": 3}, "modelVersion": "m"}
+    _, passed, reply = relayed(
+        sse(
+            candidate(thought("a"), {"text": "b\u2028c"}, call, finishReason="STOP") | rest,
+            candidate({"text": "d", "thoughtSignature": "s"}),
+            candidate(thought("e")),
+        )
+    )
+    assert passed == [
+        candidate({"text": "b\u2028c"}, finishReason="STOP") | rest,
+        candidate({"text": "d", "thoughtSignature": "s"}),
+        candidate(),
+    ]
+    assert reply.calls == [Call("x", "f", '{"a":1}', "s")]
+
+
+def test_what_a_cli_takes_for_an_end_of_line_is_escaped():
+    text = "a\u2028b\u2029c\r\n"
+    event = b"data: " + json.dumps(candidate({"text": text}), ensure_ascii=False).encode()
+    passed, _ = Reply().feed(event + b"\n\n")
+    assert len(passed.decode().splitlines()) == 2
+    assert json.loads(passed.removeprefix(b"data: ")) == candidate({"text": text})
+
+
+def test_an_error_in_the_stream_is_kept_from_the_cli():
+    error = {"error": {"code": 503, "message": "Overloaded."}}
+    _, passed, reply = relayed(sse(candidate({"text": "a"}), error))
+    assert passed == [candidate({"text": "a"})]
+    assert reply.error is not None
+    assert json.loads(reply.error) == error
+
+
+@pytest.mark.parametrize("rest", [b"", b"\r\n", b"\r"])
+def test_a_last_event_without_its_blank_line_counts(rest: bytes):
+    thoughts, reply = heard(sse(candidate(thought("a"), finishReason="STOP"))[:-4] + rest)
+    assert thoughts == ["a"]
+    assert reply.finish_reason == "STOP"
+
+
+def test_what_is_not_json_is_passed_over():
+    noise = b": comment\r\n\r\ndata: {\r\n\r\ndata: [DONE]\r\n\r\nevent: x\r\ndata: \xff\r\n\r\n"
+    thoughts, passed, reply = relayed(noise + STREAM + noise)
+    assert len(passed) == 3
+    assert thoughts == THOUGHTS
+    assert facts(reply) == FACTS
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "usageMetadata": json_values("promptTokenCount", "thoughtsTokenCount"),
+                "promptFeedback": json_values("blockReason"),
+                "candidates": json_values("content", "parts", "thought", "text")
+                | st.lists(
+                    json_values("content", "finishReason", "functionCall", "name", "parts"),
+                    max_size=2,
+                ),
+            },
+        )
+        | json_values("candidates")
+    )
+)
+def test_nonsense_is_no_trouble(responses: list[Any]):
+    thoughts, _, reply = relayed(sse(*responses))
+    assert all(isinstance(text, str) for text in thoughts)
+    assert isinstance(reply.finish_reason, str | None)
+    assert isinstance(reply.block_reason, str | None)
+    assert isinstance(reply.usage, Usage | None)
+
+
+@given(st.binary())
+def test_any_bytes_are_no_trouble(data: bytes):
+    heard(data)

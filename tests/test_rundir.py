@@ -1,0 +1,179 @@
+"""The run directory, and what is left of one whose daemon was killed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gemproxy.gemini import rundir
+from gemproxy.gemini.rundir import RunDirectory, root_for_user
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def directory(root: Path) -> Iterator[RunDirectory]:
+    directory = RunDirectory(root)
+    yield directory
+    directory.release()
+
+
+KILLED_DAEMON = """
+import os, pathlib, signal, sys
+from gemproxy.gemini.rundir import RunDirectory
+path = RunDirectory(pathlib.Path(sys.argv[1])).acquire()
+(path / "worker-1").mkdir()
+(path / "worker-1" / "secret").write_text("a conversation")
+print(path, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def orphan(root: Path) -> Path:
+    """The directory of a daemon that was killed."""
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_DAEMON, str(root)], capture_output=True, text=True
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    path = Path(killed.stdout.strip())
+    assert (path / "worker-1" / "secret").exists()
+    return path
+
+
+def sleeper(home: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(["sleep", "60"], env={"HOME": str(home), "PATH": os.environ["PATH"]})
+
+
+def test_it_is_private(root: Path, directory: RunDirectory):
+    path = directory.acquire()
+    assert path == directory.path
+    assert path.parent == root
+    assert stat.S_IMODE(root.stat().st_mode) == 0o700
+    assert stat.S_IMODE(path.stat().st_mode) == 0o700
+
+
+def test_release_removes_it_with_all_that_is_in_it(root: Path, directory: RunDirectory):
+    path = directory.acquire()
+    (path / "worker-1").mkdir()
+    (path / "worker-1" / "file").write_text("x")
+    directory.release()
+    assert directory.path is None
+    assert list(root.iterdir()) == []
+    directory.release()
+
+
+def test_it_can_be_taken_again(directory: RunDirectory):
+    first = directory.acquire()
+    directory.release()
+    assert directory.acquire() != first
+
+
+def test_what_a_killed_daemon_left_is_cleared(root: Path, directory: RunDirectory):
+    left = orphan(root)
+    worker = sleeper(left / "worker-1")
+    bystander = sleeper(Path(f"{left}x"))
+    try:
+        path = directory.acquire()
+        assert worker.wait(10) == -signal.SIGKILL
+        assert bystander.poll() is None
+    finally:
+        for process in (worker, bystander):
+            process.kill()
+            process.wait()
+    assert list(root.iterdir()) == [path]
+
+
+def test_a_living_daemon_is_left_alone(root: Path, directory: RunDirectory):
+    living = RunDirectory(root)
+    path = living.acquire()
+    worker = sleeper(path / "worker-1")
+    try:
+        assert directory.acquire() != path
+        assert path.is_dir()
+        assert worker.poll() is None
+    finally:
+        worker.kill()
+        worker.wait()
+        living.release()
+    assert directory.path is not None
+    assert directory.path.is_dir()
+
+
+def test_nobody_takes_a_new_directory_for_an_orphan(
+    root: Path, directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+):
+    lock = fcntl.flock
+
+    def lock_after_another_daemon_looked(descriptor: int, operation: int) -> None:
+        monkeypatch.undo()
+        other = RunDirectory(root)
+        other.acquire()
+        other.release()
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", lock_after_another_daemon_looked)
+    assert directory.acquire().is_dir()
+
+
+def test_strange_things_in_the_root_are_left_alone(root: Path, directory: RunDirectory):
+    root.mkdir(mode=0o700)
+    (root / "file").write_text("x")
+    (root / "folder").mkdir()
+    (root / "link").symlink_to("/")
+    directory.acquire()
+    assert {"file", "folder", "link"} < {path.name for path in root.iterdir()}
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o770, 0o701, 0o1777])
+def test_a_root_that_others_can_enter_is_refused(root: Path, directory: RunDirectory, mode: int):
+    root.mkdir()
+    root.chmod(mode)
+    with pytest.raises(PermissionError, match="not a private directory"):
+        directory.acquire()
+    assert list(root.iterdir()) == []
+    assert directory.path is None
+
+
+def test_a_root_of_somebody_else_is_refused(
+    root: Path, directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+):
+    root.mkdir(mode=0o700)
+    monkeypatch.setattr(os, "getuid", lambda: root.stat().st_uid + 1)
+    with pytest.raises(PermissionError, match="not a private directory"):
+        directory.acquire()
+
+
+def test_a_root_that_is_a_link_is_refused(tmp_path: Path, root: Path, directory: RunDirectory):
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    root.symlink_to("elsewhere")
+    with pytest.raises(PermissionError, match="not a private directory"):
+        directory.acquire()
+
+
+def test_a_root_that_is_a_file_is_refused(root: Path, directory: RunDirectory):
+    root.write_text("x")
+    with pytest.raises(FileExistsError):
+        directory.acquire()
+
+
+def test_the_root_is_in_the_users_runtime_directory(tmp_path: Path):
+    assert root_for_user({"XDG_RUNTIME_DIR": str(tmp_path)}) == tmp_path / "gemproxy"
+
+
+@pytest.mark.parametrize("environ", [{}, {"XDG_RUNTIME_DIR": ""}, {"XDG_RUNTIME_DIR": "/none"}])
+def test_without_one_each_user_has_a_root_of_its_own(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(rundir.tempfile, "gettempdir", lambda: "/temp")
+    assert root_for_user(environ) == Path(f"/temp/gemproxy-{os.getuid()}")
