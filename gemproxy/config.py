@@ -400,6 +400,7 @@ class Config:
             setting.attribute: setting.read(text)
             for setting in SETTINGS
             if (text := setting.text(options, environ)) is not None
+            and not (demo and setting.env == "GEMINI_API_KEY")
         }
         if demo:
             values["gemini_api_key"] = ("demo",)

@@ -11,6 +11,7 @@ from typing import Any
 
 from twisted.application import strports
 from twisted.application.service import MultiService, Service
+from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
 from twisted.internet.threads import deferToThreadPool
 from twisted.web.client import Agent, HTTPConnectionPool, _HTTP11ClientFactory
@@ -25,6 +26,7 @@ from gemproxy.gemini.cli import Cli, WorkerHome
 from gemproxy.gemini.engine import GeminiEngine, check_model
 from gemproxy.gemini.gateway import Gateway
 from gemproxy.gemini.keys import KeyRing
+from gemproxy.gemini.pictures import PictureFetcher
 from gemproxy.gemini.pool import PoolLimits, WorkerPool
 from gemproxy.gemini.rundir import RunDirectory, root_for_user
 from gemproxy.gemini.worker import Worker
@@ -63,6 +65,13 @@ class _QuietClientFactory(_HTTP11ClientFactory):
     """Twisted's own has no public way to keep it from logging every connection."""
 
     noisy = False
+
+
+def _connection_pool(reactor: Any, persistent: bool) -> HTTPConnectionPool:
+    pool = HTTPConnectionPool(reactor, persistent)
+    pool.maxPersistentPerHost = _IDLE_CONNECTIONS
+    pool._factory = _QuietClientFactory
+    return pool
 
 
 class Demo(Service):
@@ -117,6 +126,10 @@ class EngineService(MultiService):
             home = WorkerHome(self._run_directory.path / f"worker-{self._workers_made}")
             return Worker(reactor, cli, home, config.gemini_models[0], gateway.url, pool)
 
+        fetch_pictures = None
+        if config.fetch_images:
+            connections = _connection_pool(reactor, persistent=False)
+            fetch_pictures = PictureFetcher(reactor, connections).fetch
         limits = PoolLimits(config.gemini_workers, config.gemini_sessions, config.gemini_queue)
         self.pool = WorkerPool(reactor, limits, make_worker)
         self.pool.setServiceParent(self)
@@ -127,6 +140,7 @@ class EngineService(MultiService):
             RetryPolicy(config.max_retries, config.retry_delay, config.timeout, random.random),
             config.gemini_models,
             config.lenient,
+            fetch_pictures,
         )
 
     def startService(self) -> None:
@@ -157,9 +171,7 @@ class Daemon(MultiService):
         log_details(config.debug)
         self._config = config
         self._reactor = reactor
-        self._connections = HTTPConnectionPool(reactor)
-        self._connections.maxPersistentPerHost = _IDLE_CONNECTIONS
-        self._connections._factory = _QuietClientFactory
+        self._connections = _connection_pool(reactor, persistent=True)
         self._agent = Agent(reactor, connectTimeout=_CONNECT_TIMEOUT, pool=self._connections)
         self._metrics = Metrics()
         self._journal = self._add_journal()
@@ -281,7 +293,8 @@ class Daemon(MultiService):
 
     async def _stop(self) -> None:
         self._intake.stopping = self._health.stopping = True
-        for port in self._ports:
+        ports, self._ports = self._ports, []
+        for port in ports:
             await port.disownServiceParent()
         await self._drain()
         await super().stopService()
@@ -308,7 +321,7 @@ class Daemon(MultiService):
 
     async def _within(self, seconds: float, event: Deferred[Any]) -> None:
         """Wait for an event, or until that is over or cancelled."""
-        with suppress(TimeoutError, CancelledError, FirstError):
+        with suppress(defer.TimeoutError, CancelledError, FirstError):
             await event.addTimeout(seconds, self._reactor)
 
 

@@ -63,7 +63,8 @@ class Options(usage.Options):
                 find_cli(self.config.gemini_cli, os.environ) if self.config.needs_engine else None
             )
         except (BadSetting, CliUnusable) as error:
-            raise usage.UsageError(str(error)) from None
+            # Not a UsageError: twistd would bury what is wrong under the whole help text.
+            sys.exit(f"gemproxy: {error}")
 
 
 def makeService(options: Options) -> IService:

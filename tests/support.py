@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +87,7 @@ class Connection(Protocol):
     """One connection to a port under test, which shows every byte and when it came."""
 
     def __init__(self) -> None:
-        self.received = b""
+        self.received = bytearray()
         self.arrivals: list[tuple[float, bytes]] = []
         self.closed = False
         self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
@@ -137,21 +139,22 @@ class Connection(Protocol):
         return reply
 
     def _complete(self) -> Reply | None:
-        head, found, rest = self.received.partition(b"\r\n\r\n")
-        if not found:
+        end = self.received.find(b"\r\n\r\n")
+        if end < 0:
             return None
+        head = bytes(self.received[:end])
         status_line, *lines = head.decode("latin-1").split("\r\n")
         _, status, reason = status_line.split(" ", 2)
         headers = {n.lower(): v.strip() for n, _, v in (line.partition(":") for line in lines)}
         if headers.get("transfer-encoding") == "chunked":
-            body = dechunked(rest)
+            body = dechunked(self.received, end + 4)
             if body is None:
                 return None
         else:
             length = int(headers.get("content-length", "0"))
-            if len(rest) < length:
+            if len(self.received) < end + 4 + length:
                 return None
-            body = rest[:length]
+            body = bytes(self.received[end + 4 : end + 4 + length])
         return Reply(int(status), reason, headers, body)
 
     def drop(self) -> None:
@@ -163,12 +166,11 @@ def encode(body: Any) -> bytes:
     return json.dumps(body).encode()
 
 
-def dechunked(data: bytes) -> bytes | None:
-    """The body; None if its last chunk is not there yet."""
+def dechunked(data: bytes | bytearray, start: int) -> bytes | None:
+    """The body that starts there; None if its last chunk is not there yet."""
     if not data.endswith(b"0\r\n\r\n"):
         return None
     pieces = []
-    start = 0
     while (end := data.find(b"\r\n", start)) >= 0:
         size = int(data[start:end], 16)
         if not size:
@@ -208,10 +210,15 @@ class Product:
         connection.send(method, path, body, **headers)
         return connection
 
-    async def ask(self, body: Any, **headers: str) -> Reply:
+    async def ask(self, body: Any, port: int | None = None, **headers: str) -> Reply:
         """POST a chat completion."""
-        connection = await self.send("POST", "/v1/chat/completions", body, **headers)
+        connection = await self.send("POST", "/v1/chat/completions", body, port, **headers)
         return await connection.reply()
+
+    @property
+    def both_ports(self) -> list[Callable[[Any], Awaitable[Reply]]]:
+        """What asks the Gemini Proxy, and what asks the Stream Proxy."""
+        return [partial(self.ask, port=port) for port in (self.port, self.stream_port)]
 
     async def begin(self, body: Any, **headers: str) -> Connection:
         """POST a chat completion and do not wait for the answer."""
@@ -276,6 +283,14 @@ def processes_at_home_in(root: Path) -> list[int]:
     return found
 
 
+_fresh = itertools.count(1)
+
+
+def fresh_model() -> str:
+    """A name that no test has used: a key is left alone for the models that refused it."""
+    return f"gemini-fresh-{next(_fresh)}"
+
+
 def chat(*messages: str | dict[str, Any], **fields: Any) -> dict[str, Any]:
     """A request; strings are messages of the user and the assistant in turns."""
     roles = ("user", "assistant")
@@ -293,7 +308,7 @@ async def running(run_root: Path, **settings: Any) -> AsyncIterator[Product]:
     """A daemon with a stand-in of its own; settings by their environment variables."""
     api = StandIn(reactor)
     api_port = reactor.listenTCP(0, api.site(), interface="127.0.0.1")
-    run_root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.makedirs(run_root, mode=0o700, exist_ok=True)
     environ = {
         "PATH": os.environ["PATH"],
         "XDG_RUNTIME_DIR": str(run_root),
@@ -303,6 +318,7 @@ async def running(run_root: Path, **settings: Any) -> AsyncIterator[Product]:
         "PORT": str(free_port()),
         "STREAM_PORT": str(free_port()),
         "RETRY_DELAY": "0.05",
+        "DRAIN": "0",
         "GEMINI_WORKERS": "2",
         "LOG_DIR": str(run_root / "logs"),
     } | {name: str(value) for name, value in settings.items()}
@@ -318,7 +334,8 @@ async def running(run_root: Path, **settings: Any) -> AsyncIterator[Product]:
     finally:
         for connection in product.connections:
             connection.drop()
-        await daemon.stopService()
+        if daemon.running:
+            await daemon.stopService()
         await api_port.stopListening()
         await api.stop()
 

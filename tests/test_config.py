@@ -10,7 +10,6 @@ import pytest
 from attrs import fields, frozen
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.python.usage import UsageError
 
 from gemproxy import tap
 from gemproxy.config import DEFAULT_MODELS, SETTINGS, BadSetting, Config, Setting
@@ -380,7 +379,7 @@ def test_an_option_of_twistd_sets_it(case: Case, text: str, twistd: Callable[...
 
 
 def test_twistd_complains_of_a_bad_option(twistd: Callable[..., Config]):
-    with pytest.raises(UsageError, match=r"^PORT: 'x' is not allowed: a port number"):
+    with pytest.raises(SystemExit, match=r"^gemproxy: PORT: 'x' is not allowed: a port number"):
         twistd("--port", "x")
 
 

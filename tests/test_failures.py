@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from attrs import frozen
+from attrs import evolve, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -81,7 +81,7 @@ DENIED = Meant(403, "permission_error", "permission_denied", False)
         (429, google(DAILY, quota(PER_MINUTE), retry("36s")), minute(36.0)),
         (429, google(DAILY, retry("36.504182s"), quota(PER_MINUTE)), minute(36.504182)),
         (429, google(DAILY, quota(PER_MINUTE), retry("0s")), minute(0.0)),
-        (429, google(DAILY, quota(PER_DAY), retry("36s")), DAY),
+        (429, google(DAILY, quota(PER_DAY), retry("36s")), evolve(DAY, delay=36.0)),
         (429, google(DAILY, quota(PER_MINUTE, PER_DAY)), DAY),
         (429, google(DAILY, quota(PER_MINUTE), quota(PER_DAY)), DAY),
         (429, google("You have exhausted your daily quota on this model."), DAY),

@@ -177,7 +177,9 @@ async def test_the_first_message_may_be_the_assistant_s(product: Product) -> Non
 async def test_text_parts_of_a_message_stay_parts(product: Product) -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     body = await reached_api(product, user(parts), assistant("c"), user(parts))
-    assert body == {"contents": [turn("user", "a", "b"), turn("model", "c"), turn("user", "a", "b")]}
+    assert body == {
+        "contents": [turn("user", "a", "b"), turn("model", "c"), turn("user", "a", "b")]
+    }
 
 
 @ensureDeferred

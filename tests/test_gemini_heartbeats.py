@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ shared_product = shared_daemon(
 
 def silences(client: Connection, began: float) -> list[float]:
     times = [began, *(time for time, _ in client.arrivals)]
-    return [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    return [later - earlier for earlier, later in pairwise(times)]
 
 
 @ensureDeferred
@@ -57,7 +58,9 @@ async def test_a_heartbeat_is_a_comment_that_every_client_skips(product: Product
     reply = await product.ask(chat("Hi", stream=True))
     assert reply.comments
     assert all(re.fullmatch(r": heartbeat [ -~]+", comment) for comment in reply.comments)
-    assert all(event.startswith((": ", "data: ")) for event in reply.body.decode().split("\n\n")[:-1])
+    assert all(
+        event.startswith((": ", "data: ")) for event in reply.body.decode().split("\n\n")[:-1]
+    )
     assert reply.data[-1] == "[DONE]"
 
 
@@ -114,9 +117,7 @@ async def test_an_error_after_the_white_space_is_in_the_body(product: Product) -
 
 @ensureDeferred
 async def test_white_space_can_be_off(tmp_path: Path) -> None:
-    async with running(
-        tmp_path, HEARTBEAT_INTERVAL=0.05, JSON_HEARTBEAT_DELAY="off"
-    ) as product:
+    async with running(tmp_path, HEARTBEAT_INTERVAL=0.05, JSON_HEARTBEAT_DELAY="off") as product:
         product.api.play(plays.error(400, "Bad value.", delay=0.6))
         client = await product.begin(chat())
         reply = await client.reply()

@@ -118,7 +118,7 @@ async def test_workers_that_keep_dying_are_replaced_ever_later(tmp_path: Path) -
             delays.append(reactor.seconds() - noticed)
             pid = await until_other_worker(product, pid)
         assert delays[0] < 0.5 <= delays[1] < delays[2]
-        assert delays[2] >= 1
+        assert delays[2] > 0.9
 
 
 @ensureDeferred
@@ -147,22 +147,22 @@ async def test_a_worn_worker_retires_when_its_successor_is_warm(
 ) -> None:
     async with running(tmp_path, GEMINI_WORKERS=1) as product:
         (old,) = product.worker_pids()
-        product.api.play(plays.answer("One", " two", pace=4))
+        product.api.play(plays.hang("One", " two", after=1))
         slow = await product.begin(chat("slow", stream=True))
         await slow.until_received(b"One")
         assert (await product.ask(chat())).status == 200
         monkeypatch.setattr(pool, mark, value)
         assert (await product.ask(chat())).status == 200
 
-        # The old one serves until the new one can, and ends what it has begun.
+        # The old one serves until the new one can, and stays for what it has begun.
         assert product.worker_pids()[0] == old
         assert (await product.get("/health")).status == 200
         new = await until_other_worker(product, old)
         monkeypatch.undo()
+        assert (await product.ask(chat())).status == 200
         assert is_alive(old)
-        before = (await product.ask(chat())).status
-        assert (before, product.busy()) == (200, 1)
-        assert (await slow.reply()).content == "One two"
+        assert product.asked[0].closed is None
+        slow.drop()
         await until(lambda: not is_alive(old), "the old one has ended")
         assert product.worker_pids() == [new]
         assert len(list(product.run_root.glob("*/worker-*"))) == 1
@@ -190,7 +190,7 @@ async def test_workers_that_nobody_needs_end_but_for_the_last(
 @ensureDeferred
 async def test_stopping_ends_every_process_and_removes_the_run_directory(tmp_path: Path) -> None:
     # The CLI may have children of its own; this one would outlive it.
-    settings = {"GEMINI_CLI": cli_that(tmp_path, "sleep 1000 &"), "GEMINI_SESSIONS": 1, "DRAIN": 0}
+    settings = {"GEMINI_CLI": cli_that(tmp_path, "sleep 100 &"), "GEMINI_SESSIONS": 1, "DRAIN": 0}
     run = tmp_path / "run"
     async with running(run, **settings) as product:
         product.api.play(plays.hang("Half", after=1), plays.hang())
@@ -212,5 +212,3 @@ async def test_stopping_ends_every_process_and_removes_the_run_directory(tmp_pat
         assert half.data[-1]["error"]["type"] == "server_error"
         told = await plain.reply()
         assert (told.status, told.headers["retry-after"]) == (503, "5")
-        # Once is enough: the end of the test would stop it again.
-        product.daemon.stopService = lambda: None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 from pytest_twisted import ensureDeferred
 
 from gemproxy.config import DEFAULT_MODELS
+from gemproxy.gemini.gateway import Exchange
 from gemproxy.standin import plays
-from tests.support import Product, Reply, chat
+from tests.support import Product, Reply, chat, fresh_model, until
 
 COUNTED = {"promptTokenCount": 7, "candidatesTokenCount": 5, "thoughtsTokenCount": 3}
 COUNTED_IN_OPENAI = {
@@ -109,6 +111,23 @@ async def test_an_answer_of_many_megabytes_streams_whole(product: Product) -> No
     assert (await product.ask(chat("Hi", stream=True))).content == "".join(pieces)
 
 
+@ensureDeferred
+async def test_a_client_that_reads_slowly_slows_the_api_down_and_gets_everything(
+    product: Product,
+) -> None:
+    pieces = [f"{number:07}" * 10_000 for number in range(250)]
+    product.api.play(plays.answer(*pieces))
+    client = await product.begin(chat("Hi", stream=True))
+    await client.until_received(b"0000000")
+    client.transport.pauseProducing()
+    asked = await product.until_asked()
+    flow = [e for e in gc.get_objects() if isinstance(e, Exchange) and not e.aborted]
+    await until(lambda: any(e._held_up for e in flow), "the API is paused")
+    assert asked.closed is None
+    client.transport.resumeProducing()
+    assert (await client.reply()).content == "".join(pieces)
+
+
 # Not streaming
 
 
@@ -140,7 +159,8 @@ async def test_thoughts_are_a_field_of_the_message(product: Product) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["/help", "429 quota exceeded", "data: [DONE]\n\n", " ", "\n", "a\u2028\u2029\r\n\0\x1b"]
+    "text",
+    ["/help", "429 quota exceeded", "data: [DONE]\n\n", " ", "\n", "a\u2028\u2029\r\n\0\x1b"],
 )
 @ensureDeferred
 async def test_an_answer_arrives_as_the_model_gave_it(product: Product, text: str) -> None:
@@ -207,7 +227,8 @@ async def test_a_model_of_others_is_not_found(product: Product, name: str) -> No
 
 
 @pytest.mark.parametrize(
-    "name", ["gemini-2.5 pro", "gemini-\u00e9", "gemini-2.5-pro\n", "gemini-/../x", "gemini-a:b", " "]
+    "name",
+    ["gemini-2.5 pro", "gemini-\u00e9", "gemini-2.5-pro\n", "gemini-/../x", "gemini-a:b", " "],
 )
 @ensureDeferred
 async def test_a_malformed_model_name_is_a_bad_request(product: Product, name: str) -> None:
@@ -273,7 +294,9 @@ async def test_sloppy_paths_lead_to_health(product: Product, path: str) -> None:
     assert (await product.get(path)).status == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/completions", "/v2/models", "/etc/passwd", "/%0d%0aX"])
+@pytest.mark.parametrize(
+    "path", ["/", "/v1", "/v1/completions", "/v2/models", "/etc/passwd", "/%0d%0aX"]
+)
 @ensureDeferred
 async def test_an_unknown_path_is_not_found(product: Product, path: str) -> None:
     reply = await product.get(path)
@@ -305,7 +328,7 @@ async def test_a_wrong_method_is_refused(
 async def test_a_connection_serves_one_request_after_the_other(product: Product) -> None:
     client = await product.begin(chat("Hi"))
     first = await client.reply()
-    client.received = b""
+    client.received.clear()
     client.send("POST", "/v1/chat/completions", chat("Hi", stream=True))
     second = await client.reply()
     assert (first.status, second.status) == (200, 200)
@@ -377,7 +400,9 @@ async def test_a_bad_request_says_which_parameter_and_why(
         (plays.error(404, "No such model."), 404, "invalid_request_error", "model_not_found"),
         (plays.daily_quota(), 429, "insufficient_quota", "insufficient_quota"),
         (
-            plays.error(400, "The input token count (1048600) exceeds the maximum number of tokens"),
+            plays.error(
+                400, "The input token count (1048600) exceeds the maximum number of tokens"
+            ),
             400,
             "invalid_request_error",
             "context_length_exceeded",
@@ -389,7 +414,7 @@ async def test_an_error_before_the_first_byte_is_a_status_with_its_reason(
     product: Product, play: plays.Play, status: int, type: str, code: str | None, stream: bool
 ) -> None:
     product.api.play(play)
-    reply = await product.ask(chat("Hi", stream=stream))
+    reply = await product.ask(chat("Hi", stream=stream, model=fresh_model()))
     assert (reply.status, reply.error["type"], reply.error["code"]) == (status, type, code)
     assert reply.reason == " ".join(reply.error["message"].split())[:200]
     assert reply.headers["content-type"] == "application/json"
@@ -411,7 +436,7 @@ async def test_an_error_in_place_of_an_answer_counts_whatever_the_status_was(
     product: Product, stream: bool
 ) -> None:
     product.api.play(plays.answer(plays.daily_quota().refusal.body))
-    reply = await product.ask(chat("Hi", stream=stream))
+    reply = await product.ask(chat("Hi", stream=stream, model=fresh_model()))
     assert (reply.status, reply.error["type"]) == (429, "insufficient_quota")
 
 

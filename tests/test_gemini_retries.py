@@ -11,8 +11,9 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
+from gemproxy.gemini.session import Session
 from gemproxy.standin import plays
-from tests.support import Product, chat, free_port, running, shared_daemon, until
+from tests.support import Product, chat, free_port, fresh_model, running, shared_daemon, until
 
 RETRIES = 2
 DELAY = 0.1
@@ -131,7 +132,7 @@ async def test_what_would_fail_again_is_not_tried_again(
     product: Product, play: plays.Play, status: int, stream: bool
 ) -> None:
     product.api.play(play)
-    reply = await product.ask(chat("Hi", stream=stream))
+    reply = await product.ask(chat("Hi", stream=stream, model=fresh_model()))
     assert reply.status == status
     assert len(product.asked) == 1
     if status in (401, 403) or reply.headers.get("x-should-retry"):
@@ -142,7 +143,7 @@ async def test_what_would_fail_again_is_not_tried_again(
 @ensureDeferred
 async def test_a_daily_quota_says_what_google_said_and_to_leave_it(product: Product) -> None:
     product.api.play(plays.daily_quota())
-    reply = await product.ask(chat())
+    reply = await product.ask(chat(model=fresh_model()))
     assert (reply.status, reply.error["type"]) == (429, "insufficient_quota")
     assert reply.error["message"].startswith("You exceeded your current quota")
     assert reply.reason.startswith("You exceeded your current quota")
@@ -227,3 +228,18 @@ async def test_an_answer_that_was_half_out_when_the_worker_died_is_an_error(
     assert reply.data[-1]["error"]["type"] == "server_error"
     assert len(product.asked) == 1
     await product.asked[0].when_closed()
+
+
+@ensureDeferred
+async def test_a_worker_that_dies_while_a_session_is_set_up_keeps_nobody_waiting(
+    product: Product, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The CLI's echo of the conversation, for which the set-up waits in the end, never comes.
+    monkeypatch.setattr(Session, "_updated", lambda self, update: None)
+    client = await product.begin(chat("Hi"))
+    (member,) = product.daemon.pool._members
+    await until(lambda: member.worker.setup.locked and not member.worker._calls, "it waits")
+    monkeypatch.undo()
+    kill(product)
+    assert (await client.reply()).status == 200
+    assert len(product.asked) == 1

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gemproxy.chat.chunks import Usage
+from gemproxy.chat.jsontext import loads
 from gemproxy.gemini.reply import Reply
 from gemproxy.gemini.tools import Call
 from tests.strategies import json_values
@@ -163,6 +164,63 @@ def test_the_cli_gets_the_texts_and_nothing_else():
         candidate(),
     ]
     assert reply.calls == [Call("x", "f", '{"a":1}', "s")]
+
+
+def call(name: str, **more: Any) -> dict[str, Any]:
+    return {"functionCall": {"name": name, "args": {"a": "\u00e9"}, "id": f"id of {name}"}} | more
+
+
+def test_all_calls_of_a_reply_are_kept_in_their_order():
+    stream = sse(
+        candidate({"text": "a"}, call("f", thoughtSignature="s"), thought("Hm."), call("g")),
+        candidate(call("h"), {"text": "b"}),
+        candidate(call("f"), finishReason="STOP"),
+    )
+    for position in range(len(stream) + 1):
+        thoughts, passed, reply = relayed(stream[:position], stream[position:])
+        assert [(c.id, c.name, c.arguments, c.signature) for c in reply.calls] == [
+            (f"id of {name}", name, '{"a":"\u00e9"}', signature)
+            for name, signature in (("f", "s"), ("g", None), ("h", None), ("f", None))
+        ]
+        assert thoughts == ["Hm."]
+        assert passed == [
+            candidate({"text": "a"}),
+            candidate({"text": "b"}),
+            candidate(finishReason="STOP"),
+        ]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"text": "a"},
+        {"text": "a", "thought": False},
+        {"inlineData": {"mimeType": "image/png", "data": "AA=="}},
+        {"executableCode": {"code": "x"}},
+        {"functionResponse": {"name": "f"}},
+        {"functionCall": None},
+        {"functionCall": {"name": 1}},
+        "a",
+        None,
+    ],
+)
+def test_other_parts_reach_the_cli_as_they_are(part: Any):
+    response = candidate(part, finishReason="STOP") | {"unknown": [1]}
+    thoughts, passed, reply = relayed(sse(response))
+    assert (thoughts, passed, reply.calls) == ([], [response], [])
+
+
+@given(st.text(), st.text(), st.dictionaries(st.text(), json_values(), max_size=3))
+def test_each_character_of_a_reply_arrives(text: str, thinking: str, args: dict[str, Any]):
+    part = {"functionCall": {"name": "f", "args": args}}
+    response = candidate(thought(thinking), {"text": text}, part)
+    thoughts, passed, reply = relayed(sse(json.loads(json.dumps(response))))
+    joined = loads(json.dumps([text, thinking, args]).encode())
+    assert [passed[0]["candidates"][0]["content"]["parts"], thoughts] == [
+        [{"text": joined[0]}],
+        [joined[1]],
+    ]
+    assert loads(reply.calls[0].arguments.encode()) == joined[2]
 
 
 def test_what_a_cli_takes_for_an_end_of_line_is_escaped():

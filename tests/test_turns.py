@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gemproxy.chat.errors import ChatError
 from gemproxy.chat.jsontext import loads
-from gemproxy.gemini.tools import Signatures
+from gemproxy.gemini.tools import Call, Signatures
 from gemproxy.gemini.turns import Conversation
 from gemproxy.gemini.turns import conversation as make_conversation
 from tests.strategies import json_values
@@ -188,6 +188,114 @@ def test_an_unknown_type_of_content_is_refused_by_name():
 
 def test_a_message_far_down_is_named():
     assert refusal([USER] * 1000 + [5]).param == "messages[1000]"
+
+
+def called(*ids: str, content: Any = None, **more: Any) -> dict[str, Any]:
+    calls = [
+        {"id": id, "type": "function", "function": {"name": f"f_{id}", "arguments": "{}"}}
+        for id in ids
+    ]
+    return message("assistant", content) | {"tool_calls": calls} | more
+
+
+def result(id: Any, content: Any = "x", **more: Any) -> dict[str, Any]:
+    return message("tool", content) | {"tool_call_id": id} | more
+
+
+def function_call(id: str, **more: Any) -> dict[str, Any]:
+    return {"functionCall": {"name": f"f_{id}", "args": {}, "id": id}} | more
+
+
+def function_response(id: str, response: Any) -> dict[str, Any]:
+    return {"functionResponse": {"name": f"f_{id}", "response": response, "id": id}}
+
+
+def test_calls_and_results_are_parts_of_turns():
+    talk = conversation(
+        [
+            USER,
+            called("1", "2", content="I look.", name="Ann"),
+            result("2", '{"a": 1}'),
+            result("1", [text_part("b"), text_part("c")]),
+            called("3", content=""),
+            result("3", None),
+            USER,
+        ]
+    )
+    assert [(turn.role, list(turn.parts)) for turn in talk.turns] == [
+        ("user", [{"text": "u"}]),
+        ("model", [{"text": "Ann: I look."}, function_call("1"), function_call("2")]),
+        ("user", [function_response("2", {"a": 1})]),
+        ("user", [function_response("1", {"output": "b\n\nc"})]),
+        ("model", [function_call("3")]),
+        ("user", [function_response("3", {"output": ""})]),
+        ("user", [{"text": "u"}]),
+    ]
+
+
+@pytest.mark.parametrize("role", ["tool", "function"])
+def test_a_result_may_name_its_function_itself(role: str):
+    talk = conversation([USER, message(role, "x") | {"name": "f"}])
+    assert talk.turns[1].role == "user"
+    assert talk.turns[1].parts == (
+        {"functionResponse": {"name": "f", "response": {"output": "x"}}},
+    )
+
+
+def test_the_first_call_of_each_turn_is_signed_where_that_is_needed():
+    signatures = Signatures()
+    signatures.remember(Call("3", "f_3", "{}", "known"))
+    history = [called("1", "2", content="a"), result("1"), result("2"), called("3"), result("3")]
+    for needed in (False, True):
+        turns = make_conversation([USER, *history], signatures, needed).turns
+        parts = [part for turn in turns for part in turn.parts if "functionCall" in part]
+        made_up = "skip_thought_signature_validator" if needed else None
+        assert [part.get("thoughtSignature") for part in parts] == [made_up, None, "known"]
+
+
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+INLINE = {"inlineData": {"mimeType": "image/png", "data": "AAAA"}}
+
+
+def test_a_picture_is_a_part_of_its_turn():
+    talk = conversation(
+        [
+            message("user", [PICTURE]),
+            message("assistant", [text_part("a"), PICTURE]),
+            message("user", [text_part(""), PICTURE, text_part("b")]) | {"name": "Ann"},
+        ]
+    )
+    assert [turn.parts for turn in talk.turns] == [
+        (INLINE,),
+        ({"text": "a"}, INLINE),
+        ({"text": "Ann: "}, INLINE, {"text": "b"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "param"),
+    [
+        (result("2"), "messages[2].tool_call_id"),
+        (result(None), "messages[2].tool_call_id"),
+        (message("function", "x"), "messages[2].tool_call_id"),
+        (result("1", [PICTURE]), "messages[2].content"),
+        (called(content=None) | {"tool_calls": {}}, "messages[2].tool_calls"),
+        (called() | {"tool_calls": [{}]}, "messages[2].tool_calls[0].function.name"),
+        (
+            message("user", [text_part("a"), PICTURE | {"image_url": {"url": "x"}}]),
+            "messages[2].content[1].image_url.url",
+        ),
+        (message("user", [PICTURE | {"image_url": None}]), "messages[2].content[0].image_url"),
+    ],
+)
+def test_a_wrong_call_result_or_picture_is_refused_by_name(wrong: Any, param: str):
+    error = refusal([USER, called("1"), wrong])
+    assert error.param == param
+    assert f"'{param}'" in error.message
+
+
+def test_a_picture_is_no_instruction():
+    assert refusal([message("system", [PICTURE]), USER]).param == "messages[0].content"
 
 
 MESSAGES = st.lists(

@@ -33,8 +33,15 @@ _FINISH_REASONS = {
     "PROHIBITED_CONTENT": "content_filter",
     "SPII": "content_filter",
     "IMAGE_SAFETY": "content_filter",
+    "IMAGE_PROHIBITED_CONTENT": "content_filter",
+    "IMAGE_RECITATION": "content_filter",
     "LANGUAGE": "content_filter",
 }
+
+# The model meant to call a function, and it came out wrong: whatever else it said is not all.
+_BROKEN = frozenset(
+    {"MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS", "MALFORMED_RESPONSE"}
+)
 
 
 class TryFailed(Exception):
@@ -168,6 +175,8 @@ def _check(exchange: Exchange, stop_reason: str, writer: ChoiceWriter) -> None:
         raise TryFailed(transient("The Gemini CLI did not pass the request on."))
     if reply.finish_reason is None and reply.block_reason is None:
         raise TryFailed(transient("The Gemini API broke off in the middle of its answer."))
+    if reply.finish_reason in _BROKEN:
+        raise TryFailed(transient(f"The model made a broken answer ({reply.finish_reason})."))
     if not writer.has_content and finish_reason(reply) == "stop":
         raise TryFailed(
             transient(f"The model gave an empty answer (finish reason {reply.finish_reason}).")

@@ -90,7 +90,7 @@ class GeminiEngine:
                 talk,
                 wanted.request,
                 answer,
-                ChoiceWriter(answer, chunks, index),
+                ChoiceWriter(answer, chunks, index, wanted.one_call),
                 flow,
                 tally,
             )

@@ -60,6 +60,7 @@ def _failure(status: int, error: dict[str, Any]) -> Failure:
             return Failure(
                 ChatError(429, "insufficient_quota", message, "insufficient_quota", final=True),
                 retryable=False,
+                delay=delay,
             )
         return Failure(
             ChatError(

@@ -34,6 +34,7 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 from zope.interface import implementer
 
 from gemproxy.chat.jsontext import dumps, loads
+from gemproxy.chat.sse import EventTooLarge
 from gemproxy.gemini.failures import Failure, api_failure, midway_failure, transient
 from gemproxy.gemini.marks import ConversationAltered
 from gemproxy.gemini.reply import Reply
@@ -99,7 +100,12 @@ class Exchange:
         """Bytes of the reply have come; returns what of them is for the CLI."""
         if self._aborted:
             return b""
-        passed, thoughts = self.reply.feed(data)
+        try:
+            passed, thoughts = self.reply.feed(data)
+        except EventTooLarge as error:
+            self.failure = transient(f"The Gemini API's answer is none: {error}.")
+            self.abort()
+            return b""
         self._heard()
         for text in thoughts:
             self._thought(text)

@@ -10,9 +10,13 @@ from twisted.internet.interfaces import IReactorTime
 from gemproxy.chat.errors import ChatError
 from gemproxy.gemini.failures import Failure
 
-# Daily quotas come back at midnight in California; nobody says so, and some are raised before.
+# Daily quotas come back at midnight in California, and some are raised before: what Google says of
+# the time is too short more often than not.
 REST = 600.0
+LONGEST_REST = 86400.0
 RATE_REST = 10.0
+# The names of models come from clients.
+_RESTS_LIMIT = 1000
 
 
 @define
@@ -42,7 +46,7 @@ class KeyRing:
     Spreads requests over the keys, and leaves alone those that are of no use at the moment.
 
     A key whose daily quota for a model is out, or which is refused altogether, rests; after that
-    one request probes whether it is good again, and the others wait for what it says.
+    one request probes whether it is good again, and until it is known the key rests on.
     """
 
     def __init__(self, clock: IReactorTime, keys: Sequence[str]) -> None:
@@ -82,13 +86,20 @@ class KeyRing:
             (key, ticket.model) not in self._rests for key in self._keys if key != place[0]
         )
         # A rate limit passes soon: it is worth a rest only where another key can step in.
-        limited = others and failure.error.code == "rate_limit_exceeded"
-        if limited or failure.error.code in ("insufficient_quota", "invalid_api_key"):
-            rest = failure.delay or (RATE_REST if limited else REST)
-            self._rests[place] = _Rest(self._clock.seconds() + rest, failure.error)
-            return others
-        self.drop(ticket)
-        return False
+        if others and failure.error.code == "rate_limit_exceeded":
+            self._rest(place, failure.delay or RATE_REST, failure.error)
+        elif failure.error.code in ("insufficient_quota", "invalid_api_key"):
+            self._rest(place, max(REST, failure.delay or 0.0), failure.error)
+        else:
+            self.drop(ticket)
+            return False
+        return others
+
+    def _rest(self, place: tuple[str, str], seconds: float, error: ChatError) -> None:
+        until = self._clock.seconds() + min(seconds, LONGEST_REST)
+        self._rests[place] = _Rest(until, error)
+        if len(self._rests) > _RESTS_LIMIT:
+            del self._rests[min(self._rests, key=lambda place: self._rests[place].until)]
 
     def drop(self, ticket: Ticket) -> None:
         """Give back a ticket of which nobody knows what would have come."""

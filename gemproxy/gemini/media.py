@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import mimetypes
 import re
 from typing import Any
 
@@ -10,15 +11,26 @@ from gemproxy.chat.errors import ChatError, bad_request
 
 SIZE_LIMIT = 20 * 1024 * 1024
 
-_DATA_URL = re.compile(r"data:([^;,\s]*)((?:;[^;,]*)*),")
-_AUDIO_FORMATS = {"mp3": "audio/mp3", "mpeg": "audio/mp3", "m4a": "audio/mp4"}
-_ALIASES = {"image/jpg": "image/jpeg", "application/x-pdf": "application/pdf"}
+_DATA_URL = re.compile(r"data:([^;,\s]*)((?:;[^;,]*)*),", re.I)
+_AUDIO_FORMATS = {"mp3": "audio/mp3", "mpeg": "audio/mp3", "m4a": "audio/mp4", "pcm16": "audio/pcm"}
+_ALIASES = {
+    "image/jpg": "image/jpeg",
+    "application/x-pdf": "application/pdf",
+    "audio/x-wav": "audio/wav",
+    "audio/wave": "audio/wav",
+    "audio/x-aiff": "audio/aiff",
+    "audio/x-flac": "audio/flac",
+}
 
 # ai.google.dev/gemini-api/docs: image, audio, video and document understanding
 _IMAGES = frozenset(
     {"image/png", "image/jpeg", "image/webp", "image/heic", "image/heif", "image/gif"}
 )
-_TYPES = re.compile(r"(?:audio|video|text)/[a-z0-9.+-]+|application/(?:pdf|json|rtf|xml)")
+_AUDIO = "aac|aiff|basic|flac|l16|m4a|mp3|mp4|mpeg|mpga|ogg|opus|pcm|wav|webm"
+_VIDEO = "3gpp|avi|flv|mov|mp4|mpeg|mpegps|mpg|quicktime|webm|wmv|x-flv|x-ms-wmv"
+_TYPES = re.compile(
+    rf"audio/(?:{_AUDIO})|video/(?:{_VIDEO})|text/[a-z0-9.+-]+|application/(?:pdf|json|rtf|xml)"
+)
 
 KINDS = frozenset({"image_url", "input_audio", "file", "video_url"})
 
@@ -59,9 +71,11 @@ def _file(inner: dict[str, Any], where: str) -> dict[str, Any]:
     where = f"{where}.file_data"
     if not isinstance(data, str):
         raise bad_request(f"'{where}' must be a string: files by id are not known here.", where)
-    if data.startswith("data:"):
+    if data[:5].lower() == "data:":
         return _url(data, where, images_only=False)
-    return _inline("application/pdf", data, where)
+    name = inner.get("filename")
+    guessed = mimetypes.guess_type(name)[0] if isinstance(name, str) else None
+    return _inline(_known_as(guessed or "application/pdf"), data, where)
 
 
 def _url(url: Any, where: str, images_only: bool) -> dict[str, Any]:
@@ -72,13 +86,17 @@ def _url(url: Any, where: str, images_only: bool) -> dict[str, Any]:
     match = _DATA_URL.match(url) if isinstance(url, str) else None
     if match is None:
         raise bad_request(f"'{where}' must be a data: URL.", where)
-    if ";base64" not in match[2].lower():
+    if not match[2].lower().endswith(";base64"):
         raise bad_request(f"'{where}' must be base64-encoded.", where)
-    mime_type = match[1].lower()
-    mime_type = _ALIASES.get(mime_type, mime_type)
+    mime_type = _known_as(match[1].lower())
     if images_only and not mime_type.startswith("image/") and mime_type != "application/pdf":
         raise _unsupported(mime_type, where)
     return _inline(mime_type, url[match.end() :], where)
+
+
+def _known_as(mime_type: str) -> str:
+    """What Gemini calls a type."""
+    return _ALIASES.get(mime_type, mime_type)
 
 
 def _inline(mime_type: str, data: Any, where: str) -> dict[str, Any]:

@@ -37,11 +37,13 @@ class Parameters:
     """
     @ivar choices: how many answers are wanted.
     @ivar request: what the API's request has besides the conversation.
+    @ivar one_call: whether an answer may hold one call of a function at most.
     @ivar ignored: the client's parameters that were not honoured.
     """
 
     choices: int
     request: dict[str, Any]
+    one_call: bool
     ignored: tuple[str, ...]
 
 
@@ -52,8 +54,8 @@ def parameters(body: Mapping[str, Any], model: str, lenient: bool) -> Parameters
     """
     config: dict[str, Any] = {}
     for name, (setting, read) in _SETTINGS.items():
-        if body.get(name) is not None:
-            config[setting] = read(name, body[name])
+        if body.get(name) is not None and (value := read(name, body[name])) != []:
+            config[setting] = value
     config.update(_response_format(body.get("response_format")))
     effort = _effort(body.get("reasoning_effort"))
     if (thinking := thinking_config(model, effort)) is not None:
@@ -62,24 +64,35 @@ def parameters(body: Mapping[str, Any], model: str, lenient: bool) -> Parameters
     request: dict[str, Any] = {}
     if config:
         request["generationConfig"] = config
-    if tools := declarations(body.get("tools")):
+    tools = declarations(body.get("tools"))
+    choice = tool_config(body.get("tool_choice"), tools)
+    if tools:
         request["tools"] = [{"functionDeclarations": tools}]
-        if (choice := tool_config(body.get("tool_choice"), tools)) is not None:
+        if choice is not None:
             request["toolConfig"] = choice
 
     ignored = tuple(
         name for name, value in body.items() if name not in _UNDERSTOOD and not _is_default(value)
     )
-    if effort is not None and thinking is None:
+    if effort not in (None, "none") and thinking is None:
         ignored += ("reasoning_effort",)
     if ignored and not lenient:
         raise bad_request(f"'{ignored[0]}' is not supported for this model.", ignored[0])
-    return Parameters(_choices(body.get("n")), request, ignored)
+    one_call = not _flag("parallel_tool_calls", body.get("parallel_tool_calls"), True)
+    return Parameters(_choices(body.get("n")), request, one_call, ignored)
 
 
 def _is_default(value: Any) -> bool:
     """Whether a parameter asks for nothing: front ends send many that do not."""
     return value is None or value is False or value == {} or value == []
+
+
+def _flag(name: str, value: Any, default: bool) -> bool:
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise bad_request(f"'{name}' must be true or false.", name)
+    return value
 
 
 def _number(name: str, value: Any) -> float:
@@ -126,7 +139,7 @@ _SETTINGS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
 _UNDERSTOOD = (
     _WITHOUT_EFFECT
     | _SETTINGS.keys()
-    | {"n", "reasoning_effort", "response_format", "tools", "tool_choice"}
+    | {"n", "parallel_tool_calls", "reasoning_effort", "response_format", "tools", "tool_choice"}
 )
 
 

@@ -73,6 +73,8 @@ def tool_config(choice: Any, tools: Sequence[Mapping[str, Any]]) -> dict[str, An
     """
     if choice is None:
         return None
+    if choice == "required" and not tools:
+        raise bad_request("'tool_choice' is 'required', and there are no tools.", "tool_choice")
     if isinstance(choice, str) and choice in _MODES:
         return {"functionCallingConfig": {"mode": _MODES[choice]}}
     function = choice.get("function") if isinstance(choice, dict) else None
@@ -190,7 +192,7 @@ class Call:
             id if isinstance(id, str) and id else f"call_{secrets.token_hex(12)}",
             call["name"],
             dumps(call.get("args") or {}).decode(),
-            signature if isinstance(signature, str) else None,
+            signature if isinstance(signature, str) and signature else None,
         )
 
     def deltas(self, index: int) -> list[dict[str, Any]]:

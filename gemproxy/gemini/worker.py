@@ -21,7 +21,9 @@ from gemproxy.gemini import acp, sessionfile
 from gemproxy.gemini.cli import Cli, WorkerHome
 from gemproxy.log import make_logger
 
-LINE_LIMIT = 256 * 1024 * 1024
+LINE_LIMIT = 128 * 1024 * 1024
+# Updates of sessions that are not, or no longer, of interest: some come late, a flood does not.
+STRAY_LIMIT = 10_000
 STDERR_TAIL = 8 * 1024
 START_TIMEOUT = 60.0
 KILL_DELAY = 3.0
@@ -84,6 +86,8 @@ class Worker:
         self._transport: IProcessTransport | None = None
         self._calls: dict[int, Deferred[dict[str, Any]]] = {}
         self._last_id = 0
+        self._forgotten: set[int] = set()
+        self._strays = 0
         self._listeners: dict[str, tuple[UpdateListener, Callable[[], None]]] = {}
         self._ended = False
         self._when_ended: list[Deferred[None]] = []
@@ -204,10 +208,10 @@ class Worker:
             case acp.Request(id, _):
                 self._write(acp.encode_method_not_found(id))
             case acp.Result(id, result):
-                if (answer := self._calls.pop(id, None)) is not None:
+                if (answer := self._asked(id)) is not None:
                     answer.callback(result)
             case acp.Failure(id):
-                if (answer := self._calls.pop(id, None)) is not None:
+                if (answer := self._asked(id)) is not None:
                     answer.errback(CallFailed(message))
 
     def exited(self) -> None:
@@ -240,6 +244,24 @@ class Worker:
 
     def _forget(self, id: int) -> None:
         self._calls.pop(id, None)
+        self._forgotten.add(id)
+
+    def _asked(self, id: Any) -> Deferred[dict[str, Any]] | None:
+        """
+        Who waits for an answer; None for nobody any more.
+
+        @raise ProtocolViolation: nobody ever asked.
+        """
+        answer = self._calls.pop(id, None)
+        if answer is None and id not in self._forgotten:
+            raise acp.ProtocolViolation("an answer that nobody asked for")
+        self._forgotten.discard(id)
+        return answer
+
+    def _stray(self) -> None:
+        self._strays += 1
+        if self._strays > STRAY_LIMIT:
+            raise acp.ProtocolViolation("a flood of updates for no session")
 
     def _fail_calls(self) -> None:
         calls, self._calls = self._calls, {}

@@ -18,12 +18,16 @@ class ChoiceWriter:
     @ivar has_content: whether there is more than thoughts.
     """
 
-    def __init__(self, answer: Answer, chunks: ChunkFactory, index: int) -> None:
+    def __init__(
+        self, answer: Answer, chunks: ChunkFactory, index: int, one_call: bool = False
+    ) -> None:
+        """@param one_call: whether of several calls the client is to see the first alone."""
         self.begun = False
         self.has_content = False
         self._answer = answer
         self._chunks = chunks
         self._index = index
+        self._one_call = one_call
 
     def content(self, text: str) -> None:
         self.has_content = True
@@ -35,6 +39,9 @@ class ChoiceWriter:
     def calls(self, calls: list[Call]) -> None:
         """All the calls that the model makes in this answer."""
         self.has_content = True
+        if self._one_call:
+            # The API has no word for it. The model calls again what it still wants called.
+            calls = calls[:1]
         deltas = [delta for index, call in enumerate(calls) for delta in call.deltas(index)]
         self._send(*({"tool_calls": [delta]} for delta in deltas))
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 from attrs import frozen
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -119,7 +120,7 @@ class NewApi:
         asked.addTimeout(MODELS_TIMEOUT, self.clock)
         try:
             listed = await asked
-        except TimeoutError:
+        except DeferredTimeout:
             raise upstream_silent(MODELS_TIMEOUT) from None
         models = listed.get("data") if isinstance(listed, dict) else None
         if not isinstance(models, list):

@@ -12,6 +12,9 @@ from gemproxy.chat.errors import INVALID_REQUEST, ChatError
 
 OPEN_PATHS = frozenset({b"/health", b"/ready"})
 
+# RFC 6761, RFC 6762, RFC 8375, and ICANN's reservation of .internal.
+_PRIVATE_DOMAINS = (".localhost", ".internal", ".local", ".home.arpa", ".test")
+
 _ALLOWED_METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
 
 
@@ -83,10 +86,10 @@ class Access:
         if self._is_listed(origin):
             return True
         # A page of our own address; not of a name, which anybody may point at us.
-        return host is not None and urlsplit(origin).netloc == host and _is_address(host)
+        return host is not None and urlsplit(origin).netloc == host and _is_local_name(host)
 
     def _is_own_name(self, host: str | None) -> bool:
-        if host is None or _is_address(host) or "*" in self.origins:
+        if host is None or _is_local_name(host) or "*" in self.origins:
             return True
         return any(urlsplit(origin).netloc == host for origin in self.origins)
 
@@ -100,13 +103,18 @@ class Access:
         return any(matches)
 
 
-def _is_address(host: str) -> bool:
-    """Whether a Host header is an IP address or this machine's own name for itself."""
+def _is_local_name(host: str) -> bool:
+    """
+    Whether a Host header is an IP address, or a name that only this machine or its network can
+    have given: public DNS has neither names without a dot nor those under _PRIVATE_DOMAINS.
+    """
     try:
-        name = urlsplit(f"//{host}").hostname or ""
+        name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
     except ValueError:
         return False
-    if name == "localhost" or name.endswith(".localhost"):
+    if "." not in name and ":" not in name:
+        return bool(name)
+    if name.endswith(_PRIVATE_DOMAINS):
         return True
     try:
         ipaddress.ip_address(name)

@@ -1,0 +1,1 @@
+"""What gemproxy costs, measured beside its alternatives: C{python -m bench --help}."""

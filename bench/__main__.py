@@ -1,0 +1,158 @@
+"""C{python -m bench}: measures, prints a table, and keeps the results of a whole run."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import platform
+import resource
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench import gemini, relay, report
+from bench.contenders import Contender, Unavailable, all_contenders, start_upstream
+from bench.load import Target
+from bench.numbers import Measures, medians
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _machine() -> str:
+    model = platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return (
+        f"{os.cpu_count()} CPUs ({model}), {memory:.0f} GB, {platform.system()} "
+        f"{platform.release().partition('-')[0]}, Python {platform.python_version()}; "
+        "clients, proxies and upstream share it, on loopback"
+    )
+
+
+def _stop_and_start(contender: Contender, folder: Path, upstream: int) -> None:
+    """After a breakdown, for the next load to find it as it was."""
+    contender.stop()
+    contender.run(folder, upstream)
+
+
+async def _relay(
+    folder: Path, names: list[str], loads: list[str], rounds: int, notes: list[str]
+) -> report.Results:
+    upstream, port = start_upstream(folder / "upstream")
+    direct = Contender("direct", lambda *_: (upstream, port), is_proxy=False)
+    direct.running, direct.target = upstream, Target(port)
+    contenders = [direct]
+    measured: dict[str, dict[str, list[Measures]]] = {}
+    try:
+        for contender in all_contenders():
+            if names and contender.name.lower() not in names:
+                continue
+            try:
+                await asyncio.to_thread(contender.run, folder, port)
+            except Unavailable as reason:
+                notes.append(f"{contender.name} was left out: {reason}.")
+                continue
+            contenders.append(contender)
+        await asyncio.sleep(3)
+        for load in relay.LOADS:
+            if loads and load.name not in loads:
+                continue
+            # Only a fresh process can tell what it needs.
+            for number in range(1 if load.name == "memory" else rounds):
+                for contender in contenders:
+                    if not load.fits(contender):
+                        continue
+                    _say(f"{load.name}, round {number + 1}: {contender.name}")
+                    try:
+                        measures = await load.measure(contender)
+                    except Exception as error:
+                        notes.append(f"{contender.name} broke down at {load.name}: {error!r:.200}")
+                        _say(notes[-1])
+                        if contender.is_proxy:
+                            await asyncio.to_thread(_stop_and_start, contender, folder, port)
+                        continue
+                    _say(f"    {_brief(measures)}")
+                    kept = measured.setdefault(contender.name, {}).setdefault(load.name, [])
+                    kept.append(measures)
+    finally:
+        for contender in contenders:
+            contender.stop()
+    return {
+        name: {load: medians(kept) for load, kept in by_load.items()}
+        for name, by_load in measured.items()
+    }
+
+
+async def _gemini(folder: Path, rounds: int) -> report.Results:
+    ours: list[Measures] = []
+    theirs: list[Measures] = []
+    for number in range(rounds):
+        _say(f"gemini, round {number + 1}: gemproxy")
+        ours.append(await gemini.measure(folder / f"gemini-{number}"))
+        _say(f"    {_brief(ours[-1])}")
+        _say(f"gemini, round {number + 1}: one CLI process per request")
+        theirs.append(await gemini.measure_processes(folder / f"cli-{number}"))
+        _say(f"    {_brief(theirs[-1])}")
+    return {"gemproxy": medians(ours), "a CLI process per request": medians(theirs)}
+
+
+def _brief(measures: Measures) -> str:
+    known = ((name, value) for name, value in measures.items() if value is not None)
+    return ", ".join(f"{name} {value:.4g}" for name, value in known)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument(
+        "part", nargs="?", choices=("all", "relay", "gemini"), default="all", help="default: all"
+    )
+    parser.add_argument("--contenders", help="of the relay, comma separated; default: all")
+    parser.add_argument("--loads", help=f"of {', '.join(load.name for load in relay.LOADS)}")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--save", action="store_true", help=f"keep what a partial run finds in {RESULTS.name}/ too"
+    )
+    given = parser.parse_args()
+    names = [name.strip().lower() for name in (given.contenders or "").split(",") if name]
+    loads = [name.strip() for name in (given.loads or "").split(",") if name]
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    gc.disable()
+
+    saved = RESULTS / "last.json"
+    notes: list[str] = []
+    measured: report.Results = {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "machine": _machine(),
+        "rounds": given.rounds,
+    }
+    with tempfile.TemporaryDirectory(prefix="gemproxy-bench-") as temporary:
+        folder = Path(temporary)
+        if given.part in ("all", "relay"):
+            measured["relay"] = asyncio.run(_relay(folder, names, loads, given.rounds, notes))
+        if given.part in ("all", "gemini"):
+            measured["gemini"] = asyncio.run(_gemini(folder, max(1, given.rounds - 1)))
+    measured["notes"] = notes
+    if given.save or (given.part == "all" and not names and not loads):
+        RESULTS.mkdir(exist_ok=True)
+        kept = json.loads(saved.read_text()) if saved.exists() and given.part != "all" else {}
+        results = kept | measured
+        saved.write_text(json.dumps(results, indent=1) + "\n")
+        (RESULTS / "last.md").write_text(report.table(results))
+        (RESULTS / "last.svg").write_text(report.picture(results))
+    print(report.table(measured))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Processes: starting and ending them, and what they cost, as Linux accounts for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from attrs import define
+
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@define
+class Cost:
+    """@ivar cpu: seconds, user and system."""
+
+    cpu: float
+    memory: int
+
+
+@define(eq=False)
+class Running:
+    """A process of ours; its output goes into a file."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @classmethod
+    def start(
+        cls, command: Sequence[str], folder: Path, environ: Mapping[str, str] | None = None
+    ) -> Running:
+        """@param folder: to run in; the output is kept there."""
+        folder.mkdir(parents=True, exist_ok=True)
+        log = folder / "output.txt"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command, cwd=folder, env=environ, stdout=output, stderr=subprocess.STDOUT
+            )
+        return cls(process, log)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def until_listening(self, port: int, seconds: float = 120.0) -> None:
+        end = time.monotonic() + seconds
+        while True:
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"{self.process.args!r} does not run: {self.last_words()}")
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                return
+            time.sleep(0.05)
+
+    def last_words(self) -> str:
+        return self.log.read_text(errors="replace")[-2000:]
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def cost(self) -> Cost:
+        return cost(self.pid)
+
+    def forget_peak(self) -> None:
+        """Let the peak of memory begin anew."""
+        with suppress(OSError):
+            Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+    def peak(self) -> int:
+        """Bytes of memory at most since the start, or since L{forget_peak}."""
+        return _status(self.pid, "VmHWM")
+
+
+def cost(pid: int) -> Cost:
+    """Of one process, without its children."""
+    user, system = _times(pid)[:2]
+    return Cost((user + system) / _TICK, _status(pid, "VmRSS"))
+
+
+def cost_of_children(pid: int) -> Cost:
+    """Of all descendants of a process, those that have ended among them."""
+    total = Cost(sum(_times(pid)[2:]) / _TICK, 0)
+    for child in children(pid):
+        own, below = cost(child), cost_of_children(child)
+        total.cpu += own.cpu + below.cpu
+        total.memory += own.memory + below.memory
+    return total
+
+
+def children(pid: int) -> list[int]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
+            if int(parent) == pid:
+                found.append(int(process.name))
+    return found
+
+
+def _times(pid: int) -> list[int]:
+    """utime, stime, cutime and cstime, in ticks."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return [0, 0, 0, 0]
+    return [int(value) for value in fields[11:15]]
+
+
+def _status(pid: int, name: str) -> int:
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    for line in text.splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    return 0

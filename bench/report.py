@@ -1,0 +1,214 @@
+"""The results as one table, and as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+from attrs import frozen
+
+Results = dict[str, Any]
+
+
+@frozen
+class Row:
+    """
+    @ivar key: C{load.measure} of the results.
+    @ivar over: the measure is shown less that of the upstream alone.
+    @ivar goal: for gemproxy; its sign says on which side of the number it is good to be.
+    """
+
+    title: str
+    key: str
+    digits: int = 1
+    over: bool = False
+    goal: str = ""
+    in_picture: bool = False
+
+
+RELAY = (
+    Row("CPU of a small answer, not streamed, ms", "small.answer_ms", 2, goal="≤ 1.0"),
+    Row(
+        "CPU of a small answer, streamed, ms",
+        "small.streamed_answer_ms",
+        2,
+        goal="≤ 1.0",
+        in_picture=True,
+    ),
+    Row(
+        "CPU of a chunk, 200 streams of 20/s, µs",
+        "streams_200.chunk_us",
+        0,
+        goal="≤ 55",
+        in_picture=True,
+    ),
+    Row("added to a chunk at 200 streams, p50, ms", "streams_200.p50_ms", 2, over=True),
+    Row("added to a chunk at 200 streams, p99, ms", "streams_200.p99_ms", 1, over=True),
+    Row("whole answers of 200 streams", "streams_200.held", 0, goal="≥ 200"),
+    Row("CPU of a chunk, 1,000 streams of 20/s, µs", "streams_1000.chunk_us", 0),
+    Row("added to a chunk at 1,000 streams, p50, ms", "streams_1000.p50_ms", 1, over=True),
+    Row("added to a chunk at 1,000 streams, p99, ms", "streams_1000.p99_ms", 1, over=True),
+    Row("whole answers of 1,000 streams", "streams_1000.held", 0, goal="≥ 1000"),
+    Row("first content added, one client, ms", "first.alone_ms", 2, over=True, goal="≤ 1.0"),
+    Row(
+        "first content added, 200 clients at once, p50, ms",
+        "first.together_p50_ms",
+        1,
+        over=True,
+        goal="≤ 70",
+        in_picture=True,
+    ),
+    Row("first content added, 200 clients at once, p99, ms", "first.together_p99_ms", 1, over=True),
+    Row("memory idle, MB", "memory.idle_mb", 0),
+    Row("memory of a stream, kB", "memory.stream_kb", 1, goal="≤ 25", in_picture=True),
+    Row("slow streams side by side", "memory.slow_streams", 0),
+    Row("of these failed", "memory.slow_streams_failed", 0, goal="≤ 0"),
+    Row("large answer, MB", "large.megabytes", 0),
+    Row("streamed, MB/s", "large.streamed_mb_s", 1, goal="≥ 100", in_picture=True),
+    Row("streamed, CPU of a MB, ms", "large.streamed_cpu_ms_mb", 2),
+    Row("a quarter of it streamed, CPU of a MB, ms", "large.quarter_cpu_ms_mb", 2),
+    Row("streamed, memory above idle at most, MB", "large.streamed_peak_mb", 1),
+    Row("to a reader of 10 MB/s, memory above idle at most, MB", "large.slow_reader_peak_mb", 1),
+    Row("not streamed, MB/s", "large.document_mb_s", 1),
+    Row("not streamed, memory above idle at most, MB", "large.document_peak_mb", 1),
+)
+
+GEMINI = (
+    Row(
+        "first content over the API's own, one client, ms",
+        "one_client_ms",
+        0,
+        goal="≤ 60",
+        in_picture=True,
+    ),
+    Row("the same, p99", "one_client_p99_ms", 0),
+    Row("with settings that no request had before, over the usual, ms", "unusual_settings_ms", 1),
+    Row("10 clients with answers of 4 s, ms", "ten_clients_ms", 0),
+    Row("40 clients with answers of 4 s, ms", "forty_clients_ms", 0, goal="≤ 150"),
+    Row("the same, p99", "forty_clients_p99_ms", 0),
+    Row("40 clients with short answers, without a pause, ms", "forty_at_once_ms", 0),
+    Row("requests per second, of these", "forty_at_once_requests_s", 1),
+    Row("requests per second, one client", "one_client_requests_s", 1),
+    Row("CPU of a request, daemon, ms", "one_client_daemon_cpu_ms", 1),
+    Row("CPU of a request, CLI, ms", "one_client_cli_cpu_ms", 0, goal="≤ 95", in_picture=True),
+    Row("CPU of a request at 40 clients, daemon, ms", "forty_at_once_daemon_cpu_ms", 1),
+    Row("CPU of a request at 40 clients, CLI, ms", "forty_at_once_cli_cpu_ms", 0),
+    Row("CPU of an answer of 80 chunks, daemon, ms", "forty_clients_daemon_cpu_ms", 1),
+    Row("CPU of an answer of 80 chunks, CLI, ms", "forty_clients_cli_cpu_ms", 0),
+    Row("bytes sent to the API", "api_bytes", 0),
+    Row("CLI processes", "workers", 0),
+    Row("memory of a CLI process, MB", "worker_mb", 0),
+    Row("memory of the daemon, MB", "daemon_mb", 0),
+)
+
+
+def value(row: Row, contender: Results, direct: Results | None) -> float | None:
+    load, _, name = row.key.rpartition(".")
+
+    def find(results: Results | None) -> float | None:
+        found = (results or {}).get(load, {}) if load else (results or {})
+        measured: float | None = found.get(name)
+        return measured
+
+    measured = find(contender)
+    if not row.over or measured is None:
+        return measured
+    own = find(direct)
+    return None if own is None else max(0.0, measured - own)
+
+
+def _shown(number: float | None, digits: int) -> str:
+    return "-" if number is None else f"{number:,.{digits}f}"
+
+
+def meets(number: float, goal: str) -> bool:
+    sign, _, limit = goal.partition(" ")
+    return number <= float(limit) if sign == "≤" else number >= float(limit)
+
+
+def _table(rows: Sequence[Row], part: Results, first: str) -> list[str]:
+    names = [name for name in part if name != "direct"]
+    lines = [[first, *names, "goal"]]
+    for row in rows:
+        numbers = [value(row, part[name], part.get("direct")) for name in names]
+        if all(number is None for number in numbers):
+            continue
+        cells = [_shown(number, row.digits) for number in numbers]
+        own = numbers[names.index("gemproxy")] if "gemproxy" in names else None
+        missed = row.goal and own is not None and not meets(own, row.goal)
+        lines.append([row.title, *cells, row.goal + (" **missed**" if missed else "")])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    lines.insert(
+        1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:-1]), "-" * widths[-1]]
+    )
+
+    def aligned(line: Sequence[str]) -> str:
+        middle = [cell.rjust(width) for cell, width in zip(line[1:-1], widths[1:-1], strict=True)]
+        cells = [line[0].ljust(widths[0]), *middle, line[-1].ljust(widths[-1])]
+        return f"| {' | '.join(cells)} |"
+
+    return [aligned(line) for line in lines]
+
+
+def table(results: Results) -> str:
+    """All results, as Markdown that can be read as it is."""
+    lines = [f"Measured on {results['date']}; {results['machine']}.", ""]
+    if "relay" in results:
+        lines += [*_table(RELAY, results["relay"], "Relay to an OpenAI-compatible upstream"), ""]
+    if "gemini" in results:
+        lines += [*_table(GEMINI, results["gemini"], "Gemini, through its CLI"), ""]
+    lines += [f"- {note}" for note in results.get("notes", ())]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+_COLOURS = ("#2563eb", "#94a3b8", "#f59e0b", "#10b981")
+_WIDTH, _LABEL, _BAR, _LINE = 760, 330, 300, 18
+
+
+def picture(results: Results) -> str:
+    """The main rows as bars, each row to a scale of its own, as an SVG."""
+    y = 46
+    drawn: list[str] = []
+    for rows, part in ((RELAY, results.get("relay")), (GEMINI, results.get("gemini"))):
+        if part is None:
+            continue
+        names = [name for name in part if name != "direct"]
+        for row in (row for row in rows if row.in_picture):
+            numbers = [value(row, part[name], part.get("direct")) for name in names]
+            most = max((number for number in numbers if number is not None), default=0) or 1
+            drawn.append(_text(_LABEL - 12, y + 13, row.title, "end", "label"))
+            for name, number in zip(names, numbers, strict=True):
+                if number is None:
+                    continue
+                width = max(1.5, _BAR * number / most)
+                colour = _COLOURS[_colour_of(name)]
+                drawn.append(
+                    f'<rect x="{_LABEL}" y="{y + 2}" width="{width:.1f}" height="{_LINE - 5}" '
+                    f'rx="2" fill="{colour}"/>'
+                )
+                shown = f"{_shown(number, row.digits)} {name}"
+                drawn.append(_text(_LABEL + width + 6, y + 13, shown, "start", "value"))
+                y += _LINE
+            y += 12
+    title = f"gemproxy beside its alternatives, {results['date']}"
+    style = (
+        "text{font-family:system-ui,sans-serif;fill:#0f172a}.title{font-size:16px;"
+        "font-weight:600}.label{font-size:12px}.value{font-size:11px;fill:#475569}"
+    )
+    body = "\n".join([_text(16, 26, title, "start", "title"), *drawn])
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{y}" '
+        f'viewBox="0 0 {_WIDTH} {y}">\n<style>{style}</style>\n'
+        f'<rect width="100%" height="100%" fill="#ffffff"/>\n{body}\n</svg>\n'
+    )
+
+
+def _colour_of(name: str) -> int:
+    order: Callable[[str], int] = {"gemproxy": 0, "nginx": 1, "LiteLLM": 2}.get  # type: ignore[assignment]
+    found = order(name)
+    return 3 if found is None else found
+
+
+def _text(x: float, y: float, text: str, anchor: str, kind: str) -> str:
+    return f'<text x="{x:.1f}" y="{y}" text-anchor="{anchor}" class="{kind}">{escape(text)}</text>'

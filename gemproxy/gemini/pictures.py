@@ -1,0 +1,378 @@
+"""
+Fetches the pictures that a conversation gives by their addresses.
+
+Who may ask the proxy something could have it ask others, from inside of its network. So only
+public addresses are connected to: the very address that was looked at, for each hop anew, so that
+neither a name that changes its meaning nor a redirect leads elsewhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
+from urllib.parse import quote, urljoin, urlsplit, urlunsplit
+
+from attrs import define, field, frozen
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    wrapClientTLS,
+)
+from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import (
+    IAddress,
+    IHostResolution,
+    IProtocol,
+    IProtocolFactory,
+    IResolutionReceiver,
+    IStreamClientEndpoint,
+    ITransport,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import (
+    URI,
+    Agent,
+    BrowserLikePolicyForHTTPS,
+    HTTPConnectionPool,
+    ResponseDone,
+    ResponseFailed,
+)
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS, IResponse
+from zope.interface import implementer
+
+from gemproxy import __version__
+from gemproxy.chat.errors import bad_request
+from gemproxy.gemini.media import SIZE_LIMIT, is_remote
+from gemproxy.gemini.together import all_or_none
+
+TIME_LIMIT = 20.0
+MOST_PICTURES = 16
+MOST_REDIRECTS = 3
+
+_CONNECT_TIMEOUT = 10.0
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_PORTS = frozenset({80, 443})
+_LEFT_IN_URL = "/?%:@!$&'()*+,;=~[]"
+# All of IPv6 that is given to hosts; what else can be written stands for something of IPv4.
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+
+Permission = Callable[[str, int], bool]
+"""Whether there may be a connection to an IP address and port."""
+
+
+def is_public(address: str, port: int) -> bool:
+    """Whether an IP address is anybody's to connect to, at one of the web's own ports."""
+    ip = ipaddress.ip_address(address)
+    if port not in _PORTS or not ip.is_global or ip.is_multicast or ip.is_reserved:
+        return False
+    if isinstance(ip, ipaddress.IPv4Address):
+        return True
+    tunnels = ip.sixtofour is not None or ip.teredo is not None
+    return ip in _GLOBAL_UNICAST and not tunnels
+
+
+class _NotFetched(Exception):
+    """Why a picture cannot be had, to go on from C{"the picture cannot be fetched: "}."""
+
+
+@define
+class _Allowance:
+    """How many bytes may still come, for all pictures of a request together."""
+
+    left: int = SIZE_LIMIT
+
+    def check(self, size: int) -> None:
+        if size > self.left:
+            raise _NotFetched(f"pictures may have {SIZE_LIMIT >> 20} MB in all")
+
+    def take(self, size: int) -> None:
+        self.check(size)
+        self.left -= size
+
+
+class PictureFetcher:
+    """Puts pictures in the place of their addresses."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        pool: HTTPConnectionPool,
+        may_connect: Permission = is_public,
+        policy: IPolicyForHTTPS | None = None,
+    ) -> None:
+        """
+        @param pool: one that is not persistent.
+        @param policy: says which certificates are trusted; those that the system trusts if None.
+        """
+        endpoints = _Endpoints(reactor, may_connect, policy or BrowserLikePolicyForHTTPS())
+        self._reactor = reactor
+        self._agent = Agent.usingEndpointFactory(reactor, endpoints, pool)
+
+    async def fetch(self, messages: Any) -> Any:
+        """
+        The messages with data URLs for pictures that were given by http and https URLs. What is
+        wrong with them otherwise is not looked at.
+
+        @raise ChatError: 400 that names the part whose picture cannot be had.
+        """
+        places: dict[str, str] = {}
+        for where, url in _addresses(messages):
+            if url not in places and len(places) == MOST_PICTURES:
+                raise bad_request(
+                    f"'{where}': at most {MOST_PICTURES} pictures are fetched for one request.",
+                    where,
+                )
+            places.setdefault(url, where)
+        if not places:
+            return messages
+        allowance = _Allowance()
+        pictures = await all_or_none(
+            [
+                Deferred.fromCoroutine(self._fetch_in_time(url, where, allowance))
+                for url, where in places.items()
+            ]
+        )
+        return _replaced(messages, dict(zip(places, pictures, strict=True)))
+
+    async def _fetch_in_time(self, url: str, where: str, allowance: _Allowance) -> str:
+        work = Deferred.fromCoroutine(self._fetch(url, allowance))
+        try:
+            return await work.addTimeout(TIME_LIMIT, self._reactor)
+        except _NotFetched as error:
+            reason = str(error)
+        except DeferredTimeout:
+            reason = f"it took more than {TIME_LIMIT:g} s"
+        raise bad_request(f"'{where}': the picture cannot be fetched: {reason}.", where)
+
+    async def _fetch(self, text: str, allowance: _Allowance) -> str:
+        """The picture as a data URL."""
+        url = _checked(text)
+        for _ in range(MOST_REDIRECTS + 1):
+            response = await self._ask(url)
+            if response.code not in _REDIRECTS:
+                return await _picture(response, allowance)
+            location = _header(response, b"location")
+            # Not RedirectAgent: it leaves the connections of all hops but the last one open.
+            response.deliverBody(_Dropped())
+            if not location:
+                raise _NotFetched("it redirects to nowhere")
+            url = _joined(url, location)
+        raise _NotFetched(f"it redirects more than {MOST_REDIRECTS} times")
+
+    async def _ask(self, url: str) -> IResponse:
+        headers = Headers({"Accept": ["image/*"], "User-Agent": [f"gemproxy/{__version__}"]})
+        try:
+            asking = self._agent.request(b"GET", url.encode("ascii"), headers)
+            return cast("IResponse", await asking)
+        except (CancelledError, _NotFetched):
+            raise
+        except ResponseFailed as error:
+            if any(reason.check(CancelledError) for reason in error.reasons):
+                raise CancelledError from None
+            raise _NotFetched("its server does not answer as one should") from None
+        except Exception as error:
+            raise _NotFetched(f"no connection to its server ({type(error).__name__})") from None
+
+
+def _checked(url: str) -> str:
+    """
+    The URL in ASCII, without its fragment.
+
+    @raise _NotFetched: it is not of the kind that is fetched.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = (parts.hostname or "").encode("idna").decode(), parts.port
+    except ValueError:
+        raise _NotFetched("its URL is malformed") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise _NotFetched("its URL is none of http or https")
+    if parts.username is not None or parts.password is not None:
+        raise _NotFetched("its URL holds a user name or password")
+    place = f"[{host}]" if ":" in host else host
+    if port is not None:
+        place += f":{port}"
+    path, query = (
+        quote(text, _LEFT_IN_URL, errors="replace") for text in (parts.path, parts.query)
+    )
+    return urlunsplit((parts.scheme, place, path, query, ""))
+
+
+def _joined(base: str, location: str) -> str:
+    try:
+        return _checked(urljoin(base, location))
+    except ValueError:
+        raise _NotFetched("it redirects to a malformed URL") from None
+
+
+async def _picture(response: IResponse, allowance: _Allowance) -> str:
+    mime_type = _header(response, b"content-type").partition(";")[0].strip().lower()
+    try:
+        if response.code != 200:
+            raise _NotFetched(f"its server answers {response.code}")
+        if not mime_type.startswith("image/"):
+            raise _NotFetched("what is there is no picture")
+        if isinstance(response.length, int):
+            allowance.check(response.length)
+    except _NotFetched:
+        response.deliverBody(_Dropped())
+        raise
+    data = await _Collected.read(response, allowance)
+    return f"data:{mime_type};base64,{base64.b64encode(data).decode()}"
+
+
+def _header(response: IResponse, name: bytes) -> str:
+    values = cast("list[bytes]", response.headers.getRawHeaders(name, []))
+    return values[0].decode("utf-8", "replace") if values else ""
+
+
+class _Dropped(Protocol):
+    """Closes the connection of a response whose body is of no interest."""
+
+    def connectionMade(self) -> None:
+        cast("ITransport", self.transport).loseConnection()
+
+
+class _Collected(Protocol):
+    """Takes a body in, as far as it is allowed to."""
+
+    def __init__(self, allowance: _Allowance) -> None:
+        self.whole: Deferred[bytes] = Deferred(lambda _: self._stop())
+        self._allowance = allowance
+        self._pieces: list[bytes] = []
+
+    @classmethod
+    def read(cls, response: IResponse, allowance: _Allowance) -> Deferred[bytes]:
+        collected = cls(allowance)
+        response.deliverBody(collected)
+        return collected.whole
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.whole.called:
+            return
+        try:
+            self._allowance.take(len(data))
+        except _NotFetched as error:
+            self.whole.errback(error)
+            self._stop()
+        else:
+            self._pieces.append(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.whole.called:
+            return
+        if reason.check(ResponseDone, PotentialDataLoss):
+            self.whole.callback(b"".join(self._pieces))
+        else:
+            self.whole.errback(_NotFetched("its server broke off"))
+
+    def _stop(self) -> None:
+        self._pieces.clear()
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+
+def _addresses(messages: Any) -> Iterator[tuple[str, str]]:
+    """The places of pictures that have to be fetched, and their URLs."""
+    for number, message in enumerate(messages if isinstance(messages, list) else ()):
+        content = message.get("content") if isinstance(message, dict) else None
+        for position, part in enumerate(content if isinstance(content, list) else ()):
+            url = _address(part)
+            if url is not None:
+                yield f"messages[{number}].content[{position}].image_url.url", url
+
+
+def _address(part: Any) -> str | None:
+    if not isinstance(part, dict) or part.get("type") != "image_url":
+        return None
+    inner = part.get("image_url")
+    url = inner.get("url") if isinstance(inner, dict) else inner
+    return cast("str", url) if is_remote(url) else None
+
+
+def _replaced(messages: list[Any], pictures: Mapping[str, str]) -> list[Any]:
+    """A copy: the request is in the journal too, and is to stay what the client sent."""
+
+    def part_with_picture(part: Any) -> Any:
+        url = _address(part)
+        return part if url is None else part | {"image_url": {"url": pictures[url]}}
+
+    return [
+        message | {"content": [part_with_picture(part) for part in message["content"]]}
+        if isinstance(message, dict) and isinstance(message.get("content"), list)
+        else message
+        for message in messages
+    ]
+
+
+@implementer(IAgentEndpointFactory)
+@frozen
+class _Endpoints:
+    reactor: Any
+    may_connect: Permission
+    policy: IPolicyForHTTPS
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        host = uri.host.decode("ascii")
+        endpoint = _CheckedEndpoint(self.reactor, host, uri.port, self.may_connect)
+        if uri.scheme == b"http":
+            return endpoint
+        creator = self.policy.creatorForNetloc(uri.host, uri.port)
+        return wrapClientTLS(creator, endpoint)
+
+
+@implementer(IStreamClientEndpoint)
+@frozen
+class _CheckedEndpoint:
+    """A host that is connected to only where that is permitted for all of its addresses."""
+
+    reactor: Any
+    host: str
+    port: int
+    may_connect: Permission
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        return Deferred.fromCoroutine(self._connect(protocolFactory))
+
+    async def _connect(self, factory: IProtocolFactory) -> IProtocol:
+        resolution = _Resolution()
+        self.reactor.nameResolver.resolveHostName(resolution, self.host, self.port)
+        addresses = await resolution.done
+        if not addresses:
+            raise _NotFetched("its host is not known")
+        if not all(self.may_connect(address, self.port) for address in addresses):
+            raise _NotFetched("it is not at a public address, or not at port 80 or 443")
+        for address in addresses:
+            kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
+            endpoint = kind(self.reactor, address, self.port, timeout=_CONNECT_TIMEOUT)
+            try:
+                return cast("IProtocol", await endpoint.connect(factory))
+            except ConnectError:
+                continue
+        raise _NotFetched("its server cannot be reached")
+
+
+@implementer(IResolutionReceiver)
+@define(eq=False)
+class _Resolution:
+    """Gathers the addresses of a host."""
+
+    done: Deferred[list[str]] = field(factory=Deferred)
+    _addresses: list[str] = field(factory=list)
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
+        pass
+
+    def addressResolved(self, address: IAddress) -> None:
+        self._addresses.append(cast("Any", address).host)
+
+    def resolutionComplete(self) -> None:
+        if not self.done.called:
+            self.done.callback(self._addresses)

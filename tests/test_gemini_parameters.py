@@ -1,0 +1,377 @@
+"""What a client sets reaches the API, through the real CLI: that, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet.defer import gatherResults
+
+from gemproxy.standin import plays
+from gemproxy.standin.asked import Closed
+from tests.support import Product, chat, fresh_model, running, until
+
+SCHEMA = {
+    "$defs": {"x": {"type": "string", "enum": ["a", "\u00e9"]}},
+    "type": "object",
+    "properties": {"x": {"$ref": "#/$defs/x"}, "y": {"anyOf": [{"type": "null"}]}},
+    "required": ["x", "y"],
+    "additionalProperties": False,
+}
+SHOWN = {"thinkingConfig": {"includeThoughts": True}}
+
+
+def json_schema(**more: Any) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA} | more}
+
+
+async def settings_sent(product: Product, **body: Any) -> dict[str, Any]:
+    """The generation settings that the API gets: the same in both modes and on both ports."""
+    for stream in (False, True):
+        for ask in product.both_ports:
+            product.api.play(plays.answer("ok"))
+            reply = await ask(chat("Hi", stream=stream, **body))
+            assert reply.status == 200, reply
+            assert reply.content == "ok"
+            assert "x-gemproxy-ignored" not in reply.headers
+    first, *others = product.asked
+    assert len(others) == 3
+    assert all(other.body == first.body for other in others)
+    return dict(first.body).pop("generationConfig", {})
+
+
+@pytest.mark.parametrize(
+    ("body", "sent"),
+    [
+        ({}, {}),
+        ({"temperature": 0}, {"temperature": 0}),
+        ({"temperature": 1.25}, {"temperature": 1.25}),
+        ({"top_p": 0.1}, {"topP": 0.1}),
+        ({"top_k": 3}, {"topK": 3}),
+        ({"max_tokens": 77}, {"maxOutputTokens": 77}),
+        ({"max_completion_tokens": 78}, {"maxOutputTokens": 78}),
+        ({"stop": "\n\nUser:"}, {"stopSequences": ["\n\nUser:"]}),
+        ({"stop": ["a", "b"]}, {"stopSequences": ["a", "b"]}),
+        ({"seed": 42}, {"seed": 42}),
+        ({"presence_penalty": -0.5}, {"presencePenalty": -0.5}),
+        ({"frequency_penalty": 0}, {"frequencyPenalty": 0}),
+        ({"response_format": {"type": "text"}}, {}),
+        (
+            {"response_format": {"type": "json_object"}},
+            {"responseMimeType": "application/json"},
+        ),
+        *(
+            (
+                {"response_format": json_schema(**strict)},
+                {"responseMimeType": "application/json", "responseJsonSchema": SCHEMA},
+            )
+            for strict in ({}, {"strict": True}, {"strict": False})
+        ),
+        (
+            {
+                "temperature": 0.2,
+                "top_p": 0.9,
+                "top_k": 10,
+                "max_tokens": 5,
+                "stop": ["x"],
+                "seed": 1,
+                "presence_penalty": 1,
+                "frequency_penalty": 2,
+            },
+            {
+                "temperature": 0.2,
+                "topP": 0.9,
+                "topK": 10,
+                "maxOutputTokens": 5,
+                "stopSequences": ["x"],
+                "seed": 1,
+                "presencePenalty": 1,
+                "frequencyPenalty": 2,
+            },
+        ),
+    ],
+    ids=lambda value: json.dumps(value)[:40],
+)
+@ensureDeferred
+async def test_a_setting_arrives_and_nothing_else(
+    product: Product, body: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    assert await settings_sent(product, **body) == sent | SHOWN
+    assert set(product.asked[0].body) == {"contents", "generationConfig"}
+
+
+@pytest.mark.parametrize(
+    ("model", "effort", "sent"),
+    [
+        ("gemini-2.5-flash", "none", {"thinkingBudget": 0}),
+        ("gemini-2.5-flash", "low", {"includeThoughts": True, "thinkingBudget": 1024}),
+        ("gemini-2.5-pro", "none", {"thinkingBudget": 128}),
+        ("gemini-2.5-pro", "high", {"includeThoughts": True, "thinkingBudget": 24576}),
+        ("gemini-3-flash-preview", "none", {"includeThoughts": True, "thinkingLevel": "MINIMAL"}),
+        ("gemini-3-flash-preview", "medium", {"includeThoughts": True, "thinkingLevel": "MEDIUM"}),
+        ("gemini-3-pro-preview", "minimal", {"includeThoughts": True, "thinkingLevel": "LOW"}),
+        ("gemini-3-pro-preview", "high", {"includeThoughts": True, "thinkingLevel": "HIGH"}),
+        ("gemini-3-pro-preview", None, {"includeThoughts": True}),
+        ("gemini-2.0-flash", "none", None),
+        ("gemini-2.0-flash", None, None),
+    ],
+)
+@ensureDeferred
+async def test_an_effort_arrives_as_the_family_takes_it(
+    product: Product, model: str, effort: str | None, sent: Any
+) -> None:
+    got = await settings_sent(product, model=model, reasoning_effort=effort)
+    assert got == ({} if sent is None else {"thinkingConfig": sent})
+
+
+# What cannot be honoured
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@ensureDeferred
+async def test_a_header_lists_what_is_ignored(product: Product, stream: bool) -> None:
+    more = {"logprobs": True, "logit_bias": {"1": 5}, "bad\r\nname: x": 1, "min_p": 0.1}
+    for ask in product.both_ports:
+        product.api.play(plays.answer("ok"))
+        reply = await ask(chat("Hi", stream=stream, temperature=1, **more))
+        assert reply.status == 200
+        assert reply.headers["x-gemproxy-ignored"] == "logprobs, logit_bias, min_p"
+        assert "name" not in reply.headers
+    assert product.asked[0].generation_config == {"temperature": 1} | SHOWN
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"temperature": "hot"}, "temperature"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"stop": [1]}, "stop"),
+        ({"n": 5}, "n"),
+        ({"n": 0}, "n"),
+        ({"reasoning_effort": "extreme"}, "reasoning_effort"),
+        ({"response_format": {"type": "xml"}}, "response_format"),
+        ({"response_format": json_schema(schema=1)}, "response_format.json_schema.schema"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function"),
+        ({"tool_choice": "required"}, "tool_choice"),
+    ],
+)
+@ensureDeferred
+async def test_a_wrong_value_is_a_bad_request_that_names_it(
+    product: Product, body: dict[str, Any], param: str
+) -> None:
+    for stream in (False, True):
+        for ask in product.both_ports:
+            reply = await ask(chat("Hi", stream=stream, **body))
+            assert reply.status == 400
+            assert (reply.error["type"], reply.error["param"]) == ("invalid_request_error", param)
+            assert param in reply.error["message"]
+    assert not product.asked
+
+
+@ensureDeferred
+async def test_a_strict_proxy_refuses_what_it_cannot_honour(tmp_path: Path) -> None:
+    async with running(tmp_path, LENIENT="false", GEMINI_WORKERS=1) as product:
+        for name, value in (("logprobs", True), ("logit_bias", {"1": 5}), ("min_p", 0.1)):
+            for stream in (False, True):
+                for ask in product.both_ports:
+                    reply = await ask(chat("Hi", stream=stream, **{name: value}))
+                    assert reply.status == 400
+                    assert reply.error["type"] == "invalid_request_error"
+                    assert reply.error["param"] == name
+                    assert name in reply.error["message"]
+                    assert name in reply.reason
+        assert not product.asked
+        # What SillyTavern sends with everything asks for nothing.
+        product.api.play(plays.answer("ok"))
+        usual = {"presence_penalty": 0, "logit_bias": {}, "logprobs": False, "user": "me"}
+        assert (await product.ask(chat("Hi", **usual))).content == "ok"
+
+
+# Many at once
+
+
+@ensureDeferred
+async def test_forty_different_settings_start_no_process(tmp_path: Path) -> None:
+    async with running(tmp_path, GEMINI_WORKERS=4) as product:
+        workers = product.worker_pids()
+        for number in range(40):
+            product.api.play(plays.answer("ok"))
+            reply = await product.ask(
+                chat("Hi", temperature=number / 40, seed=number, max_tokens=number + 1)
+            )
+            assert reply.status == 200
+        assert [asked.generation_config for asked in product.asked] == [
+            {"temperature": number / 40, "seed": number, "maxOutputTokens": number + 1} | SHOWN
+            for number in range(40)
+        ]
+        assert product.worker_pids() == workers
+        assert len(workers) == 1
+
+
+def distinct(number: int) -> dict[str, Any]:
+    """A request that shares nothing with those of other numbers."""
+    tool = {
+        "type": "function",
+        "function": {"name": f"f{number}", "parameters": {"type": "object", "title": str(number)}},
+    }
+    return chat(
+        {"role": "system", "content": f"rule {number}"},
+        {"role": "user", "content": f"ask <{number}>"},
+        model="gemini-2.5-flash" if number % 2 else "gemini-2.5-pro",
+        temperature=number / 40,
+        seed=number,
+        stop=[f"end {number}"],
+        tools=[tool],
+        stream=number % 3 == 0,
+    )
+
+
+@ensureDeferred
+async def test_forty_requests_at_once_are_not_mixed_up(
+    product: Product, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        product.api, "_chooser", lambda asked: plays.answer("You ", "said: ", asked.texts[-1][1])
+    )
+    replies = await product.ask_all(map(distinct, range(40)))
+    for number, reply in enumerate(replies):
+        assert reply.status == 200
+        assert reply.content == f"You said: ask <{number}>"
+    assert len(product.asked) == 40
+    seen = {}
+    for asked in product.asked:
+        number = asked.generation_config["seed"]
+        seen[number] = asked
+        wanted = distinct(number)
+        assert asked.model == wanted["model"]
+        assert asked.body == {
+            "systemInstruction": {"parts": [{"text": f"rule {number}"}]},
+            "contents": [{"role": "user", "parts": [{"text": f"ask <{number}>"}]}],
+            "generationConfig": {
+                "temperature": number / 40,
+                "seed": number,
+                "stopSequences": [f"end {number}"],
+            }
+            | SHOWN,
+            "tools": [
+                {
+                    "functionDeclarations": [
+                        {
+                            "name": f"f{number}",
+                            "parametersJsonSchema": {"type": "object", "title": str(number)},
+                        }
+                    ]
+                }
+            ],
+        }
+    assert sorted(seen) == list(range(40))
+
+
+# Several answers
+
+COUNTED = {"promptTokenCount": 7, "candidatesTokenCount": 5, "thoughtsTokenCount": 3}
+
+
+def summed(n: int) -> dict[str, Any]:
+    return {
+        "prompt_tokens": 7 * n,
+        "completion_tokens": 8 * n,
+        "total_tokens": 15 * n,
+        "prompt_tokens_details": {"cached_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 3 * n},
+    }
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+@ensureDeferred
+async def test_each_answer_is_a_choice_of_its_own(product: Product, n: int) -> None:
+    for ask in product.both_ports:
+        product.api.play(*(plays.answer(f"answer {i}", usage=COUNTED) for i in range(n)))
+        reply = await ask(chat("Hi", n=n, temperature=1))
+        choices = reply.json["choices"]
+        assert [choice["index"] for choice in choices] == list(range(n))
+        texts = {choice["message"]["content"] for choice in choices}
+        assert texts == {f"answer {i}" for i in range(n)}
+        assert {choice["finish_reason"] for choice in choices} == {"stop"}
+        assert reply.json["usage"] == summed(n)
+    assert len(product.asked) == 2 * n
+    assert all(asked.body == product.asked[0].body for asked in product.asked)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+@ensureDeferred
+async def test_answers_stream_side_by_side(product: Product, n: int) -> None:
+    options = {"include_usage": True}
+    for ask in product.both_ports:
+        product.api.play(
+            *(plays.answer(f"{i}a", f"{i}b", f"{i}c", pace=0.05, usage=COUNTED) for i in range(n))
+        )
+        reply = await ask(chat("Hi", n=n, stream=True, stream_options=options))
+        *chunks, usage, done = reply.data
+        assert done == "[DONE]"
+        assert (usage["choices"], usage["usage"]) == ([], summed(n))
+        assert len({(c["id"], c["created"]) for c in [*chunks, usage]}) == 1
+        texts, order = set(), []
+        for index in range(n):
+            mine = [c["choices"][0] for c in chunks if c["choices"][0]["index"] == index]
+            assert mine[0]["delta"] == {"role": "assistant", "content": ""}
+            assert [c["finish_reason"] for c in mine] == [None] * (len(mine) - 1) + ["stop"]
+            texts.add("".join(c["delta"].get("content", "") for c in mine))
+        assert texts == {f"{i}a{i}b{i}c" for i in range(n)}
+        order = [c["choices"][0]["index"] for c in chunks]
+        # Were it one after the other, an index would never come back.
+        assert (n == 1) or order != sorted(order)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@ensureDeferred
+async def test_an_answer_that_fails_ends_the_others(product: Product, stream: bool) -> None:
+    product.api.play(*[plays.hang("One", " two", after=1)] * 3)
+    client = await product.begin(chat("Hi", n=3, stream=stream))
+    await product.until_asked(3)
+    first, *_ = product.asked
+    await until(lambda: all(asked.first_chunk_time for asked in product.asked), "all have begun")
+    if stream:
+        await client.when(lambda: client.received.count(b'"One"') == 3)
+    next(p for p in product.api._running if p._received is first).cut(reset=False)
+    reply = await client.reply()
+    error = reply.data[-1]["error"] if stream else reply.error
+    assert reply.status == (200 if stream else 502)
+    assert error["code"] == "upstream_error"
+    assert "[DONE]" not in reply.data
+    ends = await gatherResults([asked.when_closed() for asked in product.asked])
+    assert ends == [Closed.CUT, Closed.GONE, Closed.GONE]
+    await product.until_idle()
+
+
+@ensureDeferred
+async def test_a_refused_answer_refuses_them_all(product: Product) -> None:
+    hanging = plays.hang(after=0)
+    product.api.play(hanging, hanging, plays.error(400, "No."))
+    reply = await product.ask(chat("Hi", n=3, stream=True))
+    assert (reply.status, reply.error["message"]) == (400, "No.")
+    ends = await gatherResults([asked.when_closed() for asked in product.asked])
+    assert sorted(end.value for end in ends) == ["complete", "gone", "gone"]
+
+
+@ensureDeferred
+async def test_a_client_that_goes_ends_all_answers(product: Product) -> None:
+    product.api.play(*[plays.hang("One", " two", after=1)] * 4)
+    client = await product.begin(chat("Hi", n=4, stream=True))
+    await product.until_asked(4)
+    await client.when(lambda: client.received.count(b'"One"') == 4)
+    client.drop()
+    ends = await gatherResults([asked.when_closed() for asked in product.asked])
+    assert ends == [Closed.GONE] * 4
+
+
+@ensureDeferred
+async def test_an_answer_among_several_is_tried_again_by_itself(product: Product) -> None:
+    product.api.play(plays.answer("a"), plays.error(503), plays.answer("b"))
+    reply = await product.ask(chat("Hi", n=2, model=fresh_model()))
+    texts = {choice["message"]["content"] for choice in reply.json["choices"]}
+    assert texts == {"a", "b"}
+    assert len(product.asked) == 3

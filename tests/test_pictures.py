@@ -1,0 +1,559 @@
+"""Fetching pictures by their addresses, over sockets of this machine."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from pytest_twisted import ensureDeferred
+from twisted.internet import reactor, ssl
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.web.client import BrowserLikePolicyForHTTPS, HTTPConnectionPool
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request, Site
+
+from gemproxy.chat.errors import ChatError
+from gemproxy.gemini import pictures
+from gemproxy.gemini.pictures import PictureFetcher, is_public
+from gemproxy.standin import plays
+from tests.support import chat, free_port, running, until
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+PNG_URL = "data:image/png;base64," + base64.b64encode(PNG).decode()
+MB = 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("1.1.1.1", True),
+        ("142.250.1.1", True),
+        ("2606:4700:4700::1111", True),
+        ("127.0.0.1", False),
+        ("127.8.9.1", False),
+        ("0.0.0.0", False),
+        ("10.1.2.3", False),
+        ("172.16.0.1", False),
+        ("192.168.1.1", False),
+        ("100.64.0.1", False),
+        ("169.254.169.254", False),
+        ("192.0.2.1", False),
+        ("198.18.0.1", False),
+        ("224.0.0.1", False),
+        ("233.252.0.1", False),
+        ("240.0.0.1", False),
+        ("255.255.255.255", False),
+        ("::", False),
+        ("::1", False),
+        ("fe80::1", False),
+        ("fe80::1%eth0", False),
+        ("fec0::1", False),
+        ("fc00::1", False),
+        ("fd00:ec2::254", False),
+        ("ff02::1", False),
+        ("ff0e::1", False),
+        ("2001:db8::1", False),
+        ("::ffff:127.0.0.1", False),
+        ("::ffff:10.0.0.1", False),
+        ("::ffff:1.1.1.1", False),
+        ("::127.0.0.1", False),
+        ("64:ff9b::7f00:1", False),
+        ("64:ff9b:1::7f00:1", False),
+        ("2002:7f00:1::1", False),
+        ("2001:0:4136:e378:8000:63bf:3fff:fdd2", False),
+    ],
+)
+def test_only_global_addresses_are_public(address: str, public: bool):
+    assert is_public(address, 80) is public
+    assert is_public(address, 443) is public
+    assert not is_public(address, 8080)
+    assert not is_public(address, 22)
+
+
+class Web(Resource):
+    """
+    A web server of the tests' own.
+
+    @ivar pages: by path, what answers.
+    """
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pages: dict[str, Callable[[Request], Any]] = {}
+        self.requests: list[Request] = []
+        self.gone = 0
+
+    def render_GET(self, request: Request) -> Any:
+        self.requests.append(request)
+        request.notifyFinish().addErrback(lambda _: setattr(self, "gone", self.gone + 1))
+        return self.pages[request.path.decode()](request)
+
+    @property
+    def paths(self) -> list[str]:
+        return [request.path.decode() for request in self.requests]
+
+
+def page(
+    body: bytes = PNG, kind: str | None = "image/png", code: int = 200
+) -> Callable[[Request], Any]:
+    def answer(request: Request) -> bytes:
+        request.setResponseCode(code)
+        request.setHeader(b"content-type", (kind or "").encode())
+        return body
+
+    return answer
+
+
+def redirect(location: str, code: int = 302) -> Callable[[Request], Any]:
+    def answer(request: Request) -> bytes:
+        request.setResponseCode(code)
+        if location:
+            request.setHeader(b"location", location.encode())
+        return b"elsewhere"
+
+    return answer
+
+
+def hang(request: Request) -> int:
+    request.setHeader(b"content-type", b"image/png")
+    request.write(PNG)
+    return NOT_DONE_YET
+
+
+def silent(request: Request) -> int:
+    return NOT_DONE_YET
+
+
+def broken(request: Request) -> int:
+    request.setHeader(b"content-type", b"image/png")
+    request.setHeader(b"content-length", b"1000")
+    request.write(PNG)
+    reactor.callLater(0, request.channel.abortConnection)
+    return NOT_DONE_YET
+
+
+def unannounced(size: int) -> Callable[[Request], Any]:
+    def answer(request: Request) -> int:
+        request.setHeader(b"content-type", b"image/png")
+        for _ in range(size // MB):
+            request.write(bytes(MB))
+        request.finish()
+        return NOT_DONE_YET
+
+    return answer
+
+
+class Port:
+    """Where a L{Web} is."""
+
+    def __init__(self, web: Web, port: Any) -> None:
+        self.web = web
+        self.port = port
+        self.number = port.getHost().port
+
+    def url(self, path: str, host: str = "127.0.0.1") -> str:
+        return f"http://{host}:{self.number}{path}"
+
+
+@pytest_twisted.async_yield_fixture
+async def server() -> AsyncIterator[Port]:
+    web = Web()
+    site = Site(web)
+    site.noisy = False
+    port = reactor.listenTCP(0, site, interface="127.0.0.1")
+    yield Port(web, port)
+    await port.stopListening()
+    for request in web.requests:
+        if getattr(request, "channel", None) is not None:
+            request.channel.abortConnection()
+
+
+def on_loopback(address: str, port: int) -> bool:
+    return address == "127.0.0.1"
+
+
+def fetcher(may_connect: Any = on_loopback, clock: Any = reactor, **more: Any) -> PictureFetcher:
+    return PictureFetcher(clock, HTTPConnectionPool(reactor, False), may_connect, **more)
+
+
+def picture(url: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def messages(*urls: str) -> list[Any]:
+    parts = [{"type": "text", "text": "Look:"}, *map(picture, urls)]
+    return [{"role": "system", "content": "Be brief."}, {"role": "user", "content": parts}]
+
+
+async def refusal(fetch: Any) -> ChatError:
+    with pytest.raises(ChatError) as caught:
+        await fetch
+    assert (caught.value.status, caught.value.type) == (400, "invalid_request_error")
+    assert f"'{caught.value.param}'" in caught.value.message
+    return caught.value
+
+
+WHERE = "messages[1].content[1].image_url.url"
+
+
+@ensureDeferred
+async def test_a_picture_takes_the_place_of_its_address(server: Port) -> None:
+    server.web.pages["/a.png"] = page()
+    server.web.pages["/b"] = page(b"<svg>", "Image/SVG+xml; charset=utf-8")
+    asked = messages(server.url("/a.png"), server.url("/b"), PNG_URL)
+    asked[1]["content"].append({"type": "image_url", "image_url": server.url("/a.png")})
+    before = repr(asked)
+    got = await fetcher().fetch(asked)
+    assert got == [
+        asked[0],
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "Look:"},
+                picture(PNG_URL),
+                picture("data:image/svg+xml;base64,PHN2Zz4="),
+                picture(PNG_URL),
+                picture(PNG_URL),
+            ],
+        },
+    ]
+    assert repr(asked) == before
+    assert sorted(server.web.paths) == ["/a.png", "/b"]
+
+
+@ensureDeferred
+async def test_a_request_tells_nothing_of_the_client(server: Port) -> None:
+    server.web.pages["/a"] = page()
+    await fetcher().fetch(messages(server.url("/a?b=c d&e=\u00e9#f")))
+    (request,) = server.web.requests
+    assert request.uri == b"/a?b=c%20d&e=%C3%A9"
+    headers = {name.lower() for name, _ in request.requestHeaders.getAllRawHeaders()}
+    assert headers == {b"host", b"accept", b"user-agent", b"connection"}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        None,
+        5,
+        "http://127.0.0.1/",
+        [],
+        [None, 5, "http://127.0.0.1/"],
+        [{"content": "http://127.0.0.1/"}],
+        [{"content": [None, 5, "http://127.0.0.1/"]}],
+        [{"content": [{"type": "text", "text": "http://127.0.0.1/"}]}],
+        [{"content": [{"type": "image_url"}, {"type": "image_url", "image_url": 5}]}],
+        [{"content": [{"type": "video_url", "video_url": {"url": "http://127.0.0.1/"}}]}],
+        [{"content": [picture("data:image/png;base64,AA=="), picture("ftp://127.0.0.1/")]}],
+    ],
+)
+@ensureDeferred
+async def test_what_is_no_address_of_a_picture_is_left_alone(asked: Any) -> None:
+    assert await fetcher().fetch(asked) is asked
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (page(code=404), "answers 404"),
+        (page(code=500), "answers 500"),
+        (page(b"", None, 304), "answers 304"),
+        (page(b"<html>", "text/html"), "no picture"),
+        (page(b"%PDF", "application/pdf"), "no picture"),
+        (page(kind=None), "no picture"),
+        (page(kind="images/png"), "no picture"),
+        (redirect(""), "redirects to nowhere"),
+        (redirect("/"), "redirects more than 3 times"),
+        (redirect("ftp://127.0.0.1/a.png"), "none of http or https"),
+        (redirect("file:///etc/passwd"), "none of http or https"),
+        (redirect("http://user:word@127.0.0.1/"), "user name or password"),
+        (redirect("http://[/"), "malformed"),
+        (redirect("http://10.0.0.1/"), "not at a public address"),
+        (redirect("http://[::1]/"), "not at a public address"),
+        (redirect("http://[::ffff:127.0.0.1]/"), "not at a public address"),
+        (redirect("http://0x7f000002/"), "not at a public address"),
+        (broken, "broke off"),
+        (page(bytes(20 * MB + 1)), "20 MB"),
+        (unannounced(21 * MB), "20 MB"),
+    ],
+)
+@ensureDeferred
+async def test_a_picture_that_cannot_be_had_is_a_bad_request(
+    server: Port, answer: Any, reason: str
+) -> None:
+    server.web.pages["/"] = answer
+    error = await refusal(fetcher().fetch(messages(server.url("/"))))
+    assert error.param == WHERE
+    assert reason in error.message
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://", "none of http or https"),
+        ("http:///a.png", "none of http or https"),
+        ("http://127.0.0.1:99999/", ""),
+        ("http://127.0.0.1:x/", "malformed"),
+        ("http://[::1/", "malformed"),
+        ("http://a\ud800b/", "malformed"),
+        ("http://" + "a" * 70 + ".invalid/", "malformed"),
+        ("http://user@127.0.0.1/", "user name or password"),
+        ("https://user:word@127.0.0.1/", "user name or password"),
+        ("http://127.0.0.1\r\nHost: x/", ""),
+        ("HTTP://10.0.0.1/", "not at a public address"),
+        ("http://no-such-host.invalid/", "its host is not known"),
+    ],
+)
+@ensureDeferred
+async def test_an_address_that_is_none_is_a_bad_request(url: str, reason: str) -> None:
+    error = await refusal(fetcher().fetch(messages(url)))
+    assert error.param == WHERE
+    assert reason in error.message
+
+
+@ensureDeferred
+async def test_a_port_where_nobody_listens_is_a_bad_request() -> None:
+    error = await refusal(fetcher().fetch(messages(f"http://127.0.0.1:{free_port()}/")))
+    assert "cannot be reached" in error.message
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+@ensureDeferred
+async def test_three_redirects_are_followed(server: Port, code: int) -> None:
+    server.web.pages |= {
+        "/1": redirect("/2", code),
+        "/2": redirect(f"//127.0.0.1:{server.number}/3", code),
+        "/3": redirect(server.url("/4"), code),
+        "/4": page(),
+    }
+    got = await fetcher().fetch(messages(server.url("/1")))
+    assert got[1]["content"][1] == picture(PNG_URL)
+    assert server.web.paths == ["/1", "/2", "/3", "/4"]
+
+
+@ensureDeferred
+async def test_nobody_is_left_waiting_on_a_connection(server: Port) -> None:
+    def redirect_and_hang(request: Request) -> int:
+        redirect("/2")(request)
+        request.write(b"more to come")
+        return NOT_DONE_YET
+
+    server.web.pages |= {"/1": redirect_and_hang, "/2": page()}
+    await fetcher().fetch(messages(server.url("/1")))
+    await until(lambda: server.web.gone == 1, "the first hop's connection is closed")
+
+
+class Names:
+    """A reactor whose hosts have the addresses that a test gives them, one lookup after another."""
+
+    def __init__(self, **hosts: list[list[str]]) -> None:
+        self.hosts = hosts
+        self.nameResolver = self
+
+    def resolveHostName(self, receiver: Any, name: str, port: int = 0, *rest: Any) -> None:
+        receiver.resolutionBegan(None)
+        for address in self.hosts[name].pop(0):
+            receiver.addressResolved(IPv4Address("TCP", address, port))
+        receiver.resolutionComplete()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(reactor, name)
+
+
+@ensureDeferred
+async def test_the_address_that_was_looked_at_is_the_one_that_is_asked(server: Port) -> None:
+    server.web.pages["/"] = page()
+    names = Names(host=[["127.0.0.1"], ["127.0.0.2"]])
+    got = await fetcher(clock=names).fetch(messages(server.url("/", "host")))
+    assert got[1]["content"][1] == picture(PNG_URL)
+    assert names.hosts == {"host": [["127.0.0.2"]]}
+    assert server.web.requests[0].getHeader("host") == f"host:{server.number}"
+
+
+@ensureDeferred
+async def test_each_hop_is_looked_at_anew(server: Port) -> None:
+    server.web.pages["/"] = redirect("/")
+    names = Names(host=[["127.0.0.1"], ["127.0.0.2"]])
+    error = await refusal(fetcher(clock=names).fetch(messages(server.url("/", "host"))))
+    assert "not at a public address" in error.message
+    assert len(server.web.requests) == 1
+
+
+@ensureDeferred
+async def test_a_host_with_one_private_address_is_not_asked(server: Port) -> None:
+    server.web.pages["/"] = page()
+    names = Names(host=[["127.0.0.1", "10.0.0.1"]])
+    error = await refusal(fetcher(clock=names).fetch(messages(server.url("/", "host"))))
+    assert "not at a public address" in error.message
+    assert not server.web.requests
+
+
+@ensureDeferred
+async def test_the_next_address_is_tried_where_one_does_not_answer(server: Port) -> None:
+    server.web.pages["/"] = page()
+    names = Names(host=[["127.0.0.3", "127.0.0.1"]])
+    everywhere = fetcher(lambda address, port: True, names)
+    await everywhere.fetch(messages(server.url("/", "host")))
+    assert len(server.web.requests) == 1
+
+
+@ensureDeferred
+async def test_the_default_is_public_addresses_only(server: Port) -> None:
+    server.web.pages["/"] = page()
+    usual = PictureFetcher(reactor, HTTPConnectionPool(reactor, False))
+    for host in ("127.0.0.1", "localhost", "127.1", "2130706433", "0"):
+        error = await refusal(usual.fetch(messages(server.url("/", host))))
+        assert "not at a public address" in error.message
+    assert not server.web.requests
+
+
+@pytest.mark.parametrize("answer", [hang, silent])
+@ensureDeferred
+async def test_a_slow_server_is_given_up(
+    server: Port, monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
+    monkeypatch.setattr(pictures, "TIME_LIMIT", 0.1)
+    server.web.pages["/"] = answer
+    error = await refusal(fetcher().fetch(messages(server.url("/"))))
+    assert error.param == WHERE
+    assert "more than 0.1 s" in error.message
+    await until(lambda: server.web.gone == 1, "the connection is closed")
+
+
+@pytest.mark.parametrize("answer", [hang, silent])
+@ensureDeferred
+async def test_a_client_that_goes_ends_the_fetching(server: Port, answer: Any) -> None:
+    server.web.pages |= {"/1": answer, "/2": answer}
+    asked = messages(server.url("/1"), server.url("/2"))
+    fetching = Deferred.fromCoroutine(fetcher().fetch(asked))
+    await until(lambda: len(server.web.requests) == 2, "both are asked for")
+    fetching.cancel()
+    with pytest.raises(CancelledError):
+        await fetching
+    await until(lambda: server.web.gone == 2, "the connections are closed")
+
+
+@ensureDeferred
+async def test_the_first_failure_ends_the_others(server: Port) -> None:
+    server.web.pages |= {"/1": hang, "/2": page(code=404)}
+    error = await refusal(fetcher().fetch(messages(server.url("/1"), server.url("/2"))))
+    assert error.param == "messages[1].content[2].image_url.url"
+    await until(lambda: server.web.gone == 1, "the other connection is closed")
+
+
+@ensureDeferred
+async def test_all_pictures_of_a_request_share_one_limit(server: Port) -> None:
+    server.web.pages |= {f"/{n}": page(bytes(8 * MB)) for n in range(3)}
+    two = messages(server.url("/0"), server.url("/1"))
+    assert len((await fetcher().fetch(two))[1]["content"]) == 3
+    three = messages(*(server.url(f"/{n}") for n in range(3)))
+    assert "20 MB" in (await refusal(fetcher().fetch(three))).message
+
+
+@ensureDeferred
+async def test_sixteen_pictures_are_fetched_and_no_more(server: Port) -> None:
+    server.web.pages |= {f"/{n}": page() for n in range(17)}
+    urls = [server.url(f"/{n}") for n in range(17)]
+    got = await fetcher().fetch(messages(*urls[:16], urls[0]))
+    assert got[1]["content"][1:] == [picture(PNG_URL)] * 17
+    error = await refusal(fetcher().fetch(messages(*urls)))
+    assert error.param == "messages[1].content[17].image_url.url"
+    assert len(server.web.requests) == 16
+
+
+def certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """Certificate and key of a server that goes by a name, signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    paths = folder / "cert.pem", folder / "key.pem"
+    paths[0].write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    paths[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return paths
+
+
+@ensureDeferred
+async def test_a_server_must_have_the_certificate_of_its_name(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path, "pictures.example")
+    web = Web()
+    web.pages["/"] = page()
+    site = Site(web)
+    site.noisy = False
+    options = ssl.DefaultOpenSSLContextFactory(str(key), str(cert))
+    port = reactor.listenSSL(0, site, options, interface="127.0.0.1")
+    try:
+        policy = BrowserLikePolicyForHTTPS(ssl.Certificate.loadPEM(cert.read_bytes()))
+        names = Names(**{"pictures.example": [["127.0.0.1"]] * 2, "other.example": [["127.0.0.1"]]})
+
+        def at(name: str) -> list[Any]:
+            return messages(f"https://{name}:{port.getHost().port}/")
+
+        trusting = fetcher(clock=names, policy=policy)
+        got = await trusting.fetch(at("pictures.example"))
+        assert got[1]["content"][1] == picture(PNG_URL)
+        await refusal(trusting.fetch(at("other.example")))
+        await refusal(fetcher(clock=names).fetch(at("pictures.example")))
+        assert len(web.requests) == 1
+    finally:
+        await port.stopListening()
+
+
+@ensureDeferred
+async def test_a_picture_is_fetched_for_the_model_where_that_is_on(
+    server: Port, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.web.pages["/a.png"] = page()
+    with_loopback = partial(PictureFetcher, may_connect=on_loopback)
+    monkeypatch.setattr("gemproxy.service.PictureFetcher", with_loopback)
+    question = {"role": "user", "content": [{"type": "text", "text": "What is it?"}]}
+    question["content"].append(picture(server.url("/a.png")))
+    async with running(tmp_path, FETCH_IMAGES="true", GEMINI_WORKERS=1) as product:
+        product.api.play(plays.answer("A picture."))
+        assert (await product.ask(chat(question))).content == "A picture."
+        data = PNG_URL.partition(",")[2]
+        assert product.asked[0].parts == [
+            {"text": "What is it?"},
+            {"inlineData": {"mimeType": "image/png", "data": data}},
+        ]
+        server.web.pages["/a.png"] = page(b"<svg>", "image/svg+xml")
+        reply = await product.ask(chat(question, stream=True))
+        assert (reply.status, reply.error["param"]) == (
+            400,
+            "messages[0].content[1].image_url.url",
+        )
+        server.web.pages["/a.png"] = hang
+        client = await product.begin(chat(question))
+        await until(lambda: len(server.web.requests) == 3, "the picture is asked for")
+        client.drop()
+        await until(lambda: server.web.gone == 1, "the connection is closed")
+        assert len(product.asked) == 1

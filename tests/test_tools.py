@@ -1,0 +1,382 @@
+"""Functions and calls, from OpenAI's words to Gemini's and back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gemproxy.chat.errors import ChatError
+from gemproxy.chat.jsontext import dumps, loads
+from gemproxy.gemini.tools import (
+    Call,
+    Signatures,
+    call_parts,
+    declarations,
+    result_part,
+    sign_unsigned,
+    tool_config,
+)
+from tests.strategies import json_values
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "wait_for_previous": {"type": "boolean"},
+        "city": {"type": "string", "enum": ["a", "b"], "description": "\u00e9"},
+        "deep": {"type": "array", "items": {"$ref": "#/$defs/x"}},
+    },
+    "$defs": {"x": {"anyOf": [{"type": "null"}, {"type": "number"}]}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+
+
+def tool(name: Any = "f", **function: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name} | function}
+
+
+def refused(function: Any, *args: Any) -> ChatError:
+    with pytest.raises(ChatError) as caught:
+        function(*args)
+    assert (caught.value.status, caught.value.type) == (400, "invalid_request_error")
+    assert f"'{caught.value.param}'" in caught.value.message
+    return caught.value
+
+
+# Declarations
+
+
+@pytest.mark.parametrize(
+    ("given", "declared"),
+    [
+        (None, []),
+        ([], []),
+        ([tool()], [{"name": "f"}]),
+        ([tool(description="d")], [{"name": "f", "description": "d"}]),
+        ([tool(description="")], [{"name": "f", "description": ""}]),
+        ([tool(description=None, parameters=None)], [{"name": "f"}]),
+        ([tool(parameters={})], [{"name": "f", "parametersJsonSchema": {}}]),
+        (
+            [tool(parameters=SCHEMA, strict=True), tool("g")],
+            [{"name": "f", "parametersJsonSchema": SCHEMA}, {"name": "g"}],
+        ),
+    ],
+)
+def test_functions_are_declared_unchanged(given: Any, declared: Any):
+    assert declarations(given) == declared
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "_", "A-b_C.d:e9", "x" * 128, "mcp_oai_f", "run_shell_command", "__proto__"]
+)
+def test_a_function_keeps_its_name(name: str):
+    assert declarations([tool(name)]) == [{"name": name}]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "param"),
+    [
+        *((wrong, "tools[1].type") for wrong in (None, 1, "f", [], {}, {"type": "retrieval"})),
+        *(
+            ({"type": "function"} | wrong, "tools[1].function")
+            for wrong in ({}, {"function": None}, {"function": "f"}, {"function": []})
+        ),
+        *(
+            (tool(name), "tools[1].function.name")
+            for name in (None, 1, "", " f", "f g", "1f", "-f", "f\n", "\u00e9", "x" * 129, ["f"])
+        ),
+        *((tool(description=wrong), "tools[1].function.description") for wrong in (1, [], {})),
+        *((tool(parameters=wrong), "tools[1].function.parameters") for wrong in (1, [], "x", True)),
+    ],
+)
+def test_a_tool_that_is_none_is_refused_by_name(wrong: Any, param: str):
+    assert refused(declarations, [tool(), wrong]).param == param
+
+
+@pytest.mark.parametrize("wrong", [{}, "f", 1, True])
+def test_tools_must_be_a_list(wrong: Any):
+    assert refused(declarations, wrong).param == "tools"
+
+
+# The choice among them
+
+
+@pytest.mark.parametrize(
+    ("choice", "config"),
+    [
+        (None, None),
+        ("auto", {"mode": "AUTO"}),
+        ("none", {"mode": "NONE"}),
+        ("required", {"mode": "ANY"}),
+        (
+            {"type": "function", "function": {"name": "g"}},
+            {"mode": "ANY", "allowedFunctionNames": ["g"]},
+        ),
+        ({"function": {"name": "f"}}, {"mode": "ANY", "allowedFunctionNames": ["f"]}),
+    ],
+)
+def test_a_choice_is_a_mode(choice: Any, config: Any):
+    wanted = config and {"functionCallingConfig": config}
+    assert tool_config(choice, [{"name": "f"}, {"name": "g"}]) == wanted
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        *("", "any", "AUTO", "f", 1, True, [], {}, {"type": "function"}, {"function": "f"}),
+        *({"function": {"name": name}} for name in (None, 1, "", "h" * 1000)),
+    ],
+)
+def test_a_choice_that_is_none_is_refused_by_name(choice: Any):
+    error = refused(tool_config, choice, [{"name": "f"}])
+    assert error.param == "tool_choice"
+    assert len(error.message) < 300
+
+
+@pytest.mark.parametrize("choice", ["required", {"function": {"name": "f"}}])
+def test_a_call_cannot_be_wanted_where_there_is_nothing_to_call(choice: Any):
+    assert refused(tool_config, choice, []).param == "tool_choice"
+
+
+# Calls in the history
+
+
+def call(arguments: Any = "{}", id: Any = "call_1", name: Any = "f", **more: Any) -> Any:
+    return {
+        "id": id,
+        "type": "function",
+        "function": {"name": name, "arguments": arguments},
+    } | more
+
+
+def parts_of(*calls: Any, signatures: Signatures | None = None) -> list[Any]:
+    return call_parts(list(calls), "calls", {}, signatures or Signatures())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "args"),
+    [
+        ("{}", {}),
+        ("", {}),
+        (None, {}),
+        ({"a": 1}, {"a": 1}),
+        (
+            ' {"a": [1, {"b": null}], "c": "\u00e9\\u0000"} ',
+            {"a": [1, {"b": None}], "c": "\u00e9\0"},
+        ),
+        ('{"wait_for_previous": true}', {"wait_for_previous": True}),
+    ],
+)
+def test_a_call_is_a_part(arguments: Any, args: Any):
+    names: dict[str, str] = {}
+    parts = call_parts([call(arguments)], "calls", names, Signatures())
+    assert parts == [{"functionCall": {"name": "f", "args": args, "id": "call_1"}}]
+    assert names == {"call_1": "f"}
+
+
+@pytest.mark.parametrize("id", [None, "", 1, []])
+def test_a_call_may_have_no_id(id: Any):
+    assert parts_of(call(id=id)) == [{"functionCall": {"name": "f", "args": {}}}]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "param"),
+    [
+        *(
+            (wrong, "calls[1].function.name")
+            for wrong in (None, 1, "f", [], {}, {"function": None}, {"function": "f"})
+        ),
+        *((call(name=name), "calls[1].function.name") for name in (None, "", 1, ["f"])),
+        *(
+            (call(arguments), "calls[1].function.arguments")
+            for arguments in ("{", "x", "[]", "1", "null", '"x"', 1, [], True, "{}{}")
+        ),
+    ],
+)
+def test_a_call_that_is_none_is_refused_by_name(wrong: Any, param: str):
+    assert refused(parts_of, call(), wrong).param == param
+
+
+@pytest.mark.parametrize("wrong", [{}, "f", 1, True])
+def test_calls_must_be_a_list(wrong: Any):
+    assert refused(call_parts, wrong, "calls", {}, Signatures()).param == "calls"
+
+
+def test_no_calls_are_no_parts():
+    assert call_parts(None, "calls", {}, Signatures()) == parts_of() == []
+
+
+# Results in the history
+
+NAMES = {"call_1": "f", "call_2": "g"}
+
+
+@pytest.mark.parametrize(
+    ("content", "response"),
+    [
+        ("22 degrees", {"output": "22 degrees"}),
+        ("", {"output": ""}),
+        ('{"celsius": 22, "x": [null]}', {"celsius": 22, "x": [None]}),
+        ("{}", {}),
+        ("[1]", {"output": "[1]"}),
+        ("1", {"output": "1"}),
+        ("null", {"output": "null"}),
+        ('"x"', {"output": '"x"'}),
+        ("{broken", {"output": "{broken"}),
+        ("a\ud800b", {"output": "a\ud800b"}),
+    ],
+)
+def test_a_result_is_a_part(content: str, response: Any):
+    part = result_part({"tool_call_id": "call_2"}, content, "messages[3]", NAMES)
+    assert part == {"functionResponse": {"name": "g", "response": response, "id": "call_2"}}
+
+
+@pytest.mark.parametrize(
+    ("message", "name", "id"),
+    [
+        ({"tool_call_id": "call_1", "name": "other"}, "f", "call_1"),
+        ({"tool_call_id": "unknown", "name": "h"}, "h", "unknown"),
+        ({"name": "h"}, "h", None),
+    ],
+)
+def test_a_result_is_of_the_function_that_was_called(message: Any, name: str, id: str | None):
+    part = result_part(message, "x", "messages[3]", NAMES)["functionResponse"]
+    assert (part["name"], part.get("id")) == (name, id)
+
+
+@pytest.mark.parametrize("message", [{}, {"tool_call_id": "unknown"}, {"tool_call_id": 1}])
+def test_a_result_of_no_call_is_refused_by_name(message: Any):
+    error = refused(result_part, message, "x", "messages[3]", NAMES)
+    assert error.param == "messages[3].tool_call_id"
+
+
+# Calls in a reply
+
+
+def reply_part(**more: Any) -> dict[str, Any]:
+    return {"functionCall": {"name": "f", "args": {"a": "\u00e9"}} | more}
+
+
+def test_a_part_of_a_reply_is_a_call():
+    call = Call.of_part(reply_part(id="x") | {"thoughtSignature": "s"})
+    assert call == Call("x", "f", '{"a":"\u00e9"}', "s")
+
+
+@pytest.mark.parametrize(
+    "part", [{}, {"text": "x"}, {"functionCall": None}, {"functionCall": {"name": 1}}]
+)
+def test_other_parts_are_none(part: Any):
+    assert Call.of_part(part) is None
+
+
+@pytest.mark.parametrize("args", [None, {}])
+def test_a_call_without_arguments_has_an_empty_object(args: Any):
+    call = Call.of_part({"functionCall": {"name": "f", "args": args}})
+    assert call is not None
+    assert call.arguments == "{}"
+
+
+@pytest.mark.parametrize("signature", [None, "", 5])
+def test_a_call_without_a_signature_has_none(signature: Any):
+    call = Call.of_part(reply_part() | {"thoughtSignature": signature})
+    assert call is not None
+    assert call.signature is None
+
+
+@pytest.mark.parametrize("id", [None, "", 5])
+def test_a_call_without_an_id_gets_one_of_its_own(id: Any):
+    calls = [Call.of_part(reply_part(id=id)) for _ in range(100)]
+    ids = {call.id for call in calls if call is not None}
+    assert len(ids) == 100
+    assert all(id.startswith("call_") for id in ids)
+
+
+@pytest.mark.parametrize("signature", [None, "s"])
+def test_a_stream_tells_what_is_called_and_then_with_what(signature: str | None):
+    opening, arguments = Call("x", "f", '{"a":1}', signature).deltas(3)
+    assert opening.pop("extra_content", None) == (
+        signature and {"google": {"thought_signature": signature}}
+    )
+    assert opening == {
+        "index": 3,
+        "id": "x",
+        "type": "function",
+        "function": {"name": "f", "arguments": ""},
+    }
+    assert arguments == {"index": 3, "function": {"arguments": '{"a":1}'}}
+
+
+@given(
+    st.dictionaries(st.text(max_size=5), json_values(), max_size=3),
+    st.text(min_size=1, max_size=5),
+    st.none() | st.text(min_size=1),
+)
+def test_a_call_comes_back_as_it_went_out(args: Any, id: str, signature: str | None):
+    part = {"functionCall": {"name": "f", "args": args, "id": id}}
+    if signature is not None:
+        part["thoughtSignature"] = signature
+    part = loads(json.dumps(part).encode())
+    call = Call.of_part(part)
+    assert call is not None
+    opening, rest = call.deltas(0)
+    opening["function"] |= rest["function"]
+    sent_back = loads(dumps(opening))
+    assert call_parts([sent_back], "calls", {}, Signatures()) == [part]
+    # A client that keeps only what it knows.
+    kept = Signatures()
+    kept.remember(call)
+    sent_back.pop("extra_content", None)
+    assert call_parts([sent_back], "calls", {}, kept) == [part]
+
+
+# Signatures
+
+
+def test_a_signature_that_the_client_kept_wins():
+    kept = Signatures()
+    kept.remember(Call("call_1", "f", "{}", "ours"))
+    theirs = call(extra_content={"google": {"thought_signature": "theirs"}})
+    assert parts_of(theirs, signatures=kept)[0]["thoughtSignature"] == "theirs"
+    assert parts_of(call(), signatures=kept)[0]["thoughtSignature"] == "ours"
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [None, 1, {}, {"google": None}, {"google": {}}, {"google": {"thought_signature": 1}}],
+)
+def test_what_is_no_signature_is_none(extra: Any):
+    assert "thoughtSignature" not in parts_of(call(extra_content=extra))[0]
+
+
+def test_only_the_last_signatures_are_kept():
+    kept = Signatures(keep=2)
+    for id in ("a", "b", "c"):
+        kept.remember(Call(id, "f", "{}", f"of {id}"))
+    kept.remember(Call("d", "f", "{}", None))
+    assert [kept.of(id) for id in ("a", "b", "c", "d")] == [None, "of b", "of c", None]
+
+
+@pytest.mark.parametrize("id", [None, 1, [], {}])
+def test_what_is_no_id_has_no_signature(id: Any):
+    assert Signatures().of(id) is None
+
+
+def test_the_first_call_of_a_turn_is_signed():
+    text, first, second = {"text": "x"}, reply_part(), reply_part()
+    signed = sign_unsigned([text, first, second])
+    assert signed == [
+        text,
+        first | {"thoughtSignature": "skip_thought_signature_validator"},
+        second,
+    ]
+    assert first == second == reply_part()
+
+
+def test_a_turn_that_is_signed_or_calls_nothing_stays_as_it_is():
+    signed = reply_part() | {"thoughtSignature": "s"}
+    for parts in ([signed, reply_part()], [{"text": "x"}], []):
+        assert sign_unsigned(parts) == parts
