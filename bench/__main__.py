@@ -60,8 +60,9 @@ async def _relay(
                 continue
             try:
                 await asyncio.to_thread(contender.run, folder, port)
-            except Unavailable as reason:
-                notes.append(f"{contender.name} was left out: {reason}.")
+            except (Unavailable, RuntimeError) as reason:
+                contender.stop()
+                notes.append(f"{contender.name} was left out: {reason}")
                 continue
             contenders.append(contender)
         await asyncio.sleep(3)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from attrs import define, field, frozen
 
-from bench.load import Target
+from bench.load import CLIENT_KEY, Target
 from bench.processes import Running, free_port
 
 ROOT = Path(__file__).parent.parent
@@ -156,6 +156,8 @@ def _litellm(folder: Path, upstream: int) -> tuple[Running, int]:
         "PATH": f"{program.parent}:{os.environ['PATH']}",
         "HOME": str(folder),
         "LITELLM_LOG": "ERROR",
+        # It starts without one no more; the clients show it.
+        "LITELLM_MASTER_KEY": CLIENT_KEY,
         # Otherwise it fetches its list of prices when it starts.
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     }

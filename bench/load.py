@@ -14,6 +14,7 @@ from bench.answers import STAMP, Spec, WrongAnswer
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.I)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.I)
+CLIENT_KEY = "sk-of-the-client"
 _HISTORY = [
     {"role": "system", "content": "You are a helpful assistant. Answer in a few words. " * 4},
     {"role": "user", "content": "What does the quick brown fox do? " * 4},
@@ -41,7 +42,7 @@ class Target:
             "POST /v1/chat/completions HTTP/1.1\r\n"
             f"Host: 127.0.0.1:{self.port}\r\n"
             "Content-Type: application/json\r\n"
-            "Authorization: Bearer sk-of-the-client\r\n"
+            f"Authorization: Bearer {CLIENT_KEY}\r\n"
             f"Content-Length: {len(content)}\r\n\r\n"
         )
         return head.encode() + content

@@ -90,8 +90,7 @@ class Running:
 
 def cost(pid: int) -> Cost:
     """Of one process, without its children."""
-    user, system = _times(pid)[:2]
-    return Cost((user + system) / _TICK, _status(pid, "VmRSS"))
+    return Cost(_cpu(pid), _status(pid, "VmRSS"))
 
 
 def cost_of_children(pid: int) -> Cost:
@@ -112,6 +111,17 @@ def children(pid: int) -> list[int]:
             if int(parent) == pid:
                 found.append(int(process.name))
     return found
+
+
+def _cpu(pid: int) -> float:
+    """User and system time: to the nanosecond where the system keeps it, else in ticks."""
+    nanoseconds = 0
+    for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with suppress(OSError):
+            nanoseconds += int(task.read_text().split()[0])
+    user, system = _times(pid)[:2]
+    # What threads spent that have ended is in the ticks alone.
+    return max(nanoseconds / 1e9, (user + system) / _TICK - 0.05)
 
 
 def _times(pid: int) -> list[int]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from twisted.application import strports
+from twisted.application.internet import StreamServerEndpointService
 from twisted.application.service import MultiService, Service
 from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
@@ -34,6 +34,7 @@ from gemproxy.journal import DiskJournal, Journal, NoJournal
 from gemproxy.log import log_details, make_logger
 from gemproxy.metrics import Metrics
 from gemproxy.newapi.client import NewApi, base_url
+from gemproxy.newapi.reads import Reads
 from gemproxy.standin.app import StandIn
 from gemproxy.web.access import Access
 from gemproxy.web.answers import Heartbeats
@@ -45,9 +46,10 @@ from gemproxy.web.intake import Intake, Limits
 from gemproxy.web.passthrough import Passthrough
 from gemproxy.web.site import make_site
 from gemproxy.web.stream_proxy import StreamProxy
+from gemproxy.web.transport import PromptEndpoint
 
 _CONNECT_TIMEOUT = 30.0
-_IDLE_CONNECTIONS = 64
+_IDLE_CONNECTIONS = 512
 # Seconds that an interrupted answer has to end, and a client to read what was written for it.
 _LAST_WORDS = 3.0
 
@@ -172,7 +174,8 @@ class Daemon(MultiService):
         self._config = config
         self._reactor = reactor
         self._connections = _connection_pool(reactor, persistent=True)
-        self._agent = Agent(reactor, connectTimeout=_CONNECT_TIMEOUT, pool=self._connections)
+        self._reads = Reads(reactor, _CONNECT_TIMEOUT)
+        self._agent = Agent.usingEndpointFactory(reactor, self._reads, self._connections)
         self._metrics = Metrics()
         self._journal = self._add_journal()
         self._chats: list[ChatService] = []
@@ -222,7 +225,9 @@ class Daemon(MultiService):
         return StreamProxy(gemini, others, passthrough, self._health, chats).app.resource()
 
     def _upstream(self, url: str, key: str | None) -> NewApi:
-        return NewApi(self._reactor, self._agent, base_url(url), key, self._config.timeout)
+        return NewApi(
+            self._reactor, self._agent, self._reads, base_url(url), key, self._config.timeout
+        )
 
     def _add_chats(self, stop_tags: Sequence[str]) -> ChatService:
         config = self._config
@@ -258,10 +263,11 @@ class Daemon(MultiService):
         return lambda: demo.url
 
     def _listen(self, name: str, port: int, resource: Any) -> None:
-        host = self._config.host.replace(":", r"\:")
         connections = Connections(make_site(resource, self._intake, self._reactor))
-        endpoint = f"tcp:{port}:interface={host}"
-        service = strports.service(endpoint, connections, reactor=self._reactor)
+        endpoint = PromptEndpoint(self._reactor, port, self._config.host)
+        service = StreamServerEndpointService(endpoint, connections)
+        # A port that is taken ends the start.
+        service._raiseSynchronously = True
         service.setName(name)
         service.setServiceParent(self)
         self._ports.append(service)

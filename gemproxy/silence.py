@@ -21,10 +21,19 @@ class Silence:
         self._work: Deferred[Any] | None = None
         self._check: IDelayedCall | None = None
         self._too_long = False
+        self._paused = False
 
     def broken(self) -> None:
         """There was a sign of life."""
         self._last = self._clock.seconds()
+
+    def pause(self) -> None:
+        """From now on it is somebody else who keeps the work from going on."""
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+        self.broken()
 
     async def limit(self, work: Deferred[_T]) -> _T:
         """
@@ -49,6 +58,8 @@ class Silence:
         self._check = self._clock.callLater(seconds, self._look)
 
     def _look(self) -> None:
+        if self._paused:
+            self.broken()
         left = self._last + self._seconds - self._clock.seconds()
         if left > 0:
             self._watch(left)

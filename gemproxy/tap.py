@@ -16,7 +16,7 @@ from gemproxy.gemini.cli import Cli, CliUnusable, find_cli
 
 
 def _help(meaning: str, env: str, default: str | None) -> str:
-    shown = "" if default is None else f", default {default}"
+    shown = f", default {default}" if default else ""
     return f"{meaning.replace('`', '')} [{env}{shown}]"
 
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest_twisted
 
-from tests.support import Product, shared_daemon
+from tests.support import Product, Relay, running_relay, shared_daemon
 
 shared_product = shared_daemon("session")
 
@@ -14,3 +14,9 @@ async def product(shared_product: Product) -> AsyncIterator[Product]:
     shared_product.begin_test()
     yield shared_product
     await shared_product.end_test()
+
+
+@pytest_twisted.async_yield_fixture
+async def relay() -> AsyncIterator[Relay]:
+    async with running_relay() as relay:
+        yield relay

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import os
@@ -21,11 +22,13 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
 from gemproxy.config import Config
 from gemproxy.gemini.cli import find_cli
 from gemproxy.service import Daemon, build
 from gemproxy.standin.app import StandIn
+from tests.fake_newapi import FakeNewApi
 
 ROOT = Path(__file__).parent.parent
 CLI = str(ROOT / "node_modules" / ".bin" / "gemini")
@@ -181,21 +184,15 @@ def dechunked(data: bytes | bytearray, start: int) -> bytes | None:
 
 
 @define
-class Product:
+class Client:
     """
-    A running daemon.
+    What sends requests to a port.
 
-    @ivar api: what it takes for Google.
-    @ivar seen: how many requests the API had when the present test began.
+    @ivar connections: all that were made.
     """
 
-    daemon: Daemon
-    api: StandIn
     port: int
-    stream_port: int
-    run_root: Path
-    seen: int = 0
-    connections: list[Connection] = field(factory=list)
+    connections: list[Connection] = field(factory=list, kw_only=True)
 
     async def connect(self, port: int | None = None) -> Connection:
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port or self.port)
@@ -215,11 +212,6 @@ class Product:
         connection = await self.send("POST", "/v1/chat/completions", body, port, **headers)
         return await connection.reply()
 
-    @property
-    def both_ports(self) -> list[Callable[[Any], Awaitable[Reply]]]:
-        """What asks the Gemini Proxy, and what asks the Stream Proxy."""
-        return [partial(self.ask, port=port) for port in (self.port, self.stream_port)]
-
     async def begin(self, body: Any, **headers: str) -> Connection:
         """POST a chat completion and do not wait for the answer."""
         return await self.send("POST", "/v1/chat/completions", body, **headers)
@@ -230,6 +222,33 @@ class Product:
 
     async def get(self, path: str, method: str = "GET") -> Reply:
         return await (await self.send(method, path)).reply()
+
+    def drop_all(self) -> None:
+        for connection in self.connections:
+            if not connection.closed:
+                connection.drop()
+        self.connections.clear()
+
+
+@define
+class Product(Client):
+    """
+    A running daemon.
+
+    @ivar api: what it takes for Google.
+    @ivar seen: how many requests the API had when the present test began.
+    """
+
+    daemon: Daemon
+    api: StandIn
+    stream_port: int
+    run_root: Path
+    seen: int = 0
+
+    @property
+    def both_ports(self) -> list[Callable[[Any], Awaitable[Reply]]]:
+        """What asks the Gemini Proxy, and what asks the Stream Proxy."""
+        return [partial(self.ask, port=port) for port in (self.port, self.stream_port)]
 
     @property
     def asked(self) -> list[Any]:
@@ -262,10 +281,7 @@ class Product:
         self.api._plays.clear()
 
     async def end_test(self) -> None:
-        for connection in self.connections:
-            if not connection.closed:
-                connection.drop()
-        self.connections.clear()
+        self.drop_all()
         await self.until_idle()
 
 
@@ -303,6 +319,11 @@ def chat(*messages: str | dict[str, Any], **fields: Any) -> dict[str, Any]:
     } | fields
 
 
+def gpt(*messages: str | dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """A request for a model that is not Gemini's."""
+    return chat(*messages, **({"model": "gpt-x"} | fields))
+
+
 @asynccontextmanager
 async def running(run_root: Path, **settings: Any) -> AsyncIterator[Product]:
     """A daemon with a stand-in of its own; settings by their environment variables."""
@@ -326,18 +347,62 @@ async def running(run_root: Path, **settings: Any) -> AsyncIterator[Product]:
     daemon = build(config, find_cli(config.gemini_cli, environ), reactor, environ)
     daemon.startService()
     product = Product(
-        daemon, api, int(environ["PORT"]), int(environ["STREAM_PORT"]), run_root / "gemproxy"
+        int(environ["PORT"]), daemon, api, int(environ["STREAM_PORT"]), run_root / "gemproxy"
     )
     try:
         await until(lambda: daemon.pool.warm, "a worker is warm", 60)
         yield product
     finally:
-        for connection in product.connections:
-            connection.drop()
+        product.drop_all()
         if daemon.running:
             await daemon.stopService()
         await api_port.stopListening()
         await api.stop()
+
+
+@define
+class Relay(Client):
+    """
+    A running daemon without an engine: all it does is to relay.
+
+    @ivar upstream: what it takes for New-API.
+    """
+
+    daemon: Daemon
+    upstream: FakeNewApi
+    logged: list[Any] = field(factory=list)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was logged, of what matters."""
+        return [formatEvent(event) for event in self.logged if event["log_level"] >= LogLevel.warn]
+
+
+@asynccontextmanager
+async def running_relay(**settings: Any) -> AsyncIterator[Relay]:
+    """A Stream Proxy with a New-API of its own; settings by their environment variables."""
+    upstream = FakeNewApi()
+    environ = {
+        "GEMINI_PROXY_URL": upstream.url,
+        "UPSTREAM_URL": upstream.url,
+        "PORT": "off",
+        "STREAM_PORT": str(free_port()),
+        "DRAIN": "0",
+        "LOG_DIR": "",
+    } | {name: str(value) for name, value in settings.items()}
+    daemon = build(Config.load({}, environ), None, reactor, environ)
+    relay = Relay(int(environ["STREAM_PORT"]), daemon, upstream)
+    globalLogPublisher.addObserver(relay.logged.append)
+    daemon.startService()
+    try:
+        yield relay
+    finally:
+        relay.drop_all()
+        await daemon.stopService()
+        await upstream.stop()
+        gc.collect()
+        globalLogPublisher.removeObserver(relay.logged.append)
+    assert [formatEvent(event) for event in relay.logged if "log_failure" in event] == []
 
 
 def shared_daemon(scope: Any, **settings: Any) -> Any:

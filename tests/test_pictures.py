@@ -141,8 +141,18 @@ def broken(request: Request) -> int:
     request.setHeader(b"content-type", b"image/png")
     request.setHeader(b"content-length", b"1000")
     request.write(PNG)
-    reactor.callLater(0, request.channel.abortConnection)
+    request.channel.transport.loseConnection()
     return NOT_DONE_YET
+
+
+def announced(size: int) -> Callable[[Request], Any]:
+    def answer(request: Request) -> int:
+        request.setHeader(b"content-type", b"image/png")
+        request.setHeader(b"content-length", str(size).encode())
+        request.write(PNG)
+        return NOT_DONE_YET
+
+    return answer
 
 
 def unannounced(size: int) -> Callable[[Request], Any]:
@@ -178,7 +188,7 @@ async def server() -> AsyncIterator[Port]:
     await port.stopListening()
     for request in web.requests:
         if getattr(request, "channel", None) is not None:
-            request.channel.abortConnection()
+            request.channel.transport.abortConnection()
 
 
 def on_loopback(address: str, port: int) -> bool:
@@ -287,6 +297,7 @@ async def test_what_is_no_address_of_a_picture_is_left_alone(asked: Any) -> None
         (redirect("http://0x7f000002/"), "not at a public address"),
         (broken, "broke off"),
         (page(bytes(20 * MB + 1)), "20 MB"),
+        (announced(21 * MB), "20 MB"),
         (unannounced(21 * MB), "20 MB"),
     ],
 )
@@ -448,8 +459,14 @@ async def test_a_client_that_goes_ends_the_fetching(server: Port, answer: Any) -
 
 @ensureDeferred
 async def test_the_first_failure_ends_the_others(server: Port) -> None:
-    server.web.pages |= {"/1": hang, "/2": page(code=404)}
-    error = await refusal(fetcher().fetch(messages(server.url("/1"), server.url("/2"))))
+    server.web.pages |= {"/1": hang, "/2": silent}
+    asked = messages(server.url("/1"), server.url("/2"))
+    fetching = Deferred.fromCoroutine(fetcher().fetch(asked))
+    await until(lambda: len(server.web.requests) == 2, "both are asked for")
+    refused = next(r for r in server.web.requests if r.path == b"/2")
+    refused.setResponseCode(404)
+    refused.finish()
+    error = await refusal(fetching)
     assert error.param == "messages[1].content[2].image_url.url"
     await until(lambda: server.web.gone == 1, "the other connection is closed")
 

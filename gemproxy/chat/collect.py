@@ -229,7 +229,14 @@ class CompletionCollector:
 
         @raise ValueError: it is no JSON object.
         """
-        chunk = loads(data)
+        self.add_parsed(loads(data))
+
+    def add_parsed(self, chunk: Any) -> None:
+        """
+        @param chunk: a chat.completion.chunk; it is not changed.
+
+        @raise ValueError: it is no JSON object.
+        """
         if not isinstance(chunk, dict):
             raise ValueError("a chunk must be a JSON object")
         for key, value in chunk.items():

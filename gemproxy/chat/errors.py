@@ -66,7 +66,7 @@ class ChatError(Exception):
 
     def body(self) -> tuple[bytes, bytes]:
         """Content type and body of an error response."""
-        if self.verbatim is not None:
+        if self.verbatim is not None and self.verbatim.body:
             return self.verbatim.content_type, self.verbatim.body
         return b"application/json", dumps(self.payload())
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, field
+
+from gemproxy.chat.jsontext import dumps, loads
 
 DONE: bytes = b"[DONE]"
 
@@ -13,7 +16,11 @@ _FIELD = re.compile(rb"(data|event)(?:: ?|\Z)")
 _MAX_EVENT_BYTES = 64 * 1024 * 1024
 
 
-@frozen(slots=True)
+_NOT_PARSED = object()
+
+
+# Not frozen: that would cost more than all the rest of making one.
+@define
 class Event:
     """
     One server-sent event.
@@ -24,6 +31,22 @@ class Event:
 
     data: bytes
     name: bytes = b""
+    _json: Any = field(default=_NOT_PARSED, eq=False, repr=False)
+
+    @classmethod
+    def of(cls, value: Any, name: bytes = b"") -> Event:
+        """An event whose data is a value as JSON."""
+        return cls(dumps(value), name, value)
+
+    def json(self) -> Any:
+        """
+        What its data says. Whoever asks is given the same value, and is not to change it.
+
+        @raise ValueError: it is no JSON.
+        """
+        if self._json is _NOT_PARSED:
+            self._json = loads(self.data)
+        return self._json
 
 
 class EventTooLarge(ValueError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.chat.sse import Event
 from gemproxy.chat.stoptags import StopTagScanner
 
@@ -25,7 +24,7 @@ class StopTagFilter:
         """@param choices: how many the client asked for."""
         self._tags = tags
         self._choices = choices
-        self._scanners: dict[int, StopTagScanner] = {}
+        self._filters: dict[int, _ChoiceFilter] = {}
         self._finished: set[int] = set()
         self._stopped: set[int] = set()
         self._frame: dict[str, Any] = {}
@@ -44,7 +43,7 @@ class StopTagFilter:
         if not self._tags:
             return [event]
         try:
-            chunk = loads(event.data)
+            chunk = event.json()
         except ValueError:
             return [event]
         choices = chunk.get("choices") if isinstance(chunk, dict) else None
@@ -57,7 +56,9 @@ class StopTagFilter:
             if not isinstance(choice, dict):
                 kept.append(choice)
                 continue
-            index = choice.get("index") or 0
+            index = choice.get("index")
+            if not isinstance(index, int):
+                index = 0
             if index in self._stopped:
                 changed = True
                 continue
@@ -72,48 +73,121 @@ class StopTagFilter:
         if not changed:
             return [event]
         if kept or chunk.get("usage"):
-            out.append(Event(dumps(chunk | {"choices": kept}), event.name))
+            out.append(Event.of(chunk | {"choices": kept}, event.name))
         return out
 
     def flush(self) -> list[Event]:
         """What was held back, now that the answer is over without a finish reason."""
         events = []
-        for index, scanner in self._scanners.items():
-            if index not in self._stopped and (text := scanner.flush()):
-                choice = {"index": index, "delta": {"content": text}, "finish_reason": None}
-                events.append(Event(dumps(self._frame | {"choices": [choice]})))
+        for index, choice_filter in self._filters.items():
+            choice = None if index in self._stopped else choice_filter.flush()
+            if choice is not None:
+                events.append(Event.of(self._frame | {"choices": [{"index": index} | choice]}))
         return events
 
     def _filter_choice(self, index: int, choice: dict[str, Any]) -> dict[str, Any] | None:
-        """The choice as it may go out: itself if it may as it is, None if there is nothing."""
-        scanner = self._scanners.get(index)
-        if scanner is None:
-            scanner = self._scanners[index] = StopTagScanner(self._tags)
-        delta = choice.get("delta")
-        content = delta.get("content") if isinstance(delta, dict) else None
-        finish_reason = choice.get("finish_reason")
-        passed = scanner.feed(content) if isinstance(content, str) else ""
-        if scanner.stopped:
+        choice_filter = self._filters.get(index)
+        if choice_filter is None:
+            choice_filter = self._filters[index] = _ChoiceFilter(self._tags)
+        passed = choice_filter.feed(choice)
+        if choice_filter.stopped:
             self._stopped.add(index)
-            return _with_content(choice, passed) | {"finish_reason": "stop"}
-        if finish_reason is not None:
+        elif choice.get("finish_reason") is not None:
             self._finished.add(index)
-            passed += scanner.flush()
-        if passed == (content or ""):
+        return passed
+
+
+class _ChoiceFilter:
+    """The pieces of one choice, and what is held back of them: text, and what is told of it."""
+
+    def __init__(self, tags: Sequence[str]) -> None:
+        self._scanner = StopTagScanner(tags)
+        self._logprobs = _Logprobs()
+
+    @property
+    def stopped(self) -> bool:
+        return self._scanner.stopped
+
+    def feed(self, choice: dict[str, Any]) -> dict[str, Any] | None:
+        """The choice as it may go out: itself if it may as it is, None if there is nothing."""
+        # A few upstreams have the message itself in the only event of their stream.
+        part = "delta" if isinstance(choice.get("delta"), dict) else "message"
+        delta = choice.get(part)
+        content = delta.get("content") if isinstance(delta, dict) else None
+        text = content if isinstance(content, str) else ""
+        finish_reason = choice.get("finish_reason")
+        passed = self._scanner.feed(text) if text else ""
+        if finish_reason is not None:
+            passed += self._scanner.flush()
+        logprobs = self._logprobs.feed(choice.get("logprobs"), passed, self._scanner)
+        if self.stopped:
+            finish_reason = "stop"
+        elif passed == text and logprobs == choice.get("logprobs"):
             return choice
-        if not passed and finish_reason is None and _is_content_only(choice, delta or {}):
+        elif not (passed or logprobs or finish_reason) and _is_content_only(choice, delta or {}):
             return None
-        return _with_content(choice, passed)
+        replaced = choice | {"finish_reason": finish_reason, "logprobs": logprobs}
+        return replaced | {part: {**(delta or {}), "content": passed}}
+
+    def flush(self) -> dict[str, Any] | None:
+        """What is left when nothing more comes; None if that is nothing."""
+        text = self._scanner.flush()
+        logprobs = self._logprobs.feed(None, text, self._scanner)
+        if not (text or logprobs or self.stopped):
+            return None
+        finish_reason = "stop" if self.stopped else None
+        return {"delta": {"content": text}, "logprobs": logprobs, "finish_reason": finish_reason}
 
 
-def _with_content(choice: dict[str, Any], content: str) -> dict[str, Any]:
-    replaced = choice | {"delta": {**(choice.get("delta") or {}), "content": content}}
-    # They would tell the text of a tag, token by token.
-    replaced.pop("logprobs", None)
-    return replaced
+class _Logprobs:
+    """
+    Holds back what would tell the text that is held back, token by token.
+
+    @ivar _tokens: those that have not gone out.
+    @ivar _ahead: how many characters of their text have.
+    """
+
+    def __init__(self) -> None:
+        self._tokens: list[Any] = []
+        self._ahead = 0
+
+    def feed(self, logprobs: Any, passed: str, scanner: StopTagScanner) -> Any:
+        """
+        What may go out with a piece of text.
+
+        @param logprobs: what came with the piece.
+        @param scanner: which has seen the piece.
+        """
+        tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
+        if not isinstance(tokens, list):
+            tokens = []
+        if not (tokens or self._tokens):
+            return None if scanner.held or scanner.stopped else logprobs
+        self._tokens += tokens
+        self._ahead += len(passed)
+        count = len(self._tokens)
+        if scanner.held or scanner.stopped:
+            count = self._count_passed()
+        else:
+            self._ahead = 0
+        out, self._tokens = self._tokens[:count], self._tokens[count:]
+        if out == tokens:
+            return logprobs
+        others = logprobs if isinstance(logprobs, dict) else {}
+        return others | {"content": out} if out else None
+
+    def _count_passed(self) -> int:
+        for number, token in enumerate(self._tokens):
+            text = token.get("token") if isinstance(token, dict) else None
+            if not isinstance(text, str) or len(text) > self._ahead:
+                return number
+            self._ahead -= len(text)
+        return len(self._tokens)
 
 
 def _is_content_only(choice: dict[str, Any], delta: dict[str, Any]) -> bool:
     return all(value in _EMPTY for key, value in delta.items() if key != "content") and all(
-        value in _EMPTY for key, value in choice.items() if key not in ("index", "delta")
+        value in _EMPTY
+        for key, value in choice.items()
+        if key not in ("index", "delta", "message", "logprobs")
     )

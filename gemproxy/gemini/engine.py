@@ -26,7 +26,7 @@ from gemproxy.gemini.thinking import Family, family
 from gemproxy.gemini.together import all_or_none
 from gemproxy.gemini.tools import Signatures
 from gemproxy.gemini.turns import conversation
-from gemproxy.gemini.writer import ChoiceWriter
+from gemproxy.gemini.writer import ChoiceWriter, Opening
 from gemproxy.log import make_logger
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
@@ -82,6 +82,7 @@ class GeminiEngine:
         chunks = ChunkFactory(
             f"chatcmpl-{secrets.token_hex(12)}", int(self.clock.seconds()), request.model
         )
+        opening = Opening()
         flow = Flow()
         tally = Tally(answer)
         choices = [
@@ -90,7 +91,7 @@ class GeminiEngine:
                 talk,
                 wanted.request,
                 answer,
-                ChoiceWriter(answer, chunks, index, wanted.one_call),
+                ChoiceWriter(answer, chunks, opening, index, wanted.one_call),
                 flow,
                 tally,
             )

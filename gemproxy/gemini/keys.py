@@ -10,10 +10,10 @@ from twisted.internet.interfaces import IReactorTime
 from gemproxy.chat.errors import ChatError
 from gemproxy.gemini.failures import Failure
 
-# Daily quotas come back at midnight in California, and some are raised before: what Google says of
-# the time is too short more often than not.
-REST = 600.0
-LONGEST_REST = 86400.0
+# Daily quotas come back at midnight in California, but some are raised before. Where Google does
+# not say when to ask again, a key rests ever longer while probes find that nothing has changed.
+REST = 30.0
+LONGEST_REST = 900.0
 RATE_REST = 10.0
 # The names of models come from clients.
 _RESTS_LIMIT = 1000
@@ -24,6 +24,7 @@ class _Rest:
     """A key that is left alone for one model."""
 
     until: float
+    seconds: float
     error: ChatError
     probing: bool = False
 
@@ -85,19 +86,29 @@ class KeyRing:
         others = any(
             (key, ticket.model) not in self._rests for key in self._keys if key != place[0]
         )
-        # A rate limit passes soon: it is worth a rest only where another key can step in.
-        if others and failure.error.code == "rate_limit_exceeded":
-            self._rest(place, failure.delay or RATE_REST, failure.error)
-        elif failure.error.code in ("insufficient_quota", "invalid_api_key"):
-            self._rest(place, max(REST, failure.delay or 0.0), failure.error)
+        code = failure.error.code
+        if code == "insufficient_quota":
+            self._rest(place, self._longer_rest(place), failure)
+        elif others and code in ("rate_limit_exceeded", "invalid_api_key"):
+            # The one passes soon, the other may be a fault of the API's: either is worth a rest
+            # only where another key can step in.
+            first = RATE_REST if code == "rate_limit_exceeded" else self._longer_rest(place)
+            self._rest(place, first, failure)
         else:
             self.drop(ticket)
             return False
         return others
 
-    def _rest(self, place: tuple[str, str], seconds: float, error: ChatError) -> None:
-        until = self._clock.seconds() + min(seconds, LONGEST_REST)
-        self._rests[place] = _Rest(until, error)
+    def _longer_rest(self, place: tuple[str, str]) -> float:
+        before = self._rests.get(place)
+        return REST if before is None else min(2 * before.seconds, LONGEST_REST)
+
+    def _rest(self, place: tuple[str, str], seconds: float, failure: Failure) -> None:
+        """@param seconds: unless the API says how long."""
+        if failure.delay is not None:
+            seconds = failure.delay
+        until = self._clock.seconds() + seconds
+        self._rests[place] = _Rest(until, seconds, failure.error)
         if len(self._rests) > _RESTS_LIMIT:
             del self._rests[min(self._rests, key=lambda place: self._rests[place].until)]
 

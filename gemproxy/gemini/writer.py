@@ -10,6 +10,22 @@ from gemproxy.chat.sse import Event
 from gemproxy.gemini.tools import Call
 
 
+class Opening:
+    """
+    Sees that the choices of an answer begin in their order: openai-python numbers those of a
+    stream by their first appearance.
+    """
+
+    def __init__(self) -> None:
+        self._begun = 0
+
+    def until(self, index: int) -> range:
+        """The choices that have yet to begin, up to this one, for it to go on."""
+        missing = range(self._begun, index + 1)
+        self._begun = max(self._begun, index + 1)
+        return missing
+
+
 class ChoiceWriter:
     """
     Turns what a model says into the chunks of one choice.
@@ -19,13 +35,17 @@ class ChoiceWriter:
     """
 
     def __init__(
-        self, answer: Answer, chunks: ChunkFactory, index: int, one_call: bool = False
+        self, answer: Answer, chunks: ChunkFactory, opening: Opening, index: int, one_call: bool
     ) -> None:
-        """@param one_call: whether of several calls the client is to see the first alone."""
+        """
+        @param opening: shared by the choices of the answer.
+        @param one_call: whether of several calls the client is to see the first alone.
+        """
         self.begun = False
         self.has_content = False
         self._answer = answer
         self._chunks = chunks
+        self._opening = opening
         self._index = index
         self._one_call = one_call
 
@@ -49,9 +69,14 @@ class ChoiceWriter:
         self._send({}, finish_reason=reason)
 
     def _send(self, *deltas: dict[str, Any], finish_reason: str | None = None) -> None:
-        if not self.begun:
-            self.begun = True
-            deltas = ({"role": "assistant", "content": ""}, *deltas)
-        chunks = [self._chunks.delta(delta, None, self._index) for delta in deltas[:-1]]
+        self.begun = True
+        chunks = []
+        for index in self._opening.until(self._index):
+            # OpenAI's own answers have no content, not an empty one, beside calls alone.
+            content = None if index == self._index and "tool_calls" in deltas[0] else ""
+            chunks.append(
+                self._chunks.delta({"role": "assistant", "content": content}, None, index)
+            )
+        chunks += [self._chunks.delta(delta, None, self._index) for delta in deltas[:-1]]
         chunks.append(self._chunks.delta(deltas[-1], finish_reason, self._index))
         self._answer.events([Event(chunk) for chunk in chunks])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, cast
 
 from attrs import frozen
 from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -16,6 +16,7 @@ from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers as HeaderMap
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from zope.interface import implementer
 
 from gemproxy.backend import Answer
 from gemproxy.chat.errors import (
@@ -28,16 +29,18 @@ from gemproxy.chat.errors import (
 )
 from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.chat.request import ChatRequest, Headers
-from gemproxy.chat.split import chunks_of
-from gemproxy.chat.sse import Event
 from gemproxy.log import make_logger
 from gemproxy.newapi.headers import to_upstream, without
-from gemproxy.newapi.stream import StreamError, UpstreamStream, error_of
+from gemproxy.newapi.reads import Reads
+from gemproxy.newapi.stream import StreamError, UpstreamStream
 from gemproxy.silence import Silence
 
-MODELS_TIMEOUT = 3.0
-_DOCUMENT_LIMIT = 256 * 1024 * 1024
+# A client waits for the list of models no longer than 3 s.
+MODELS_TIMEOUT = 2.5
+_MODELS_LIMIT = 64 * 1024 * 1024
 _ERROR_LIMIT = 1024 * 1024
+# Seconds to wait for the rest of an error response, whose status is known.
+_ERROR_PATIENCE = 5.0
 # Seconds in which an answered request's connection may end cleanly, to be used again.
 _TAIL = 2.0
 _PASSED_ERROR_HEADERS = ("retry-after", "x-should-retry")
@@ -56,12 +59,14 @@ class NewApi:
     @ivar base: its base URL, without C{/v1}.
     @ivar fixed_key: shown to it instead of the client's own key.
     @ivar timeout: seconds of silence after which a request is given up.
+    @ivar reads: of the agent's connections.
     """
 
     log = make_logger()
 
     clock: IReactorTime
     agent: IAgent
+    reads: Reads
     base: str
     fixed_key: str | None
     timeout: float
@@ -93,14 +98,11 @@ class NewApi:
         silence.broken()
         if response.code != 200:
             raise await self._refusal(response)
-        kind = (response.headers.getRawHeaders(b"content-type") or [b""])[0].lower()
-        if kind.startswith(b"application/json"):
-            body = await _Reader.read(response, _DOCUMENT_LIMIT, silence.broken)
-            wanted = request.include_usage or not request.stream
-            answer.events([Event(chunk) for chunk in _document_chunks(body, wanted)])
-            return
+        for names in response.headers.getRawHeaders("x-gemproxy-ignored") or ():
+            answer.ignored(names.split(", "))
         reading: Deferred[None] = Deferred()
-        reader = _StreamReader(self.clock, answer, silence.broken, reading)
+        stream = UpstreamStream(request.include_usage or not request.stream)
+        reader = _StreamReader(self.clock, stream, answer, silence, reading, self.reads)
         response.deliverBody(reader)
         try:
             await reading
@@ -108,11 +110,11 @@ class NewApi:
             reader.abort()
             raise
         finally:
-            if reader.stream.broken:
+            if stream.broken:
                 self.log.warn(
                     "{model}: {count} events of the upstream were no JSON and were left out",
                     model=request.model,
-                    count=reader.stream.broken,
+                    count=stream.broken,
                 )
 
     async def _models(self, headers: Headers) -> list[dict[str, Any]]:
@@ -125,7 +127,11 @@ class NewApi:
         models = listed.get("data") if isinstance(listed, dict) else None
         if not isinstance(models, list):
             raise upstream_failed("The upstream's list of models is none.")
-        return [model for model in models if isinstance(model, dict) and model.get("id")]
+        return [
+            model
+            for model in models
+            if isinstance(model, dict) and isinstance(model.get("id"), str)
+        ]
 
     async def _get_models(self, headers: Headers) -> Any:
         headers = without(headers, b"accept-encoding")
@@ -133,7 +139,7 @@ class NewApi:
         if response.code != 200:
             raise await self._refusal(response)
         try:
-            return loads(await _Reader.read(response, _DOCUMENT_LIMIT))
+            return loads(await _Reader.read(response))
         except ValueError:
             raise upstream_failed("The upstream's list of models is not JSON.") from None
 
@@ -148,7 +154,7 @@ class NewApi:
         sent = HeaderMap()
         for name, value in to_upstream(headers, self.fixed_key):
             sent.addRawHeader(name, value)
-        asked = self.agent.request(method, self.base.encode() + target, sent, body)
+        asked = maybeDeferred(self.agent.request, method, self.base.encode() + target, sent, body)
         return asked.addErrback(_as_chat_error)
 
     async def _ask(
@@ -169,39 +175,44 @@ class NewApi:
                 unbuffered=True,
                 allow_redirects=False,
             )
-        except CancelledError:
-            raise
         except Exception as error:
-            raise unreachable(error) from None
+            raise unanswered(error) from None
         return cast("IResponse", response)
 
     async def _refusal(self, response: IResponse) -> ChatError:
         """The error that an upstream's response with another status than 200 is."""
-        return refusal(response, await _Reader.read(response, _ERROR_LIMIT, whole=False))
+        patience = min(_ERROR_PATIENCE, self.timeout / 2)
+        return refusal(response, await _Reader.read_start(response, self.clock, patience))
 
 
 def _as_chat_error(failure: Failure) -> Failure:
     failure.trap(Exception)
-    if failure.check(CancelledError):
-        return failure
-    return Failure(unreachable(cast("Exception", failure.value)))
+    return Failure(unanswered(cast("Exception", failure.value)))
 
 
-def unreachable(error: Exception) -> ChatError:
+def unanswered(error: Exception) -> Exception:
+    """What became of a request that got no response: cancelled, or a L{ChatError}."""
+    # Twisted wraps what happened to a connection that was there already.
     reasons = getattr(error, "reasons", None)
     if reasons:
         error = reasons[0].value
+    if isinstance(error, ChatError):
+        return error
+    if isinstance(error, (CancelledError, ConnectingCancelledError)):
+        return CancelledError()
     return upstream_failed(f"The upstream cannot be reached: {str(error) or type(error).__name__}")
 
 
 def streaming_body(request: ChatRequest) -> bytes:
-    """The client's own bytes; or, if it does not stream, its request made a streaming one."""
+    """
+    The client's own bytes; or, if it does not stream, or calls the model by another name than the
+    upstream does, its request made a fitting one.
+    """
+    body = request.body | {"model": request.model}
     if request.stream:
-        return request.raw
+        return request.raw if body == request.body else dumps(body)
     options = request.body.get("stream_options") or {}
-    return dumps(
-        request.body | {"stream": True, "stream_options": options | {"include_usage": True}}
-    )
+    return dumps(body | {"stream": True, "stream_options": options | {"include_usage": True}})
 
 
 def refusal(response: IResponse, body: bytes) -> ChatError:
@@ -210,12 +221,15 @@ def refusal(response: IResponse, body: bytes) -> ChatError:
         payload = loads(body)
     except ValueError:
         payload = None
-    error = payload.get("error") if isinstance(payload, dict) else None
-    fields = error if isinstance(error, dict) else {"message": error}
-    status = response.code if response.code >= 400 else 502
-    message = fields.get("message") or f"The upstream answered {response.code}."
     if response.code < 400:
         return upstream_failed(f"The upstream answered {response.code} where 200 was expected.")
+    error = payload.get("error") if isinstance(payload, dict) else None
+    fields = error if isinstance(error, dict) else {"message": error}
+    message = fields.get("message")
+    if error is None and isinstance(payload, dict):
+        # As FastAPI and New-API itself say what is wrong.
+        said = (payload.get("message"), payload.get("detail"))
+        message = next((text for text in said if text and isinstance(text, str)), None)
     content_type = (response.headers.getRawHeaders(b"content-type") or [b"text/plain"])[0]
     passed = tuple(
         (name, value)
@@ -223,82 +237,99 @@ def refusal(response: IResponse, body: bytes) -> ChatError:
         for value in response.headers.getRawHeaders(name) or ()
     )
     return ChatError(
-        status,
-        str(fields.get("type") or (INVALID_REQUEST if status < 500 else SERVER_ERROR)),
-        str(message),
+        response.code,
+        str(fields.get("type") or (INVALID_REQUEST if response.code < 500 else SERVER_ERROR)),
+        str(message or f"The upstream answered {response.code}."),
         verbatim=Verbatim(content_type, body, payload if error else None, passed),
     )
 
 
-def _document_chunks(body: bytes, include_usage: bool) -> list[bytes]:
-    """
-    @raise ChatError: what the upstream answered is no completion.
-    """
-    try:
-        document = loads(body)
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
-        raise upstream_failed("The upstream's answer is not a JSON object.")
-    if document.get("error"):
-        raise error_of(document, body)
-    if not isinstance(document.get("choices"), list):
-        raise upstream_failed("The upstream's answer is not a completion.")
-    return chunks_of(document, include_usage)
-
-
+@implementer(IPushProducer)
 class _StreamReader(Protocol):
     """Hands on a stream of events as its bytes come, at the client's pace."""
 
     def __init__(
         self,
         clock: IReactorTime,
+        stream: UpstreamStream,
         answer: Answer,
-        heard: Callable[[], None],
+        silence: Silence,
         finished: Deferred[None],
+        reads: Reads,
     ) -> None:
-        self.stream = UpstreamStream()
         self._clock = clock
+        self._stream = stream
         self._answer = answer
-        self._heard = heard
+        self._silence = silence
         self._finished: Deferred[None] | None = finished
+        self._reads = reads
+        self._pieces: list[bytes] = []
+        self._over = False
         self._tail: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
-        self._answer.pace(cast("IPushProducer", self.transport))
+        self._answer.pace(self)
+
+    def pauseProducing(self) -> None:
+        self._silence.pause()
+        self._producer.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._silence.resume()
+        self._producer.resumeProducing()
+
+    def stopProducing(self) -> None:
+        self._producer.stopProducing()
+
+    @property
+    def _producer(self) -> IPushProducer:
+        return cast("IPushProducer", self.transport)
 
     def dataReceived(self, data: bytes) -> None:
-        if self._finished is None:
+        if not self._pieces:
+            self._reads.afterwards(self._take)
+        self._pieces.append(data)
+
+    def _take(self) -> None:
+        """Look at what has come."""
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        if not data or self._finished is None:
             return
-        self._heard()
+        self._silence.broken()
         try:
-            events = self.stream.feed(data)
+            events = self._stream.feed(data)
+            if events:
+                self._answer.events(events)
         except StreamError as broken:
             self._fail(broken)
             return
-        except ValueError as error:
-            self._fail(StreamError([], upstream_failed(f"The upstream's answer is none: {error}")))
+        except Exception:
+            # The HTTP client would take it for a failure of the connection.
+            self._finish(Failure())
+            self.abort()
             return
-        if events:
-            self._answer.events(events)
-        if self.stream.done:
+        if self._stream.done:
             self._finish(None)
+            if self._over:
+                return
             # Whoever is paced may be paused at this moment, for good.
-            transport = cast("IPushProducer", self.transport)
-            transport.resumeProducing()
+            self._producer.resumeProducing()
             self._tail = self._clock.callLater(_TAIL, self.abort)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._tail is not None and self._tail.active():
             self._tail.cancel()
+        self._over = True
+        self._take()
         if self._finished is None:
             return
         if not reason.check(ResponseDone, PotentialDataLoss):
             cut = upstream_failed("The upstream broke off in the middle of its answer.")
-            self._finish(Failure(cut))
+            self._finish(None if self._stream.finished else Failure(cut))
             return
         try:
-            events = self.stream.close()
+            events = self._stream.close()
         except StreamError as broken:
             self._fail(broken)
             return
@@ -310,7 +341,7 @@ class _StreamReader(Protocol):
         """Close the connection to the upstream, if it is still this answer's."""
         self._finished = None
         if self.transport is not None:
-            cast("IPushProducer", self.transport).stopProducing()
+            self._producer.stopProducing()
 
     def _fail(self, broken: StreamError) -> None:
         if broken.events:
@@ -328,59 +359,56 @@ class _StreamReader(Protocol):
 
 
 class _Reader(Protocol):
-    """Reads a whole body, of limited size."""
+    """Reads a body of limited size."""
 
-    def __init__(
-        self,
-        limit: int,
-        whole: bool,
-        heard: Callable[[], None],
-        done: Deferred[bytes],
-    ) -> None:
+    def __init__(self, limit: int, whole: bool) -> None:
+        """@param whole: whether a body that is cut off, or too large, is no body."""
+        self.done: Deferred[bytes] = Deferred()
         self._limit = limit
         self._whole = whole
-        self._heard = heard
-        self._done = done
         self._pieces: list[bytes] = []
         self._size = 0
 
     @classmethod
-    async def read(
-        cls,
-        response: IResponse,
-        limit: int,
-        heard: Callable[[], None] = lambda: None,
-        whole: bool = True,
-    ) -> bytes:
-        """
-        @param whole: whether a body that is cut off, or too large, is no body.
-        @raise ChatError: 502, it was.
-        """
-        done: Deferred[bytes] = Deferred()
-        reader = cls(limit, whole, heard, done)
-        response.deliverBody(reader)
+    async def read(cls, response: IResponse) -> bytes:
+        """@raise ChatError: 502, the body was cut off, or is too large."""
+        reader = cls(_MODELS_LIMIT, whole=True)
+        return await reader._read(response)
+
+    @classmethod
+    async def read_start(cls, response: IResponse, clock: IReactorTime, patience: float) -> bytes:
+        """As much as comes within C{patience} seconds, and is not too large."""
+        reader = cls(_ERROR_LIMIT, whole=False)
+        enough = clock.callLater(patience, reader.stop)
         try:
-            return await done
+            return await reader._read(response)
+        finally:
+            if enough.active():
+                enough.cancel()
+
+    async def _read(self, response: IResponse) -> bytes:
+        response.deliverBody(self)
+        try:
+            return await self.done
         except CancelledError:
-            reader.stop()
+            self.stop()
             raise
 
     def dataReceived(self, data: bytes) -> None:
-        self._heard()
         self._pieces.append(data)
         self._size += len(data)
         if self._size > self._limit:
             self.stop()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._done.called:
+        if self.done.called:
             return
         if self._whole and not reason.check(ResponseDone, PotentialDataLoss):
-            self._done.errback(
+            self.done.errback(
                 Failure(upstream_failed("The upstream broke off in the middle of its answer."))
             )
         else:
-            self._done.callback(b"".join(self._pieces))
+            self.done.callback(b"".join(self._pieces))
 
     def stop(self) -> None:
         if self.transport is not None:

@@ -25,6 +25,10 @@ _HOP_BY_HOP = frozenset(
 )
 
 
+# What a browser says of the page that asks; who may ask has been decided here.
+_ABOUT_THE_PAGE = frozenset({b"origin", b"referer"})
+
+
 def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     """Headers less those that are about the connection they came by."""
     headers = tuple(headers)
@@ -44,7 +48,11 @@ def to_upstream(headers: Headers, fixed_key: str | None) -> Headers:
 
     @param fixed_key: the key to show instead of the client's.
     """
-    kept = end_to_end(headers)
+    kept = tuple(
+        (name, value)
+        for name, value in end_to_end(headers)
+        if name.lower() not in _ABOUT_THE_PAGE and not name.lower().startswith(b"sec-")
+    )
     if fixed_key is None:
         return kept
     kept = tuple(

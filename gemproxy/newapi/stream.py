@@ -1,4 +1,4 @@
-"""What an OpenAI-compatible upstream streams, event by event: pure."""
+"""What an OpenAI-compatible upstream answers, event by event: pure."""
 
 from __future__ import annotations
 
@@ -6,40 +6,71 @@ from typing import Any
 
 from gemproxy.chat.errors import SERVER_ERROR, ChatError, Verbatim, upstream_failed
 from gemproxy.chat.jsontext import loads
+from gemproxy.chat.split import chunks_of
 from gemproxy.chat.sse import DONE, Event, SSEDecoder
+
+_DOCUMENT_LIMIT = 256 * 1024 * 1024
+_MESSAGE_LENGTH = 1000
 
 
 class UpstreamStream:
     """
     Cuts an upstream's bytes into events and watches for the end of the answer.
 
+    An upstream that answers with one JSON document, though it was asked for a stream, is
+    understood as well, whatever it calls that: no stream of events begins with a brace.
+
     @ivar done: the upstream said C{[DONE]}.
-    @ivar broken: how many events were no JSON and were left out.
+    @ivar broken: how many events were no JSON objects and were left out.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, include_usage: bool) -> None:
+        """@param include_usage: whether the usage of a document is wanted."""
         self.done = False
         self.broken = 0
-        self._finished = False
+        self._include_usage = include_usage
+        self._begun = False
+        self._document: bytearray | None = None
+        self._choices: set[Any] = set()
+        self._finished: set[Any] = set()
         self._decoder = SSEDecoder()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the answer is complete, as far as choices go."""
+        return self.done or (bool(self._finished) and self._choices == self._finished)
 
     def feed(self, data: bytes) -> list[Event]:
         """
         The events that are now complete.
 
-        @raise StreamError: the upstream reported one.
+        @raise StreamError: the upstream reported one, or what it says makes no sense.
         """
-        return self._judged(self._decoder.feed(data))
+        if not self._begun and (beginning := data.lstrip()):
+            self._begun = True
+            if beginning.startswith(b"{"):
+                self._document = bytearray()
+        if self._document is not None:
+            self._document += data
+            if len(self._document) > _DOCUMENT_LIMIT:
+                raise StreamError([], upstream_failed("The upstream's answer is too large."))
+            return []
+        try:
+            events = self._decoder.feed(data)
+        except ValueError as error:
+            raise StreamError([], upstream_failed(f"The upstream sent {error}.")) from None
+        return self._judged(events)
 
     def close(self) -> list[Event]:
         """
         What was left when the connection ended well.
 
-        @raise StreamError: the upstream reported one.
-        @raise ChatError: the stream ended before the answer did.
+        @raise StreamError: the upstream reported one, or the stream ended before the answer did.
         """
+        if self._document is not None:
+            return _document_events(bytes(self._document), self._include_usage)
         events = self._judged(self._decoder.close())
-        if not self.done and not self._finished:
+        if not self.finished:
             raise StreamError(
                 events, upstream_failed("The upstream's answer was cut off before its end.")
             )
@@ -50,20 +81,30 @@ class UpstreamStream:
         for event in events:
             if self.done:
                 break
-            if event.data.strip() == DONE:
+            if event.data == DONE or event.data.strip() == DONE:
                 self.done = True
                 break
             try:
-                chunk = loads(event.data)
+                chunk = event.json()
             except ValueError:
+                chunk = None
+            if event.name == b"error" or (isinstance(chunk, dict) and chunk.get("error")):
+                raise StreamError(good, error_of(chunk, event.data))
+            if not isinstance(chunk, dict):
                 self.broken += 1
                 continue
-            if isinstance(chunk, dict):
-                if chunk.get("error"):
-                    raise StreamError(good, error_of(chunk, event.data))
-                self._finished = self._finished or _finishes(chunk)
+            self._look_at_choices(chunk)
             good.append(event)
         return good
+
+    def _look_at_choices(self, chunk: dict[str, Any]) -> None:
+        choices = chunk.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict):
+                index = str(choice.get("index"))
+                self._choices.add(index)
+                if choice.get("finish_reason"):
+                    self._finished.add(index)
 
 
 class StreamError(Exception):
@@ -79,10 +120,18 @@ class StreamError(Exception):
         self.error = error
 
 
-def error_of(payload: dict[str, Any], data: bytes) -> ChatError:
-    """The error that an upstream reported with, or after, a status of 200."""
-    error = payload.get("error")
-    fields = error if isinstance(error, dict) else {"message": error}
+def error_of(payload: Any, data: bytes) -> ChatError:
+    """
+    The error that an upstream reported with, or after, a status of 200.
+
+    @param payload: what C{data} says, if it is JSON.
+    """
+    is_object = isinstance(payload, dict)
+    error = payload.get("error") if is_object else None
+    # Some upstreams call an event an error, and have no object of that name in it.
+    fields = error or (payload if is_object else data.decode("utf-8", "replace"))
+    if not isinstance(fields, dict):
+        fields = {"message": str(fields)[:_MESSAGE_LENGTH]}
     code = fields.get("code")
     status = fields.get("status") if isinstance(fields.get("status"), int) else code
     if isinstance(status, str) and status.isascii() and status.isdigit():
@@ -93,12 +142,20 @@ def error_of(payload: dict[str, Any], data: bytes) -> ChatError:
         status,
         str(fields.get("type") or SERVER_ERROR),
         str(fields.get("message") or "The upstream reported an error."),
-        verbatim=Verbatim(b"application/json", data, payload),
+        verbatim=Verbatim(b"application/json", data, payload) if error else None,
     )
 
 
-def _finishes(chunk: dict[str, Any]) -> bool:
-    choices = chunk.get("choices")
-    return isinstance(choices, list) and any(
-        isinstance(choice, dict) and choice.get("finish_reason") for choice in choices
-    )
+def _document_events(body: bytes, include_usage: bool) -> list[Event]:
+    """
+    @raise StreamError: what the upstream answered is no completion.
+    """
+    try:
+        document = loads(body)
+    except ValueError:
+        raise StreamError([], upstream_failed("The upstream's answer is not JSON.")) from None
+    if document.get("error"):
+        raise StreamError([], error_of(document, body))
+    if not isinstance(document.get("choices"), list):
+        raise StreamError([], upstream_failed("The upstream's answer is not a completion."))
+    return [Event(chunk) for chunk in chunks_of(document, include_usage)]

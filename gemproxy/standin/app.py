@@ -94,7 +94,7 @@ class StandIn:
 
     def site(self) -> IProtocolFactory:
         """A factory to listen with, whose connections L{stop} ends."""
-        site = Site(self.resource(), reactor=self._clock, parsePOSTFormSubmission=False)
+        site = _QuietSite(self.resource(), reactor=self._clock, parsePOSTFormSubmission=False)
         factory = _Connections(site)
         self._factories.append(factory)
         return factory
@@ -212,6 +212,13 @@ def _description(model: str) -> dict[str, Any]:
         "outputTokenLimit": 65_536,
         "supportedGenerationMethods": list(_METHODS),
     }
+
+
+class _QuietSite(Site):
+    noisy = False
+
+    def log(self, request: Any) -> None:
+        """Nothing."""
 
 
 class _Connections(WrappingFactory[ProtocolWrapper]):

@@ -12,14 +12,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.interfaces import IPushProducer, IReactorTime
-from twisted.internet.task import LoopingCall
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.web.server import Request
 
 from gemproxy.chat.chunks import Usage
 from gemproxy.chat.collect import CompletionCollector
 from gemproxy.chat.errors import ChatError
-from gemproxy.chat.jsontext import dumps, loads
+from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.request import ChatRequest
 from gemproxy.chat.sse import DONE, Event, comment, encode
 from gemproxy.chat.stopfilter import StopTagFilter
@@ -32,8 +31,8 @@ _PARAMETER = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 # A rule of thumb, for estimates.
 _CHARACTERS_PER_TOKEN = 4
 
-# How often a heartbeat's silence is looked at: it is then never longer than it may be.
-_LOOKS_PER_INTERVAL = 4
+# Seconds by which a timer may be early.
+_EARLY = 1e-3
 
 
 @frozen
@@ -102,9 +101,8 @@ class _Relay:
         self._usage: Usage | None = None
         self._committed = False
         self._producing = False
-        self._beat = LoopingCall(self._look)
-        self._beat.clock = clock
-        self._beat.start(heartbeats.interval / _LOOKS_PER_INTERVAL, now=False)
+        self._beat: IDelayedCall | None = None
+        self._watch()
 
     # What a backend says:
 
@@ -171,8 +169,8 @@ class _Relay:
 
     def close(self) -> None:
         """There is nothing more to relay, or nobody to relay it to."""
-        if self._beat.running:
-            self._beat.stop()
+        if self._beat is not None and self._beat.active():
+            self._beat.cancel()
         self.pace(None)
 
     def _usage_after_stop(self) -> dict[str, Any]:
@@ -196,7 +194,7 @@ class _Relay:
         if event.data == DONE:
             return None
         try:
-            chunk = loads(event.data)
+            chunk = event.json()
         except ValueError:
             return None
         self._exchange.add(chunk, self._clock.seconds())
@@ -207,10 +205,20 @@ class _Relay:
         if self._request.channel is not None:
             self._request.write(data)
 
+    def _watch(self) -> None:
+        due = self._heartbeat_due()
+        if due is not None:
+            self._beat = self._clock.callLater(max(0.0, due - self._clock.seconds()), self._look)
+
     def _look(self) -> None:
-        allowed = self._heartbeats.interval * (1 - 1 / _LOOKS_PER_INTERVAL)
-        if self._clock.seconds() - self._last_sent >= allowed - 1e-6:
+        due = self._heartbeat_due()
+        if due is not None and due - self._clock.seconds() <= _EARLY:
             self._send_heartbeat()
+        self._watch()
+
+    def _heartbeat_due(self) -> float | None:
+        """When a heartbeat goes out, if nothing else does before; None for never."""
+        return self._last_sent + self._heartbeats.interval
 
     def _send_heartbeat(self) -> None:
         raise NotImplementedError
@@ -269,8 +277,8 @@ class DocumentRelay(_Relay):
 
     def _pass_on(self, events: Sequence[Event]) -> None:
         for event in events:
-            if self._record(event) is not None:
-                self._collector.add(event.data)
+            if (chunk := self._record(event)) is not None:
+                self._collector.add_parsed(chunk)
 
     def _end(self) -> None:
         if self._committed:
@@ -278,10 +286,13 @@ class DocumentRelay(_Relay):
         else:
             send_json(self._request, self._collector.completion())
 
-    def _send_heartbeat(self) -> None:
+    def _heartbeat_due(self) -> float | None:
         delay = self._heartbeats.json_delay
-        if delay is None or self._clock.seconds() - self._begun < delay:
-            return
+        if delay is None:
+            return None
+        return max(self._last_sent + self._heartbeats.interval, self._begun + delay)
+
+    def _send_heartbeat(self) -> None:
         if not self._committed:
             self._committed = True
             self._request.setHeader(b"content-type", b"application/json")
