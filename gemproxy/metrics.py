@@ -47,6 +47,12 @@ class Metrics:
             ["status"],
             registry=self.registry,
         )
+        self.responses = Counter(
+            "gemproxy_responses",
+            "Responses to all requests, errors and refusals included",
+            ["status"],
+            registry=self.registry,
+        )
         self.heartbeats = Counter(
             "gemproxy_heartbeats", "Signs of life sent to waiting clients", registry=self.registry
         )

@@ -18,7 +18,7 @@ from twisted.web.client import Agent, HTTPConnectionPool, _HTTP11ClientFactory
 
 from gemproxy import __version__
 from gemproxy.backend import Backend
-from gemproxy.chat.errors import overloaded
+from gemproxy.chat.errors import ChatError, overloaded
 from gemproxy.config import Config
 from gemproxy.gemini.attempt import Attempts
 from gemproxy.gemini.backoff import RetryPolicy
@@ -34,7 +34,7 @@ from gemproxy.journal import DiskJournal, Journal, NoJournal
 from gemproxy.log import log_details, make_logger
 from gemproxy.metrics import Metrics
 from gemproxy.newapi.client import NewApi, base_url
-from gemproxy.newapi.reads import Reads
+from gemproxy.reads import Reads
 from gemproxy.standin.app import StandIn
 from gemproxy.web.access import Access
 from gemproxy.web.answers import Heartbeats
@@ -178,13 +178,16 @@ class Daemon(MultiService):
         self._agent = Agent.usingEndpointFactory(reactor, self._reads, self._connections)
         self._metrics = Metrics()
         self._journal = self._add_journal()
-        self._chats: list[ChatService] = []
+        self._interruptions: list[Callable[[ChatError], None]] = []
         self._ports: list[Service] = []
         self._connected: list[Connections] = []
-        self._draining: Deferred[None] | None = None
+        self._waiting: Deferred[Any] | None = None
+        self._hurried = False
         self._intake = Intake(
             Access(config.proxy_api_keys, config.cors_origins, _is_loopback(config.host)),
             Limits(config.max_body, config.client_requests),
+            self._metrics,
+            _new_id,
         )
         self.pool: WorkerPool | None = None
 
@@ -199,6 +202,7 @@ class Daemon(MultiService):
         self._health = Health(
             self._metrics,
             lambda: self.pool is None or self.pool.warm,
+            lambda: self.pool is None or self.pool.was_warm,
             lambda: {} if engine is None else engine.keys.exhausted(),
         )
         if config.port is not None and engine is not None:
@@ -221,6 +225,7 @@ class Daemon(MultiService):
             gemini = self._upstream(config.gemini_proxy_url, None)
         assert gemini is not None
         passthrough = Passthrough(self._reactor, others, config.timeout, self._metrics)
+        self._interruptions.append(passthrough.interrupt_all)
         chats = self._add_chats(config.stop_tags)
         return StreamProxy(gemini, others, passthrough, self._health, chats).app.resource()
 
@@ -236,22 +241,19 @@ class Daemon(MultiService):
         chats = ChatService(
             self._reactor, heartbeats, self._journal, self._metrics, keys, stop_tags
         )
-        self._chats.append(chats)
+        self._interruptions.append(chats.interrupt_all)
         return chats
 
     def _add_journal(self) -> Journal:
-        def new_id() -> str:
-            return secrets.token_hex(8)
-
         config = self._config
         if config.log_dir is None:
-            return NoJournal(self._reactor, new_id)
+            return NoJournal(self._reactor, _new_id)
 
         def in_thread(function: Callable[..., None], *args: Any) -> Deferred[None]:
             pool = self._reactor.getThreadPool()
             return deferToThreadPool(self._reactor, pool, function, *args)
 
-        journal = DiskJournal(self._reactor, in_thread, new_id, config.log_dir, config.log_keep)
+        journal = DiskJournal(self._reactor, in_thread, _new_id, config.log_dir, config.log_keep)
         journal.setServiceParent(self)
         return journal
 
@@ -264,7 +266,7 @@ class Daemon(MultiService):
 
     def _listen(self, name: str, port: int, resource: Any) -> None:
         connections = Connections(make_site(resource, self._intake, self._reactor))
-        endpoint = PromptEndpoint(self._reactor, port, self._config.host)
+        endpoint = PromptEndpoint(self._reactor, port, self._config.host, self._reads)
         service = StreamServerEndpointService(endpoint, connections)
         # A port that is taken ends the start.
         service._raiseSynchronously = True
@@ -294,8 +296,9 @@ class Daemon(MultiService):
 
     def hurry(self) -> None:
         """Stop without waiting for the requests under way any longer."""
-        if self._draining is not None:
-            self._draining.cancel()
+        self._hurried = True
+        if self._waiting is not None:
+            self._waiting.cancel()
 
     async def _stop(self) -> None:
         self._intake.stopping = self._health.stopping = True
@@ -314,21 +317,33 @@ class Daemon(MultiService):
                 seconds=self._config.drain,
                 count=len(self._intake.open),
             )
-        self._draining = self._intake.when_empty()
-        await self._within(self._config.drain, self._draining)
-        self._draining = None
-        for chats in self._chats:
-            chats.interrupt_all(overloaded("The proxy is stopping.", 5))
+        deadline = self._reactor.seconds() + self._config.drain
+        await self._patiently(self._config.drain, self._intake.when_empty())
+        for interrupt_all in self._interruptions:
+            interrupt_all(overloaded("The proxy is stopping.", 5))
         await self._within(_LAST_WORDS, self._intake.when_empty())
-        closed = gatherResults([connections.close() for connections in self._connected])
-        await self._within(_LAST_WORDS, closed)
+        closed = gatherResults(
+            [connections.close() for connections in self._connected], consumeErrors=True
+        )
+        left = deadline - self._reactor.seconds()
+        await self._patiently(max(left, _LAST_WORDS), closed)
         for connections in self._connected:
             connections.abort()
+
+    async def _patiently(self, seconds: float, event: Deferred[Any]) -> None:
+        """Wait for an event as long as there is time, and nobody is in a hurry."""
+        self._waiting = event
+        await self._within(min(seconds, _LAST_WORDS) if self._hurried else seconds, event)
+        self._waiting = None
 
     async def _within(self, seconds: float, event: Deferred[Any]) -> None:
         """Wait for an event, or until that is over or cancelled."""
         with suppress(defer.TimeoutError, CancelledError, FirstError):
             await event.addTimeout(seconds, self._reactor)
+
+
+def _new_id() -> str:
+    return secrets.token_hex(8)
 
 
 def _is_loopback(host: str) -> bool:

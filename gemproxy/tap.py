@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import cast
 
 from twisted.application.service import IService, MultiService
-from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.interfaces import IReactorCore, IReactorFromThreads
 from twisted.python import usage
 
 from gemproxy import __version__
@@ -67,12 +68,24 @@ class Options(usage.Options):
             sys.exit(f"gemproxy: {error}")
 
 
+def _spare_the_collector() -> None:
+    """
+    Python looks for cycles in all that it holds, again and again, while many requests are under
+    way at once: a third of their time. What is there from the start is none, and need not be
+    looked at; the rest can wait for some more of it.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+
+
 def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     from gemproxy.service import build
     from gemproxy.signals import Signals
 
+    cast("IReactorCore", reactor).callWhenRunning(_spare_the_collector)
     daemon = build(options.config, options.cli, reactor, os.environ)
     root = MultiService()
     daemon.setServiceParent(root)

@@ -89,11 +89,12 @@ class Call:
         await waiter
 
     def look(self) -> None:
-        for condition, waiter in list(self._waiting):
-            if condition():
-                self._waiting.remove((condition, waiter))
-                if not waiter.called:
-                    waiter.callback(None)
+        # Whoever is told may look again.
+        ready = [waiting for waiting in self._waiting if waiting[0]()]
+        self._waiting = [waiting for waiting in self._waiting if waiting not in ready]
+        for _, waiter in ready:
+            if not waiter.called:
+                waiter.callback(None)
 
     # The answer:
 
@@ -104,6 +105,7 @@ class Call:
             raise Gone
         self.sent += len(data)
         self.connection.transport.write(data)
+        self.look()
         # In the first turn they go out, and in the second they are read: alone.
         await deferLater(reactor, 0)
         await deferLater(reactor, 0)
@@ -122,6 +124,7 @@ class Call:
     def end(self) -> None:
         """The answer is complete, and the connection may be used for the next one."""
         self.finished = True
+        self.look()
 
     def close(self) -> None:
         self.connection.transport.loseConnection()

@@ -111,9 +111,11 @@ class Connection(Protocol):
         self._look()
 
     def _look(self) -> None:
-        for condition, waiter in list(self._waiting):
-            if condition():
-                self._waiting.remove((condition, waiter))
+        # Whoever is told may look again.
+        ready = [waiting for waiting in self._waiting if waiting[0]()]
+        self._waiting = [waiting for waiting in self._waiting if waiting not in ready]
+        for _, waiter in ready:
+            if not waiter.called:
                 waiter.callback(None)
 
     def text_so_far(self) -> str:
@@ -371,6 +373,12 @@ class Relay(Client):
     daemon: Daemon
     upstream: FakeNewApi
     logged: list[Any] = field(factory=list)
+
+    async def count_of(self, name: str, label: str) -> float:
+        """The sum of the metrics of this name with this label."""
+        lines = (await self.get("/metrics")).body.decode().splitlines()
+        found = [line for line in lines if line.startswith(name + "{") and label in line]
+        return sum(float(line.rpartition(" ")[2]) for line in found)
 
     @property
     def warnings(self) -> list[str]:

@@ -133,11 +133,12 @@ async def test_a_cli_that_does_not_start_is_an_error_until_it_does(tmp_path: Pat
         reply = await product.ask(chat())
         assert (reply.status, reply.error["type"]) == (502, "server_error")
         health = await product.get("/health")
-        assert health.status == 503
+        assert (health.status, health.json) == (200, {"status": "degraded", "workers": 0})
+        assert (await product.get("/ready")).status == 503
         broken.unlink()
         await until_other_worker(product, pid)
         assert (await product.ask(chat())).status == 200
-        assert (await product.get("/health")).status == 200
+        assert (await product.get("/ready")).status == 200
 
 
 @pytest.mark.parametrize(("mark", "value"), [("SESSIONS_PER_LIFE", 3), ("MEMORY_PER_LIFE", 1)])

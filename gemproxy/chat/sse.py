@@ -82,6 +82,8 @@ class SSEDecoder:
         events: list[Event] = []
         if self._opening is not None:
             data = self._without_bom(data)
+        elif self._is_one_line(data):
+            return [Event(data[6:-2])]
         *blocks, rest = self._with_lf_only(data).split(b"\n\n")
         if blocks and self._held():
             self._take(blocks.pop(0) + b"\n\n", events)
@@ -102,6 +104,16 @@ class SSEDecoder:
         events: list[Event] = []
         self._take(b"\n\n", events)
         return events
+
+    def _is_one_line(self, data: bytes) -> bool:
+        """Whether a piece is a whole event in one line, as most are."""
+        return (
+            data.startswith(b"data: ")
+            and data.find(b"\n") == len(data) - 2
+            and data.endswith(b"\n")
+            and not (self._line or self._data or self._name or self._after_cr)
+            and b"\r" not in data
+        )
 
     def _held(self) -> int:
         return len(self._line) + len(self._data) + len(self._name)

@@ -28,6 +28,8 @@ class StopTagFilter:
         self._finished: set[int] = set()
         self._stopped: set[int] = set()
         self._frame: dict[str, Any] = {}
+        self._scout = StopTagScanner(tags)
+        self._alert = False
 
     @property
     def ended(self) -> bool:
@@ -40,7 +42,7 @@ class StopTagFilter:
 
     def feed(self, event: Event) -> list[Event]:
         """What may go out now, instead of an event."""
-        if not self._tags:
+        if not self._tags or self._is_harmless(event):
             return [event]
         try:
             chunk = event.json()
@@ -70,11 +72,22 @@ class StopTagFilter:
             self._frame = {
                 key: value for key, value in chunk.items() if key not in ("choices", "usage")
             }
+        self._alert = any(known.held or known.stopped for known in self._filters.values())
         if not changed:
             return [event]
         if kept or chunk.get("usage"):
             out.append(Event.of(chunk | {"choices": kept}, event.name))
         return out
+
+    def _is_harmless(self, event: Event) -> bool:
+        """Whether an event need not be looked into: most have nothing that a tag begins with."""
+        # Of several choices, it has to be known which have come to their end.
+        return (
+            self._choices == 1
+            and bool(self._frame)
+            and not self._alert
+            and not self._scout.could_begin(event.data)
+        )
 
     def flush(self) -> list[Event]:
         """What was held back, now that the answer is over without a finish reason."""
@@ -103,6 +116,10 @@ class _ChoiceFilter:
     def __init__(self, tags: Sequence[str]) -> None:
         self._scanner = StopTagScanner(tags)
         self._logprobs = _Logprobs()
+
+    @property
+    def held(self) -> bool:
+        return self._scanner.held
 
     @property
     def stopped(self) -> bool:

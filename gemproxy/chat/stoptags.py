@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 _SHORT_ESCAPES = {
     '"': '"',
@@ -51,6 +52,31 @@ def _escaped_spellings(char: str) -> Iterable[str]:
         yield "u[dD][89a-fA-F]"
 
 
+class _Patterns:
+    """
+    What tags look like.
+
+    @ivar tag: any of them.
+    @ivar beginning: the first character of any.
+    @ivar literals: one of which a JSON text has that spells such a character as it is.
+    @ivar escape: what one has that escapes it.
+    """
+
+    def __init__(self, tags: Sequence[str]) -> None:
+        self.tags = [tag for tag in tags if tag]
+        self.longest = max(map(len, self.tags), default=0)
+        self.tag = re.compile(_any_of(map(re.escape, self.tags)))
+        beginnings = {tag[0] for tag in self.tags}
+        self.beginning = re.compile(_any_of(map(re.escape, beginnings)))
+        self.literals = {text for char in beginnings for text in _literal_spellings(char)}
+        escapes = _any_of(text for char in beginnings for text in _escaped_spellings(char))
+        self.escape = re.compile(rf"\\(?:{escapes})".encode())
+
+
+# The same for all answers.
+_patterns = lru_cache(8)(_Patterns)
+
+
 class StopTagScanner:
     """
     Lets the text of one choice through up to the first tag in it.
@@ -59,14 +85,7 @@ class StopTagScanner:
     """
 
     def __init__(self, tags: Sequence[str]) -> None:
-        self._tags = [tag for tag in tags if tag]
-        self._longest = max(map(len, self._tags), default=0)
-        self._tag = re.compile(_any_of(map(re.escape, self._tags)))
-        beginnings = {tag[0] for tag in self._tags}
-        self._beginning = re.compile(_any_of(map(re.escape, beginnings)))
-        self._literals = {text for char in beginnings for text in _literal_spellings(char)}
-        escapes = _any_of(text for char in beginnings for text in _escaped_spellings(char))
-        self._escape = re.compile(rf"\\(?:{escapes})".encode())
+        self._patterns = _patterns(tuple(tags))
         self._tail = ""
         self._stopped = False
 
@@ -86,10 +105,10 @@ class StopTagScanner:
 
         @param raw: the event's JSON.
         """
-        for literal in self._literals:
+        for literal in self._patterns.literals:
             if literal in raw:
                 return True
-        return b"\\" in raw and self._escape.search(raw) is not None
+        return b"\\" in raw and self._patterns.escape.search(raw) is not None
 
     def feed(self, text: str) -> str:
         """What is certain to stand before any tag, of this text and of what was held back."""
@@ -97,9 +116,9 @@ class StopTagScanner:
             return ""
         if self._tail:
             text = self._tail + text
-        elif self._beginning.search(text) is None:
+        elif self._patterns.beginning.search(text) is None:
             return text
-        found = self._tag.search(text)
+        found = self._patterns.tag.search(text)
         end = len(text) if found is None else found.start()
         certain = self._before_unfinished_tag(text, end)
         if found is not None and certain == end:
@@ -113,7 +132,7 @@ class StopTagScanner:
     def flush(self) -> str:
         """What was held back, now that the answer has ended and cannot make a tag of it."""
         tail, self._tail = self._tail, ""
-        found = self._tag.search(tail)
+        found = self._patterns.tag.search(tail)
         if found is None:
             return tail
         self._stopped = True
@@ -121,10 +140,10 @@ class StopTagScanner:
 
     def _before_unfinished_tag(self, text: str, end: int) -> int:
         """The first place before C{end} from where the text may become a tag, or C{end}."""
-        first = max(0, len(text) - self._longest + 1)
-        for beginning in self._beginning.finditer(text, first, max(first, end)):
+        first = max(0, len(text) - self._patterns.longest + 1)
+        for beginning in self._patterns.beginning.finditer(text, first, max(first, end)):
             start = beginning.start()
             rest = text[start:]
-            if any(tag.startswith(rest) for tag in self._tags):
+            if any(tag.startswith(rest) for tag in self._patterns.tags):
                 return start
         return end

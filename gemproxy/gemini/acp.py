@@ -14,6 +14,9 @@ from gemproxy.chat.jsontext import dumps, loads
 
 PROTOCOL_VERSION = 1
 
+_SHOWN_TEXT = 40
+_SHOWN_LENGTH = 1000
+
 
 class ProtocolViolation(Exception):
     """The peer sent what is not a message, or a line without an end."""
@@ -97,6 +100,24 @@ def decode(line: bytes) -> Message:
         )
     result = message.get("result")
     return Result(id, result if isinstance(result, dict) else {})
+
+
+def shown(line: bytes) -> str:
+    """A message for a log: its texts cut short."""
+    try:
+        return dumps(_cut(loads(line))).decode()[:_SHOWN_LENGTH]
+    except ValueError:
+        return repr(line[:_SHOWN_TEXT])
+
+
+def _cut(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= _SHOWN_TEXT else f"{value[:_SHOWN_TEXT]}... ({len(value)})"
+    if isinstance(value, list):
+        return [_cut(item) for item in value]
+    if isinstance(value, dict):
+        return {_cut(key): _cut(item) for key, item in value.items()}
+    return value
 
 
 class LineDecoder:

@@ -127,6 +127,11 @@ class Attempts:
         url = self.gateway.open(exchange)
 
         def text(piece: str) -> None:
+            exchange.spoken += len(piece)
+            if exchange.spoken > exchange.passed:
+                exchange.failure = transient("The Gemini CLI said what the API had not.")
+                lease.worker.give_up("it said what the API had not")
+                return
             silence.broken()
             choice.writer.content(piece)
 

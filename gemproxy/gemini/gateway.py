@@ -17,7 +17,6 @@ from twisted.application.service import Service
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import (
-    IConsumer,
     IListeningPort,
     IPushProducer,
     IReactorTCP,
@@ -28,11 +27,12 @@ from twisted.python.failure import Failure as TwistedFailure
 from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from twisted.web.iweb import IAgent, IResponse
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 from zope.interface import implementer
 
+from gemproxy.body import BytesBody
 from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.chat.sse import EventTooLarge
 from gemproxy.gemini.failures import Failure, api_failure, midway_failure, transient
@@ -55,6 +55,8 @@ class Exchange:
     @ivar reply: what the API has said so far.
     @ivar failure: why there is no whole reply; None while nothing is known to be wrong.
     @ivar asked: whether the CLI has sent its request.
+    @ivar passed: bytes of the reply that were handed to the CLI.
+    @ivar spoken: characters of the answer that it made of them.
     """
 
     def __init__(
@@ -73,6 +75,8 @@ class Exchange:
         self.reply = Reply()
         self.failure: Failure | None = None
         self.asked = False
+        self.passed = 0
+        self.spoken = 0
         self.key = key
         self.compose = compose
         self._heard = heard
@@ -109,6 +113,7 @@ class Exchange:
         self._heard()
         for text in thoughts:
             self._thought(text)
+        self.passed += len(passed)
         return passed
 
     def ended(self, failure: Failure | None) -> bytes:
@@ -122,6 +127,7 @@ class Exchange:
         if self.failure is None:
             self.failure = failure
         self._heard()
+        self.passed += len(passed)
         return passed
 
     # What the request does:
@@ -250,7 +256,7 @@ class Gateway(Service):
             if values := request.requestHeaders.getRawHeaders(name):
                 headers.setRawHeaders(name, values)
         url = f"{self._api_url()}/{path}?alt=sse"
-        responding = self._agent.request(b"POST", url.encode("latin-1"), headers, _Body(body))
+        responding = self._agent.request(b"POST", url.encode("latin-1"), headers, BytesBody(body))
         exchange.connecting(responding)
         request.notifyFinish().addErrback(lambda _: exchange.abort())
         responding.addCallbacks(
@@ -306,28 +312,6 @@ class _GatewayResource(Resource):
     def render_POST(self, request: Request) -> int:
         self._gateway.serve(request)
         return NOT_DONE_YET
-
-
-@implementer(IBodyProducer)
-class _Body:
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.length = len(data)
-
-    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        consumer.write(self._data)
-        done: Deferred[None] = Deferred()
-        done.callback(None)
-        return done
-
-    def pauseProducing(self) -> None:
-        pass
-
-    def resumeProducing(self) -> None:
-        pass
-
-    def stopProducing(self) -> None:
-        pass
 
 
 class _ReplyRelay(Protocol):

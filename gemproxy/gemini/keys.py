@@ -15,6 +15,8 @@ from gemproxy.gemini.failures import Failure
 REST = 30.0
 LONGEST_REST = 900.0
 RATE_REST = 10.0
+# What Google may ask for, in seconds.
+_SHORTEST_DELAY, _LONGEST_DELAY = 1.0, 86400.0
 # The names of models come from clients.
 _RESTS_LIMIT = 1000
 
@@ -106,7 +108,7 @@ class KeyRing:
     def _rest(self, place: tuple[str, str], seconds: float, failure: Failure) -> None:
         """@param seconds: unless the API says how long."""
         if failure.delay is not None:
-            seconds = failure.delay
+            seconds = min(max(failure.delay, _SHORTEST_DELAY), _LONGEST_DELAY)
         until = self._clock.seconds() + seconds
         self._rests[place] = _Rest(until, seconds, failure.error)
         if len(self._rests) > _RESTS_LIMIT:

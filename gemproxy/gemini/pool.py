@@ -49,6 +49,11 @@ class _Member:
     successor: _Member | None = None
 
     @property
+    def can_serve(self) -> bool:
+        """Whether it is warm, and has not been given up since."""
+        return self.ready and self.worker.usable
+
+    @property
     def state(self) -> str:
         return "retiring" if self.retiring else "ready" if self.ready else "starting"
 
@@ -72,6 +77,7 @@ class WorkerPool(Service):
     Keeps one worker warm and as many more as the requests need.
 
     @ivar warm: whether some worker can be given a session.
+    @ivar was_warm: whether that was ever so.
     """
 
     log = make_logger()
@@ -84,6 +90,7 @@ class WorkerPool(Service):
         self._make_worker = make_worker
         self._members: list[_Member] = []
         self._waiting: deque[Deferred[Lease]] = deque()
+        self.was_warm = False
         self._failures = 0
         self._restart: Any = None
         self._stopping = True
@@ -112,7 +119,7 @@ class WorkerPool(Service):
 
     @property
     def warm(self) -> bool:
-        return any(member.ready for member in self._members)
+        return any(member.can_serve for member in self._members)
 
     def queued(self) -> int:
         """How many requests wait."""
@@ -156,7 +163,7 @@ class WorkerPool(Service):
             self._start_worker()
 
     def _least_busy(self) -> _Member | None:
-        free = [m for m in self._members if m.ready and m.active < self._limits.sessions]
+        free = [m for m in self._members if m.can_serve and m.active < self._limits.sessions]
         return min(free, key=lambda member: member.active, default=None)
 
     def _lease(self, member: _Member) -> Lease:
@@ -207,7 +214,7 @@ class WorkerPool(Service):
         if self._stopping or member not in self._members:
             return
         self.log.info("CLI worker {pid} is warm", pid=member.worker.pid)
-        member.ready = True
+        member.ready = self.was_warm = True
         for other in list(self._members):
             if other.successor is member:
                 self._retire(other)

@@ -116,19 +116,21 @@ class Session:
             if overdue.active():
                 overdue.cancel()
 
-    def _updated(self, update: dict[str, Any]) -> None:
+    def _updated(self, update: dict[str, Any]) -> bool:
         kind = update.get("sessionUpdate")
         if kind not in ("agent_message_chunk", "user_message_chunk"):
-            return
+            return False
         if self._echoes:
             self._echoes -= 1
             if not self._echoes:
                 self._no_more_echoes()
-            return
+            return True
         content = update.get("content")
         text = content.get("text") if isinstance(content, dict) else None
-        if kind == "agent_message_chunk" and isinstance(text, str) and not self._closed:
-            self._text(text)
+        if kind != "agent_message_chunk" or not isinstance(text, str) or self._closed:
+            return False
+        self._text(text)
+        return True
 
     def _no_more_echoes(self) -> None:
         self._echoes = 0

@@ -7,12 +7,13 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.error import ProcessDone, ProcessTerminated
-from twisted.internet.interfaces import IProcessTransport
+from twisted.internet.interfaces import IDelayedCall, IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure as TwistedFailure
 
@@ -22,11 +23,15 @@ from gemproxy.gemini.cli import Cli, WorkerHome
 from gemproxy.log import make_logger
 
 LINE_LIMIT = 128 * 1024 * 1024
-# Updates of sessions that are not, or no longer, of interest: some come late, a flood does not.
-STRAY_LIMIT = 10_000
+# Messages in a life that nobody wants: updates of other kinds, of sessions that are over, and
+# requests. Some come with every session, a flood does not.
+STRAY_LIMIT = 20_000
 STDERR_TAIL = 8 * 1024
+STDERR_LIMIT = 64 * 1024 * 1024
 START_TIMEOUT = 60.0
 KILL_DELAY = 3.0
+# Seconds between the end of a process's output and its own end.
+_EXIT_DELAY = 1.0
 
 _LAUNCHER = str(Path(__file__).with_name("launch.py"))
 
@@ -50,7 +55,7 @@ class WorkerObserver(Protocol):
         """The process is gone, asked for or not."""
 
 
-UpdateListener = Callable[[dict[str, Any]], None]
+UpdateListener = Callable[[dict[str, Any]], bool]
 
 
 class Worker:
@@ -60,6 +65,7 @@ class Worker:
     @ivar opened: how many sessions it has been given so far.
     @ivar setup: held while a session is set up: what precedes it is state of the whole process.
     @ivar usable: whether it may be given sessions.
+    @ivar given_up: whether it was killed; nothing that it still says counts.
     """
 
     log = make_logger()
@@ -77,6 +83,7 @@ class Worker:
         self.opened = 0
         self.setup = DeferredLock()
         self.usable = False
+        self.given_up = False
         self.pid: int | None = None
         self._reactor = reactor
         self._cli = cli
@@ -88,6 +95,7 @@ class Worker:
         self._last_id = 0
         self._forgotten: set[int] = set()
         self._strays = 0
+        self._silenced: IDelayedCall | None = None
         self._listeners: dict[str, tuple[UpdateListener, Callable[[], None]]] = {}
         self._ended = False
         self._when_ended: list[Deferred[None]] = []
@@ -146,6 +154,7 @@ class Worker:
         """
         Call the listener with each update of a session, until told otherwise.
 
+        @param listener: returns whether the update is one that a session needs.
         @param ended: called if the process ends before that.
         """
         self._listeners[session_id] = (listener, ended)
@@ -163,13 +172,14 @@ class Worker:
 
     def give_up(self, reason: str) -> None:
         """Kill a process that does not behave."""
-        if not self._ended:
+        if not self._ended and not self.given_up:
             self.log.warn(
                 "CLI worker {pid} is given up: {reason}. Its last words: {tail}",
                 pid=self.pid,
                 reason=reason,
                 tail=self._protocol.stderr_tail(),
             )
+        self.given_up = True
         self.usable = False
         self._signal_group(signal.SIGKILL)
 
@@ -193,19 +203,24 @@ class Worker:
     # What the protocol reports:
 
     def line_received(self, line: bytes) -> None:
-        """@raise ProtocolViolation: the line is no message."""
+        """@raise ProtocolViolation: the line is no message, or one too many that nobody wants."""
+        self.log.debug(
+            "CLI worker {pid} says {message()}", pid=self.pid, message=partial(acp.shown, line)
+        )
         message = acp.decode(line)
         match message:
             case acp.Notification("session/update", params):
                 listening = self._listeners.get(str(params.get("sessionId")))
                 update = params.get("update")
-                if listening is not None and isinstance(update, dict):
-                    listening[0](update)
+                if listening is None or not isinstance(update, dict) or not listening[0](update):
+                    self._stray()
             case acp.Notification():
-                pass
+                self._stray()
             case acp.Request(id, "session/request_permission"):
+                self._stray()
                 self._write(acp.encode_result(id, {"outcome": {"outcome": "cancelled"}}))
             case acp.Request(id, _):
+                self._stray()
                 self._write(acp.encode_method_not_found(id))
             case acp.Result(id, result):
                 if (answer := self._asked(id)) is not None:
@@ -213,6 +228,13 @@ class Worker:
             case acp.Failure(id):
                 if (answer := self._asked(id)) is not None:
                     answer.errback(CallFailed(message))
+
+    def silenced(self) -> None:
+        """The process has closed its output: it ends now, or it is of no use any more."""
+        if not self._ended:
+            self._silenced = self._reactor.callLater(
+                _EXIT_DELAY, self.give_up, "it closed its output"
+            )
 
     def exited(self) -> None:
         """The process has ended; what it left running in its group has no business any more."""
@@ -233,6 +255,8 @@ class Worker:
             self.log.failure("CLI worker {pid} ended strangely", reason, pid=self.pid)
         self._ended = True
         self.usable = False
+        if self._silenced is not None and self._silenced.active():
+            self._silenced.cancel()
         self.home.remove()
         self._fail_calls()
         for _, session_ended in list(self._listeners.values()):
@@ -261,7 +285,7 @@ class Worker:
     def _stray(self) -> None:
         self._strays += 1
         if self._strays > STRAY_LIMIT:
-            raise acp.ProtocolViolation("a flood of updates for no session")
+            raise acp.ProtocolViolation("a flood of messages that nobody wants")
 
     def _fail_calls(self) -> None:
         calls, self._calls = self._calls, {}
@@ -270,7 +294,13 @@ class Worker:
 
     def _write(self, data: bytes) -> None:
         assert self._transport is not None
-        self._transport.writeToChild(0, data)
+        self.log.debug(
+            "CLI worker {pid} is told {message()}", pid=self.pid, message=partial(acp.shown, data)
+        )
+        try:
+            self._transport.writeToChild(0, data)
+        except KeyError:
+            self.give_up("it closed its input")
 
     def _signal_group(self, number: int) -> None:
         if self.pid is None or self._ended:
@@ -290,19 +320,30 @@ class _AcpProtocol(ProcessProtocol):
         self._worker = worker
         self._lines = acp.LineDecoder(LINE_LIMIT)
         self._stderr = b""
+        self._stderr_size = 0
 
     def stderr_tail(self) -> str:
         return self._stderr.decode("utf-8", "replace").strip()
 
     def outReceived(self, data: bytes) -> None:
+        if self._worker.given_up:
+            return
         try:
             for line in self._lines.feed(data):
                 self._worker.line_received(line)
+                if self._worker.given_up:
+                    return
         except acp.ProtocolViolation as violation:
             self._worker.give_up(f"it wrote {violation}")
 
     def errReceived(self, data: bytes) -> None:
         self._stderr = (self._stderr + data)[-STDERR_TAIL:]
+        self._stderr_size += len(data)
+        if self._stderr_size > STDERR_LIMIT:
+            self._worker.give_up("it floods its log")
+
+    def outConnectionLost(self) -> None:
+        self._worker.silenced()
 
     def processExited(self, reason: TwistedFailure) -> None:
         self._worker.exited()

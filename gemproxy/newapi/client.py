@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, cast
 
 from attrs import frozen
+from hyperlink import EncodedURL
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
@@ -19,6 +21,7 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from gemproxy.backend import Answer
+from gemproxy.body import BytesBody
 from gemproxy.chat.errors import (
     INVALID_REQUEST,
     SERVER_ERROR,
@@ -31,8 +34,8 @@ from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.chat.request import ChatRequest, Headers
 from gemproxy.log import make_logger
 from gemproxy.newapi.headers import to_upstream, without
-from gemproxy.newapi.reads import Reads
 from gemproxy.newapi.stream import StreamError, UpstreamStream
+from gemproxy.reads import Reads
 from gemproxy.silence import Silence
 
 # A client waits for the list of models no longer than 3 s.
@@ -169,9 +172,9 @@ class NewApi:
         try:
             response = await client.request(
                 method.decode(),
-                self.base + path,
+                _parsed_url(self.base + path),
                 headers=sent,
-                data=body,
+                data=None if body is None else BytesBody(body),
                 unbuffered=True,
                 allow_redirects=False,
             )
@@ -183,6 +186,9 @@ class NewApi:
         """The error that an upstream's response with another status than 200 is."""
         patience = min(_ERROR_PATIENCE, self.timeout / 2)
         return refusal(response, await _Reader.read_start(response, self.clock, patience))
+
+
+_parsed_url = lru_cache(16)(EncodedURL.from_text)
 
 
 def _as_chat_error(failure: Failure) -> Failure:

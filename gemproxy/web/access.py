@@ -86,12 +86,12 @@ class Access:
         if self._is_listed(origin):
             return True
         # A page of our own address; not of a name, which anybody may point at us.
-        return host is not None and urlsplit(origin).netloc == host and _is_local_name(host)
+        return host is not None and _place_of(origin) == host and _is_local_name(host)
 
     def _is_own_name(self, host: str | None) -> bool:
         if host is None or _is_local_name(host) or "*" in self.origins:
             return True
-        return any(urlsplit(origin).netloc == host for origin in self.origins)
+        return any(_place_of(origin) == host for origin in self.origins)
 
     def _knows(self, authorization: str | None) -> bool:
         scheme, _, shown = (authorization or "").partition(" ")
@@ -101,6 +101,11 @@ class Access:
         # All are compared, so that the time tells nothing.
         matches = [hmac.compare_digest(candidate, key.encode()) for key in self.keys]
         return any(matches)
+
+
+def _place_of(origin: str) -> str:
+    """What a Host header would say of an origin."""
+    return origin.partition("://")[2]
 
 
 def _is_local_name(host: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from attrs import frozen
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.web.server import Request
+from zope.interface import implementer
 
 from gemproxy.chat.chunks import Usage
 from gemproxy.chat.collect import CompletionCollector
@@ -31,6 +32,8 @@ _PARAMETER = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 # A rule of thumb, for estimates.
 _CHARACTERS_PER_TOKEN = 4
 
+# Of the interval of heartbeats, which is never exceeded: timers, and the network, may be late.
+_MARGIN = 0.9
 # Seconds by which a timer may be early.
 _EARLY = 1e-3
 
@@ -64,6 +67,30 @@ def send_json(request: Request, document: Any, status: int = 200) -> None:
     request.setHeader(b"content-type", b"application/json")
     request.setHeader(b"content-length", str(len(body)).encode())
     request.write(body)
+
+
+@implementer(IPushProducer)
+class _Paced:
+    """
+    Passes on to a producer what the client's connection has to say.
+
+    @ivar paused: the client reads more slowly than the answer comes.
+    """
+
+    def __init__(self, producer: IPushProducer) -> None:
+        self.paused = False
+        self._producer = producer
+
+    def pauseProducing(self) -> None:
+        self.paused = True
+        self._producer.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self.paused = False
+        self._producer.resumeProducing()
+
+    def stopProducing(self) -> None:
+        self._producer.stopProducing()
 
 
 class _Relay:
@@ -100,7 +127,7 @@ class _Relay:
         self._note = "waiting"
         self._usage: Usage | None = None
         self._committed = False
-        self._producing = False
+        self._paced: _Paced | None = None
         self._beat: IDelayedCall | None = None
         self._watch()
 
@@ -140,12 +167,12 @@ class _Relay:
     def pace(self, producer: IPushProducer | None) -> None:
         if self._request.channel is None:
             return
-        if self._producing:
+        if self._paced is not None:
             self._request.unregisterProducer()
-            self._producing = False
+            self._paced = None
         if producer is not None:
-            self._producing = True
-            self._request.registerProducer(producer, True)
+            self._paced = _Paced(producer)
+            self._request.registerProducer(self._paced, True)
 
     # What whoever asked the backend says:
 
@@ -213,12 +240,16 @@ class _Relay:
     def _look(self) -> None:
         due = self._heartbeat_due()
         if due is not None and due - self._clock.seconds() <= _EARLY:
-            self._send_heartbeat()
+            if self._paced is not None and self._paced.paused:
+                # There is more than enough on its way to the client.
+                self._last_sent = self._clock.seconds()
+            else:
+                self._send_heartbeat()
         self._watch()
 
     def _heartbeat_due(self) -> float | None:
         """When a heartbeat goes out, if nothing else does before; None for never."""
-        return self._last_sent + self._heartbeats.interval
+        return self._last_sent + self._heartbeats.interval * _MARGIN
 
     def _send_heartbeat(self) -> None:
         raise NotImplementedError
@@ -290,7 +321,7 @@ class DocumentRelay(_Relay):
         delay = self._heartbeats.json_delay
         if delay is None:
             return None
-        return max(self._last_sent + self._heartbeats.interval, self._begun + delay)
+        return max(self._last_sent + self._heartbeats.interval * _MARGIN, self._begun + delay)
 
     def _send_heartbeat(self) -> None:
         if not self._committed:

@@ -17,6 +17,7 @@ from gemproxy.journal import Exchange, Journal
 from gemproxy.log import make_logger
 from gemproxy.metrics import Metrics
 from gemproxy.web.answers import DocumentRelay, EventStreamRelay, Heartbeats
+from gemproxy.web.intake import ProxyRequest
 
 # As nginx has it in its log; it is not sent to anybody.
 _CLIENT_GONE = 499
@@ -53,6 +54,8 @@ class ChatService:
         keys = [*self.own_keys, *bearer_keys(chat.headers)]
         exchange = self.journal.begin(route, chat.model, chat.stream, chat.body, keys)
         request.setHeader(b"x-request-id", exchange.id.encode())
+        if isinstance(request, ProxyRequest):
+            request.is_logged = True
         kind = EventStreamRelay if chat.stream else DocumentRelay
         relay = kind(
             request,

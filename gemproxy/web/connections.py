@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+from typing import Any
+
 from twisted.internet.defer import Deferred, succeed
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.web.server import Site
+
+# Seconds for which a client may be gone, or not take what is sent to it, until the connection is
+# given up.
+STALLED = 600
+_PROBES_AFTER = 60
 
 
 class Connections(WrappingFactory[ProtocolWrapper]):
@@ -33,9 +41,26 @@ class Connections(WrappingFactory[ProtocolWrapper]):
         for connection in list(self.protocols):
             connection.abortConnection()
 
+    def registerProtocol(self, p: ProtocolWrapper) -> None:
+        super().registerProtocol(p)
+        _watch_over(p)
+
     def unregisterProtocol(self, p: ProtocolWrapper) -> None:
         super().unregisterProtocol(p)
         if not self.protocols:
             ended, self._ended = self._ended, []
             for waiting in ended:
                 waiting.callback(None)
+
+
+def _watch_over(connection: ProtocolWrapper) -> None:
+    """Have the system notice when a client has gone without a word, or stands still."""
+    transport: Any = connection.transport
+    transport.setTcpKeepAlive(True)
+    for name, value in (
+        ("TCP_KEEPIDLE", _PROBES_AFTER),
+        ("TCP_USER_TIMEOUT", STALLED * 1000),
+    ):
+        # Not every system has them.
+        if (option := getattr(socket, name, None)) is not None:
+            transport.getHandle().setsockopt(socket.IPPROTO_TCP, option, value)

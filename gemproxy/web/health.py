@@ -16,15 +16,16 @@ from gemproxy.web.answers import send_json
 class Health:
     """
     @ivar can_serve: whether a request would be answered without delay.
+    @ivar has_served: whether that was ever so.
     @ivar exhausted: the models whose quota is out, and the seconds until they are tried again.
     @ivar stopping: whether the daemon is about to end.
     """
 
     metrics: Metrics
     can_serve: Callable[[], bool]
+    has_served: Callable[[], bool]
     exhausted: Callable[[], Mapping[str, float]]
     stopping: bool = False
-    _was_ready: bool = False
 
     def health(self, request: Request) -> None:
         """Whether the daemon lives: not 200 only while it has never been able to serve."""
@@ -44,8 +45,6 @@ class Health:
         request.write(body)
 
     def _state(self) -> tuple[str, dict[str, Any]]:
-        can_serve = self.can_serve()
-        self._was_ready = self._was_ready or can_serve
         exhausted = self.exhausted()
         details = {
             "quota_exhausted": [
@@ -54,6 +53,6 @@ class Health:
         }
         if self.stopping:
             return "stopping", {}
-        if not can_serve:
-            return ("degraded", {"workers": 0}) if self._was_ready else ("starting", {})
+        if not self.can_serve():
+            return ("degraded", {"workers": 0}) if self.has_served() else ("starting", {})
         return ("degraded", details) if exhausted else ("ok", {})

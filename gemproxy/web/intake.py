@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from attrs import frozen
@@ -13,12 +14,17 @@ from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
 
 from gemproxy.chat.errors import INVALID_REQUEST, ChatError, overloaded
+from gemproxy.chat.jsontext import dumps
+from gemproxy.log import make_logger
+from gemproxy.metrics import Metrics
 from gemproxy.web.access import OPEN_PATHS, Access
 from gemproxy.web.answers import send_error
 from gemproxy.web.paths import tidy_path
 
 HEADERS_TIMEOUT = 30.0
 BODY_TIMEOUT = 600.0
+# Asked for every few seconds, by machines.
+_UNLOGGED_PATHS = OPEN_PATHS | {b"/metrics"}
 # Seconds for which a refused body is read and thrown away: a client that is still sending would
 # find its connection reset, and never see why.
 _LINGER = 2.0
@@ -42,23 +48,29 @@ class Intake:
     @ivar stopping: nobody is let in any more.
     """
 
-    def __init__(self, access: Access, limits: Limits) -> None:
+    log = make_logger()
+
+    def __init__(
+        self, access: Access, limits: Limits, metrics: Metrics, new_id: Callable[[], str]
+    ) -> None:
         self.access = access
         self.limits = limits
+        self.metrics = metrics
+        self.new_id = new_id
         self.stopping = False
         self.open: set[ProxyRequest] = set()
         self._clients: Counter[str] = Counter()
         self._emptied: list[Deferred[None]] = []
 
-    def refusal(self, request: ProxyRequest) -> ChatError | None:
+    def refusal(self, request: ProxyRequest, path: bytes) -> ChatError | None:
         """Why a request is not let in; None if it is."""
-        if self.stopping and request.path not in OPEN_PATHS:
+        if self.stopping and path not in OPEN_PATHS:
             return overloaded("The proxy is stopping.", 5)
         error = self.access.refusal(
-            request.path,
-            request.getHeader("host"),
-            request.getHeader("origin"),
-            request.getHeader("authorization"),
+            path,
+            request.header_text(b"host"),
+            request.header_text(b"origin"),
+            request.header_text(b"authorization"),
         )
         limit = self.limits.per_client
         if error is None and limit is not None and self._clients[request.peer] >= limit:
@@ -84,6 +96,19 @@ class Intake:
         self._emptied.append(emptied)
         return emptied
 
+    def answered(self, request: ProxyRequest) -> None:
+        """A request has got its response, or at least a status."""
+        self.metrics.responses.labels(str(request.code)).inc()
+        if request.path not in _UNLOGGED_PATHS and not request.is_logged:
+            self.log.info(
+                "request={id} method={method} path={path} status={status} duration={seconds:.3f}s",
+                id=request.id,
+                method=dumps(request.method.decode("latin-1")[:20]).decode(),
+                path=dumps(request.path.decode("latin-1")[:200]).decode(),
+                status=request.code,
+                seconds=request.age(),
+            )
+
     def _closed(self, request: ProxyRequest) -> None:
         self.open.discard(request)
         self._clients[request.peer] -= 1
@@ -100,29 +125,67 @@ class RequestFactory(Protocol):
 
 
 class ProxyRequest(Request):
-    """A request that is received in limited time and size, let in or not, and its path tidied."""
+    """
+    A request that is received in limited time and size, let in or not, and its path tidied.
+
+    @ivar id: under which the response and the log know it.
+    @ivar is_logged: somebody who knows more of it says in the log what came of it.
+    """
 
     def __init__(self, intake: Intake, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.id = intake.new_id()
+        self.is_logged = False
         self._intake = intake
         self._size = 0
+        self._is_let_in = False
         self._refused = False
         self._deadline: IDelayedCall = self.channel.callLater(HEADERS_TIMEOUT, self._too_slow)
+        self._begun = self._now()
+        self.setHeader(b"x-request-id", self.id.encode())
 
     @property
     def peer(self) -> str:
         """The client's address."""
         return str(getattr(self.getClientAddress(), "host", ""))
 
+    def age(self) -> float:
+        """Seconds since its first line."""
+        return self._now() - self._begun
+
+    def _now(self) -> float:
+        now: float = self._deadline.seconds()  # type: ignore[attr-defined]
+        return now
+
+    def header_text(self, name: bytes) -> str | None:
+        """A header's value, be it UTF-8 or not."""
+        value = self.getHeader(name)
+        return None if value is None else value.decode("utf-8", "backslashreplace")
+
     # While it is received:
 
     def gotLength(self, length: int | None) -> None:
         self._deadline.reset(BODY_TIMEOUT)
-        if length is not None and length > self._intake.limits.body:
-            super().gotLength(0)
-            self._refuse(self._too_large())
-        else:
-            super().gotLength(length)
+        error = self._refusal_of_body(length)
+        super().gotLength(length if error is None else 0)
+        if error is not None:
+            self._refuse(error)
+
+    def _refusal_of_body(self, length: int | None) -> ChatError | None:
+        """Why a body, of unknown length maybe, is not even received; None if it is."""
+        if length == 0:
+            return None
+        # Which of the paths it is for does not matter: none that is open to all takes a body.
+        error = self._intake.refusal(self, b"")
+        if error is None:
+            self._let_in()
+            if length is not None and length > self._intake.limits.body:
+                error = self._too_large()
+        return error
+
+    def _let_in(self) -> None:
+        self._is_let_in = True
+        self._intake.opened(self)
 
     def handleContentChunk(self, data: bytes) -> None:
         if self._refused:
@@ -137,9 +200,14 @@ class ProxyRequest(Request):
         if self._deadline.active():
             self._deadline.cancel()
         if self._refused:
+            self.method, self.path = command, tidy_path(path.partition(b"?")[0])
             self.finish()
         else:
             super().requestReceived(command, path, version)
+
+    def finish(self) -> None:
+        super().finish()
+        self._intake.answered(self)
 
     def connectionLost(self, reason: Failure) -> None:
         if self._deadline.active():
@@ -164,6 +232,9 @@ class ProxyRequest(Request):
         self.method, self.clientproto = b"POST", b"HTTP/1.1"
         self.channel.persistent = False
         self.setHeader(b"connection", b"close")
+        # Nobody is to be told to go on.
+        self.requestHeaders.removeHeader(b"expect")
+        self._open_to_pages(preflight=False)
         send_error(self, error)
         if self._deadline.active():
             self._deadline.cancel()
@@ -173,12 +244,9 @@ class ProxyRequest(Request):
 
     def process(self) -> None:
         self.path = tidy_path(self.path)
-        access = self._intake.access
-        origin = self.getHeader("origin")
-        preflight = self.method == b"OPTIONS" and origin is not None
-        for name, value in access.cors_headers(origin, preflight).items():
-            self.setHeader(name.encode(), value.encode())
-        error = self._intake.refusal(self)
+        preflight = self.method == b"OPTIONS" and self.getHeader(b"origin") is not None
+        self._open_to_pages(preflight)
+        error = None if self._is_let_in else self._intake.refusal(self, self.path)
         if preflight and (error is None or error.status == 401):
             self.setResponseCode(204)
             self.finish()
@@ -186,5 +254,11 @@ class ProxyRequest(Request):
             send_error(self, error)
             self.finish()
         else:
-            self._intake.opened(self)
+            if not self._is_let_in:
+                self._let_in()
             super().process()
+
+    def _open_to_pages(self, preflight: bool) -> None:
+        access = self._intake.access
+        for name, value in access.cors_headers(self.header_text(b"origin"), preflight).items():
+            self.setHeader(name.encode(), value.encode())

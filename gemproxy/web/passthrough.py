@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import IO, Any, cast
 from urllib.parse import unquote_to_bytes as unquote
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
@@ -32,7 +32,7 @@ _READ_SIZE = 64 * 1024
 _NOT_PASSED = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"server", b"date"})
 
 
-@frozen
+@frozen(eq=False)
 class Passthrough:
     """@ivar timeout: seconds of silence of the upstream after which a request is given up."""
 
@@ -40,6 +40,7 @@ class Passthrough:
     upstream: Forwarder
     timeout: float
     metrics: Metrics
+    _under_way: set[_ResponseRelay] = field(factory=set)
 
     async def serve(self, request: Request) -> None:
         """
@@ -49,18 +50,30 @@ class Passthrough:
         """
         silence = Silence(self.clock, self.timeout)
         relay = _ResponseRelay(request, silence.broken)
+        self._under_way.add(relay)
         try:
-            await silence.limit(Deferred.fromCoroutine(self._relay(request, relay)))
+            work = Deferred.fromCoroutine(self._relay(request, relay))
+            relay.end_early = work.cancel
+            await silence.limit(work)
         except CancelledError:
             relay.abort()
-            raise
+            if relay.interruption is None:
+                raise
+            relay.fail(relay.interruption)
         except TimeoutError:
             relay.abort()
             relay.fail(upstream_silent(self.timeout))
         except ChatError as error:
             relay.fail(error)
         finally:
+            self._under_way.discard(relay)
             self.metrics.passed(request.code)
+
+    def interrupt_all(self, error: ChatError) -> None:
+        """End all responses that are under way."""
+        for relay in list(self._under_way):
+            relay.interruption = error
+            relay.end_early()
 
     async def _relay(self, request: Request, relay: _ResponseRelay) -> None:
         response = await self.upstream.forward(
@@ -90,9 +103,16 @@ def _target(request: Request) -> bytes:
 
 
 class _ResponseRelay(Protocol):
-    """Hands a response on as it comes, at the client's pace."""
+    """
+    Hands a response on as it comes, at the client's pace.
+
+    @ivar interruption: why the response was ended from outside, if it was.
+    @ivar end_early: to be set to what makes the upstream stop.
+    """
 
     def __init__(self, request: Request, heard: Callable[[], None]) -> None:
+        self.interruption: ChatError | None = None
+        self.end_early: Callable[[], None] = lambda: None
         self._request = request
         self._heard = heard
         self._done: Deferred[None] = Deferred()

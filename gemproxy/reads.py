@@ -7,6 +7,7 @@ together, as they came, they cost a fraction.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -19,17 +20,21 @@ from twisted.web.client import URI, BrowserLikePolicyForHTTPS
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
+from gemproxy.log import make_logger
+
 
 @implementer(IAgentEndpointFactory)
 class Reads:
     """Makes an Agent's connections, and watches their reads."""
+
+    log = make_logger()
 
     def __init__(self, reactor: Any, connect_timeout: float) -> None:
         self._reactor = reactor
         self._connect_timeout = connect_timeout
         self._tls = BrowserLikePolicyForHTTPS()
         self._reading = False
-        self._waiting: list[Callable[[], None]] = []
+        self._waiting: deque[Callable[[], None]] = deque()
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         host = uri.host.decode("ascii")
@@ -55,10 +60,12 @@ class Reads:
         try:
             receive(data)
         finally:
+            while self._waiting:
+                try:
+                    self._waiting.popleft()()
+                except Exception:
+                    self.log.failure("what was to be done after a read failed")
             self._reading = False
-            waiting, self._waiting = self._waiting, []
-            for function in waiting:
-                function()
 
 
 class _WatchedProtocol(ProtocolWrapper):

@@ -1,0 +1,197 @@
+"""Who is let in, by keys, Host and Origin."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gemproxy.web.access import Access
+
+OPEN = Access()
+HOME = "localhost:3000"
+
+
+def status(
+    access: Access,
+    host: str | None = HOME,
+    origin: str | None = None,
+    authorization: str | None = None,
+    path: bytes = b"/v1/models",
+) -> int:
+    """The status that a request is refused with; 200 for none."""
+    error = access.refusal(path, host, origin, authorization)
+    return 200 if error is None else error.status
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        None,
+        "localhost",
+        "localhost:3000",
+        "LOCALHOST:3000",
+        "127.0.0.1:3000",
+        "127.1.2.3",
+        "[::1]:3000",
+        "gemproxy:3002",
+        "chat.localhost:3000",
+        "192.168.1.5:3000",
+    ],
+)
+def test_an_open_loopback_port_goes_by_local_names(host: str | None) -> None:
+    assert status(OPEN, host) == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example:3000",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example:3000",
+        "127.0.0.1@evil.example",
+        "evil.example#localhost",
+        "evil.example:80@",
+        "[::1",
+        "[evil.example]",
+        "",
+        ":3000",
+        "1.2.3",
+    ],
+)
+def test_a_stranger_s_name_for_an_open_loopback_port_is_refused(host: str) -> None:
+    error = OPEN.refusal(b"/v1/models", host, None, None)
+    assert error is not None
+    assert (error.status, error.code) == (403, "host_not_allowed")
+
+
+def test_names_are_anybody_s_business_where_keys_or_other_machines_are() -> None:
+    assert status(Access(on_loopback=False), "chat.example") == 200
+    assert status(Access(("k",)), "chat.example", None, "Bearer k") == 200
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://evil.example",
+        "null",
+        "http://localhost:8000",
+        "http://localhost",
+        "http://127.0.0.1:3000",
+        "file://",
+        "http://evil.example/localhost:3000",
+        "http://localhost:3000@evil.example",
+        "",
+        "http://[::1",
+        "x" * 100_000,
+    ],
+)
+@pytest.mark.parametrize("keys", [(), ("k",)])
+def test_pages_of_other_origins_are_refused_with_or_without_a_key(
+    origin: str, keys: tuple[str, ...]
+) -> None:
+    error = Access(keys).refusal(b"/v1/chat/completions", HOME, origin, "Bearer k")
+    assert error is not None
+    assert (error.status, error.code) == (403, "origin_not_allowed")
+    assert len(error.message) < 400
+
+
+def test_pages_of_its_own_address_are_welcome() -> None:
+    assert status(OPEN, HOME, f"http://{HOME}") == 200
+
+
+def test_a_page_whose_name_was_made_to_point_here_is_not_one_of_its_own() -> None:
+    for access in (OPEN, Access(on_loopback=False)):
+        assert status(access, "evil.example:3000", "http://evil.example:3000") == 403
+
+
+def test_listed_pages_are_welcome_and_may_read() -> None:
+    access = Access(origins=("https://chat.example", "http://localhost:8000"))
+    for origin in access.origins:
+        assert status(access, HOME, origin) == 200
+        assert access.cors_headers(origin, False)["Access-Control-Allow-Origin"] == origin
+    for origin in ("https://chat.example:444", "http://chat.example", "https://a.chat.example"):
+        assert status(access, HOME, origin) == 403
+        assert access.cors_headers(origin, False) == {}
+    # What serves the page may serve the proxy as well.
+    assert status(access, "chat.example", "https://chat.example") == 200
+
+
+def test_all_pages_are_welcome_with_a_star() -> None:
+    access = Access(origins=("*",))
+    for origin in ("https://any.example", "null"):
+        assert status(access, "any.example", origin) == 200
+        headers = access.cors_headers(origin, True)
+        assert headers["Access-Control-Allow-Origin"] == origin
+        assert headers["Vary"] == "Origin"
+        assert "POST" in headers["Access-Control-Allow-Methods"]
+        assert "Authorization" in headers["Access-Control-Allow-Headers"]
+
+
+def test_without_pages_there_are_no_headers_for_them() -> None:
+    assert OPEN.cors_headers(None, True) == {}
+    assert OPEN.cors_headers("https://chat.example", True) == {}
+    assert Access(origins=("*",)).cors_headers(None, False) == {}
+
+
+KEYS = Access(("first-key", "second-key"))
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        "Bearer first-key",
+        "Bearer second-key",
+        "bearer first-key",
+        "BEARER  second-key ",
+    ],
+)
+def test_any_of_the_keys_opens(shown: str) -> None:
+    assert status(KEYS, authorization=shown) == 200
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer first-ke",
+        "Bearer first-keyy",
+        "Bearer FIRST-KEY",
+        "Bearer first-key second-key",
+        "first-key",
+        "Basic first-key",
+        "Bearer \u00e9\u4e2d",
+        "Bearer \ud800",
+        "Bearer " + "x" * 100_000,
+    ],
+)
+def test_nothing_else_does(shown: str | None) -> None:
+    error = KEYS.refusal(b"/v1/models", HOME, None, shown)
+    assert error is not None
+    assert (error.status, error.code) == (401, "invalid_api_key")
+    assert "first-key" not in str(error)
+
+
+@pytest.mark.parametrize("path", [b"/health", b"/ready"])
+def test_health_needs_no_key(path: bytes) -> None:
+    assert status(KEYS, path=path) == 200
+
+
+@pytest.mark.parametrize(
+    "path", [b"/metrics", b"/v1/models", b"/health/", b"/healthy", b"/v1/health", b"/", b"*", b""]
+)
+def test_every_other_path_does(path: bytes) -> None:
+    assert status(KEYS, path=path) == 401
+
+
+@given(st.none() | st.text(), st.none() | st.text(), st.none() | st.text(), st.binary())
+def test_nothing_that_a_client_may_send_is_too_much(
+    host: str | None, origin: str | None, authorization: str | None, path: bytes
+) -> None:
+    for access in (OPEN, KEYS, Access(origins=("https://chat.example",)), Access(origins=("*",))):
+        error = access.refusal(path, host, origin, authorization)
+        assert error is None or error.status in (401, 403)
+        access.cors_headers(origin, True)
