@@ -9,7 +9,7 @@ ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: run test lint clean
+.PHONY: run test lint bench clean
 
 run: $(VENV)/installed node_modules/installed
 	@set -a; if [ -f .env ]; then . ./.env; fi; set +a; \
@@ -22,6 +22,10 @@ run: $(VENV)/installed node_modules/installed
 
 test: lint
 	$(BIN)/python -m pytest $(ARGS)
+
+# Beside LiteLLM, which it installs under .cache, and nginx where that is installed: some minutes.
+bench: $(VENV)/installed node_modules/installed
+	$(BIN)/python -m bench $(ARGS)
 
 lint: $(VENV)/installed-for-tests node_modules/installed
 	$(BIN)/ruff format --check .
@@ -47,4 +51,4 @@ node_modules/installed: package.json package-lock.json
 	@touch $@
 
 clean:
-	rm -rf $(VENV) node_modules build dist *.egg-info
+	rm -rf $(VENV) .cache node_modules build dist *.egg-info

@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from gemproxy.chat.chunks import Usage
+from gemproxy.chat.jsontext import dumps
 from gemproxy.log import make_logger
 
 # Answers of a burst are written together: only the last ones are kept anyway.
@@ -27,6 +28,8 @@ TEXT_LIMIT = 2_000_000
 # Shorter ones are placeholders such as "none", and ordinary words.
 _SECRET_LENGTH = 8
 _NUMBERED = re.compile(r"(\d{6,})_(?:input\.json|output\.txt)")
+# How the name of a file begins that is not there as a whole.
+_PART = ".gemproxy-part-"
 _MEDIA = re.compile(r"data:([^;,]{0,100})[^,]{0,100},")
 
 
@@ -44,7 +47,7 @@ class Exchange:
     route: str
     model: str
     stream: bool
-    request: dict[str, Any]
+    request: dict[str, Any] = field(repr=False)
     secrets: Sequence[str] = field(default=(), repr=False)
     first_token: float | None = None
     duration: float | None = None
@@ -80,12 +83,12 @@ class Exchange:
     def _add_text(self, index: int, kind: str, value: Any, now: float) -> None:
         if self.first_token is None:
             self.first_token = now - self.began
-        if self._size >= TEXT_LIMIT:
-            return
-        text = value if isinstance(value, str) else orjson.dumps(value).decode() + "\n"
+        text = value if isinstance(value, str) else dumps(value).decode() + "\n"
+        room = TEXT_LIMIT - self._size
         self._size += len(text)
-        part = kind if not index else f"choice {index}: {kind}"
-        self._texts.setdefault(part, []).append(text)
+        if room > 0:
+            part = kind if not index else f"choice {index}: {kind}"
+            self._texts.setdefault(part, []).append(text[:room])
 
     @property
     def text_length(self) -> int:
@@ -122,8 +125,7 @@ class Exchange:
             "stream": self.stream,
             "request": without_media(self.request),
         }
-        text = orjson.dumps(document, option=orjson.OPT_INDENT_2, default=str)
-        return self._without_secrets(text)
+        return self._without_secrets(_readable(document))
 
     def output(self) -> bytes:
         """The answer, as a file's content: what is known of it, a blank line, its text."""
@@ -145,7 +147,7 @@ class Exchange:
             for part, texts in self._texts.items()
             if part != "content"
         )
-        cut = "\n\n--- cut here: the rest is not kept ---" if self._size >= TEXT_LIMIT else ""
+        cut = "\n\n--- cut here: the rest is not kept ---" if self._size > TEXT_LIMIT else ""
         return self._without_secrets(f"{head}\n{body}{rest}{cut}\n".encode("utf-8", "replace"))
 
     def _without_secrets(self, text: bytes) -> bytes:
@@ -153,6 +155,14 @@ class Exchange:
             if len(secret) >= _SECRET_LENGTH:
                 text = text.replace(secret.encode(), b"[secret]")
         return text
+
+
+def _readable(document: Any) -> bytes:
+    try:
+        return orjson.dumps(document, option=orjson.OPT_INDENT_2)
+    except TypeError:
+        # It knows no integers beyond 64 bits.
+        return json.dumps(document, ensure_ascii=False, indent=2).encode("utf-8", "replace")
 
 
 def _seconds(value: float | None) -> str | None:
@@ -277,8 +287,8 @@ class DiskJournal(Service):
         while self._writing is not None or self._pending:
             if self._writing is None:
                 self._write()
-            assert self._writing is not None
-            await self._writing
+            if self._writing is not None:
+                await self._writing
 
     def _write(self) -> None:
         self._timer = None
@@ -310,6 +320,9 @@ class DiskJournal(Service):
 
     def _write_all(self, exchanges: Sequence[Exchange]) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._number is None:
+            for left_over in self._folder.glob(f"{_PART}*"):
+                left_over.unlink(missing_ok=True)
         numbers = sorted({number for number, _ in self._files()})
         last = max(self._number or 0, numbers[-1] if numbers else 0)
         for exchange in exchanges:
@@ -327,7 +340,7 @@ class DiskJournal(Service):
         return [(int(match[1]), path) for match, path in matches if match]
 
     def _replace(self, path: Path, content: bytes) -> None:
-        descriptor, temporary = tempfile.mkstemp(dir=self._folder, prefix=".", suffix=".part")
+        descriptor, temporary = tempfile.mkstemp(dir=self._folder, prefix=_PART)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)

@@ -45,7 +45,7 @@ from gemproxy.web.health import Health
 from gemproxy.web.intake import Intake, Limits
 from gemproxy.web.passthrough import Passthrough
 from gemproxy.web.site import make_site
-from gemproxy.web.stream_proxy import StreamProxy
+from gemproxy.web.stream_proxy import StreamProxy, is_passed_through
 from gemproxy.web.transport import PromptEndpoint
 
 _CONNECT_TIMEOUT = 30.0
@@ -209,7 +209,9 @@ class Daemon(MultiService):
             face = GeminiProxy(engine, check_model, self._health, self._add_chats(stop_tags=()))
             self._listen("Gemini Proxy", config.port, face.app.resource())
         if config.stream_port is not None:
-            self._listen("Stream Proxy", config.stream_port, self._stream_proxy(engine))
+            self._listen(
+                "Stream Proxy", config.stream_port, self._stream_proxy(engine), is_passed_through
+            )
 
     def _watch(self, pool: WorkerPool) -> None:
         self._metrics.watch("queued_requests", "Requests that wait for a CLI worker", pool.queued)
@@ -264,8 +266,15 @@ class Daemon(MultiService):
         demo.setServiceParent(self)
         return lambda: demo.url
 
-    def _listen(self, name: str, port: int, resource: Any) -> None:
-        connections = Connections(make_site(resource, self._intake, self._reactor))
+    def _listen(
+        self,
+        name: str,
+        port: int,
+        resource: Any,
+        is_streamed: Callable[[bytes, bytes], bool] = lambda method, path: False,
+    ) -> None:
+        site = make_site(resource, self._intake, self._reactor, is_streamed)
+        connections = Connections(site)
         endpoint = PromptEndpoint(self._reactor, port, self._config.host, self._reads)
         service = StreamServerEndpointService(endpoint, connections)
         # A port that is taken ends the start.
@@ -322,13 +331,12 @@ class Daemon(MultiService):
         for interrupt_all in self._interruptions:
             interrupt_all(overloaded("The proxy is stopping.", 5))
         await self._within(_LAST_WORDS, self._intake.when_empty())
-        closed = gatherResults(
-            [connections.close() for connections in self._connected], consumeErrors=True
-        )
+        closed = _all([connections.close() for connections in self._connected])
         left = deadline - self._reactor.seconds()
         await self._patiently(max(left, _LAST_WORDS), closed)
-        for connections in self._connected:
-            connections.abort()
+        await self._within(
+            _LAST_WORDS, _all([connections.abort() for connections in self._connected])
+        )
 
     async def _patiently(self, seconds: float, event: Deferred[Any]) -> None:
         """Wait for an event as long as there is time, and nobody is in a hurry."""
@@ -340,6 +348,10 @@ class Daemon(MultiService):
         """Wait for an event, or until that is over or cancelled."""
         with suppress(defer.TimeoutError, CancelledError, FirstError):
             await event.addTimeout(seconds, self._reactor)
+
+
+def _all(events: Sequence[Deferred[None]]) -> Deferred[Any]:
+    return gatherResults(events, consumeErrors=True)
 
 
 def _new_id() -> str:

@@ -102,6 +102,7 @@ def test_one_request_probes_after_the_rest() -> None:
     assert probe.is_probe
     # The others are told the same as before, until it is known.
     assert ring.refusal().code == "insufficient_quota"
+    assert ring.exhausted() == {MODEL: 1}
     ring.give_back(probe, None)
     assert not ring.take(MODEL).is_probe
     assert ring.exhausted() == {}

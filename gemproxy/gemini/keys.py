@@ -63,18 +63,17 @@ class KeyRing:
 
         @raise ChatError: all rest; the error that sent the last of them to rest.
         """
-        now = self._clock.seconds()
         for key in self._keys:
             rest = self._rests.get((key, model))
-            if rest is None or (rest.until <= now and not rest.probing):
+            if not self._wait(key, model):
                 if rest is not None:
                     rest.probing = True
                 self._keys.remove(key)
                 self._keys.append(key)
                 return Ticket(key, model, rest is not None)
-        rests = [self._rests[key, model] for key in self._keys]
-        soonest = min(rests, key=lambda rest: rest.until)
-        raise evolve(soonest.error, retry_after=max(1.0, soonest.until - now))
+        waits = {key: self._wait(key, model) for key in self._keys}
+        soonest = min(waits, key=lambda key: waits[key])
+        raise evolve(self._rests[soonest, model].error, retry_after=max(1.0, waits[soonest]))
 
     def give_back(self, ticket: Ticket, failure: Failure | None) -> bool:
         """
@@ -121,13 +120,13 @@ class KeyRing:
 
     def exhausted(self) -> dict[str, float]:
         """The models for which no key is left, and the seconds until one is tried again."""
-        now = self._clock.seconds()
         models = {model for _, model in self._rests}
-        waits = {
-            model: min(
-                (rest.until - now if (rest := self._rests.get((key, model))) else -1.0)
-                for key in self._keys
-            )
-            for model in models
-        }
+        waits = {model: min(self._wait(key, model) for key in self._keys) for model in models}
         return {model: wait for model, wait in waits.items() if wait > 0}
+
+    def _wait(self, key: str, model: str) -> float:
+        """Seconds until a key may be used for a model."""
+        rest = self._rests.get((key, model))
+        if rest is None:
+            return 0.0
+        return max(rest.until - self._clock.seconds(), 1.0 if rest.probing else 0.0)

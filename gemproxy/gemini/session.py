@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from gemproxy.gemini import sessionfile
 from gemproxy.gemini.marks import Marks
-from gemproxy.gemini.worker import Worker
+from gemproxy.gemini.worker import Worker, WorkerDied
 from gemproxy.log import make_logger
 
 SETUP_TIMEOUT = 60.0
@@ -93,7 +93,11 @@ class Session:
             if self._closed:
                 return
             turns = self._marks.marked()
-            sessionfile.write(worker.home.chats, self.id, turns)
+            try:
+                sessionfile.write(worker.home.chats, self.id, turns)
+            except OSError as error:
+                worker.give_up(f"its home cannot be used: {error}")
+                raise WorkerDied("a session cannot be given to the Gemini CLI") from None
             worker.listen(self.id, self._updated, self._no_more_echoes)
             # Holds for the sessions set up from now on, hence the lock.
             await worker.call(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any, cast
 
 from attrs import frozen
 from hyperlink import EncodedURL
 from treq.client import HTTPClient
+from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectingCancelledError
@@ -46,6 +48,8 @@ _ERROR_LIMIT = 1024 * 1024
 _ERROR_PATIENCE = 5.0
 # Seconds in which an answered request's connection may end cleanly, to be used again.
 _TAIL = 2.0
+# treq would keep an upstream's cookies, and show one client's for another.
+_NO_COOKIES = IndexableCookieJar(DefaultCookiePolicy(allowed_domains=[]))
 _PASSED_ERROR_HEADERS = ("retry-after", "x-should-retry")
 
 
@@ -133,7 +137,7 @@ class NewApi:
         return [
             model
             for model in models
-            if isinstance(model, dict) and isinstance(model.get("id"), str)
+            if isinstance(model, dict) and isinstance(model.get("id"), str) and model["id"]
         ]
 
     async def _get_models(self, headers: Headers) -> Any:
@@ -167,8 +171,7 @@ class NewApi:
         sent = HeaderMap()
         for name, value in to_upstream(headers, self.fixed_key):
             sent.addRawHeader(name, value)
-        # A client of its own for each request: treq's keeps cookies, for everybody.
-        client = HTTPClient(self.agent)
+        client = HTTPClient(self.agent, _NO_COOKIES)
         try:
             response = await client.request(
                 method.decode(),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.web.server import Request
 from zope.interface import implementer
 
@@ -32,10 +32,8 @@ _PARAMETER = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 # A rule of thumb, for estimates.
 _CHARACTERS_PER_TOKEN = 4
 
-# Of the interval of heartbeats, which is never exceeded: timers, and the network, may be late.
+# Of the interval of heartbeats, which is never exceeded: the next look, and the network, take time.
 _MARGIN = 0.9
-# Seconds by which a timer may be early.
-_EARLY = 1e-3
 
 
 @frozen
@@ -128,8 +126,6 @@ class _Relay:
         self._usage: Usage | None = None
         self._committed = False
         self._paced: _Paced | None = None
-        self._beat: IDelayedCall | None = None
-        self._watch()
 
     # What a backend says:
 
@@ -164,6 +160,17 @@ class _Relay:
         self._exchange.retries += 1
         self._metrics.retried(error.code or str(error.status))
 
+    def look(self) -> None:
+        """Send a heartbeat, if it is time for one."""
+        due = self._heartbeat_due()
+        if due is None or due > self._clock.seconds():
+            return
+        if self._paced is not None and self._paced.paused:
+            # There is more than enough on its way to the client.
+            self._last_sent = self._clock.seconds()
+        else:
+            self._send_heartbeat()
+
     def pace(self, producer: IPushProducer | None) -> None:
         if self._request.channel is None:
             return
@@ -196,8 +203,6 @@ class _Relay:
 
     def close(self) -> None:
         """There is nothing more to relay, or nobody to relay it to."""
-        if self._beat is not None and self._beat.active():
-            self._beat.cancel()
         self.pace(None)
 
     def _usage_after_stop(self) -> dict[str, Any]:
@@ -231,21 +236,6 @@ class _Relay:
         self._last_sent = self._clock.seconds()
         if self._request.channel is not None:
             self._request.write(data)
-
-    def _watch(self) -> None:
-        due = self._heartbeat_due()
-        if due is not None:
-            self._beat = self._clock.callLater(max(0.0, due - self._clock.seconds()), self._look)
-
-    def _look(self) -> None:
-        due = self._heartbeat_due()
-        if due is not None and due - self._clock.seconds() <= _EARLY:
-            if self._paced is not None and self._paced.paused:
-                # There is more than enough on its way to the client.
-                self._last_sent = self._clock.seconds()
-            else:
-                self._send_heartbeat()
-        self._watch()
 
     def _heartbeat_due(self) -> float | None:
         """When a heartbeat goes out, if nothing else does before; None for never."""

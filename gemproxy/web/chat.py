@@ -18,6 +18,7 @@ from gemproxy.log import make_logger
 from gemproxy.metrics import Metrics
 from gemproxy.web.answers import DocumentRelay, EventStreamRelay, Heartbeats
 from gemproxy.web.intake import ProxyRequest
+from gemproxy.web.pulse import Pulse
 
 # As nginx has it in its log; it is not sent to anybody.
 _CLIENT_GONE = 499
@@ -41,6 +42,11 @@ class ChatService:
     own_keys: Sequence[str] = ()
     stop_tags: Sequence[str] = ()
     _under_way: set[EventStreamRelay | DocumentRelay] = field(factory=set)
+    _pulse: Pulse = field(init=False)
+
+    @_pulse.default
+    def _make_pulse(self) -> Pulse:
+        return Pulse(self.clock, self.heartbeats.interval)
 
     async def answer(
         self, request: Request, chat: ChatRequest, backend: Backend, route: str
@@ -67,6 +73,7 @@ class ChatService:
             self.metrics,
         )
         self._under_way.add(relay)
+        self._pulse.add(relay)
         try:
             error = await self._outcome(backend, chat, relay)
             if error is None:
@@ -80,6 +87,7 @@ class ChatService:
             raise
         finally:
             relay.close()
+            self._pulse.remove(relay)
             self._under_way.discard(relay)
             self._close(exchange)
 
@@ -131,7 +139,8 @@ def _choices(chat: ChatRequest) -> int:
 def bearer_keys(headers: Headers) -> list[str]:
     """The keys that a client shows."""
     return [
-        value.decode("latin-1").removeprefix("Bearer ").strip()
+        word
         for name, value in headers
-        if name.lower() in (b"authorization", b"x-api-key", b"api-key")
+        if name.lower() in (b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key")
+        for word in value.decode("latin-1").split()
     ]

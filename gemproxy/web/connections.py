@@ -30,16 +30,23 @@ class Connections(WrappingFactory[ProtocolWrapper]):
         is gone.
         """
         for connection in list(self.protocols):
+            # Otherwise the end is waited for by a producer that has nothing more to say.
+            connection.unregisterProducer()
             connection.loseConnection()
+        return self._when_ended()
+
+    def abort(self) -> Deferred[None]:
+        """The same without waiting for anything to be sent."""
+        for connection in list(self.protocols):
+            connection.abortConnection()
+        return self._when_ended()
+
+    def _when_ended(self) -> Deferred[None]:
         if not self.protocols:
             return succeed(None)
         ended: Deferred[None] = Deferred(self._ended.remove)
         self._ended.append(ended)
         return ended
-
-    def abort(self) -> None:
-        for connection in list(self.protocols):
-            connection.abortConnection()
 
     def registerProtocol(self, p: ProtocolWrapper) -> None:
         super().registerProtocol(p)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
+from urllib.parse import unquote_to_bytes
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
@@ -13,7 +14,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
 
-from gemproxy.chat.errors import INVALID_REQUEST, ChatError, overloaded
+from gemproxy.chat.errors import INVALID_REQUEST, ChatError, bad_request, overloaded
 from gemproxy.chat.jsontext import dumps
 from gemproxy.log import make_logger
 from gemproxy.metrics import Metrics
@@ -73,7 +74,9 @@ class Intake:
             request.header_text(b"authorization"),
         )
         limit = self.limits.per_client
-        if error is None and limit is not None and self._clients[request.peer] >= limit:
+        if error is not None or limit is None or path in OPEN_PATHS:
+            return error
+        if self._clients[request.peer] >= limit:
             return ChatError(
                 429,
                 "rate_limit_error",
@@ -81,7 +84,7 @@ class Intake:
                 "too_many_requests",
                 retry_after=1,
             )
-        return error
+        return None
 
     def opened(self, request: ProxyRequest) -> None:
         self.open.add(request)
@@ -236,6 +239,10 @@ class ProxyRequest(Request):
         self.requestHeaders.removeHeader(b"expect")
         self._open_to_pages(preflight=False)
         send_error(self, error)
+        self._linger()
+
+    def _linger(self) -> None:
+        """The response is out: wait no longer than a moment for the rest of the request."""
         if self._deadline.active():
             self._deadline.cancel()
         self._deadline = self.channel.callLater(_LINGER, self._too_slow)
@@ -247,6 +254,8 @@ class ProxyRequest(Request):
         preflight = self.method == b"OPTIONS" and self.getHeader(b"origin") is not None
         self._open_to_pages(preflight)
         error = None if self._is_let_in else self._intake.refusal(self, self.path)
+        if error is None and not _is_utf8(unquote_to_bytes(self.path)):
+            error = bad_request("The path is not UTF-8.")
         if preflight and (error is None or error.status == 401):
             self.setResponseCode(204)
             self.finish()
@@ -258,7 +267,19 @@ class ProxyRequest(Request):
                 self._let_in()
             super().process()
 
+    def getRequestHostname(self) -> bytes:
+        """The same for all: what is served does not depend on it, and clients say anything."""
+        return b"localhost"
+
     def _open_to_pages(self, preflight: bool) -> None:
         access = self._intake.access
         for name, value in access.cors_headers(self.header_text(b"origin"), preflight).items():
             self.setHeader(name.encode(), value.encode())
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import IO, Any, cast
+from typing import Any, cast
 from urllib.parse import unquote_to_bytes as unquote
 
 from attrs import field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.task import Cooperator
 from twisted.python.failure import Failure
-from twisted.web.client import FileBodyProducer, ResponseDone
-from twisted.web.http import PotentialDataLoss
-from twisted.web.iweb import IBodyProducer, IResponse
+from twisted.web.client import ResponseDone
+from twisted.web.http import NO_BODY_CODES, PotentialDataLoss
+from twisted.web.iweb import IResponse
 from twisted.web.server import Request
+from zope.interface import implementer
 
 from gemproxy.backend import Forwarder
 from gemproxy.chat.errors import ChatError, bad_request, upstream_failed, upstream_silent
@@ -25,8 +26,7 @@ from gemproxy.metrics import Metrics
 from gemproxy.silence import Silence
 from gemproxy.web.answers import send_error
 from gemproxy.web.site import headers_of
-
-_READ_SIZE = 64 * 1024
+from gemproxy.web.upload import Upload
 
 # Twisted frames the body anew, and says who it is by itself.
 _NOT_PASSED = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"server", b"date"})
@@ -49,10 +49,10 @@ class Passthrough:
         @raise CancelledError: the client has gone.
         """
         silence = Silence(self.clock, self.timeout)
-        relay = _ResponseRelay(request, silence.broken)
+        relay = _ResponseRelay(request, silence)
         self._under_way.add(relay)
         try:
-            work = Deferred.fromCoroutine(self._relay(request, relay))
+            work = Deferred.fromCoroutine(self._relay(request, relay, silence))
             relay.end_early = work.cancel
             await silence.limit(work)
         except CancelledError:
@@ -75,19 +75,14 @@ class Passthrough:
             relay.interruption = error
             relay.end_early()
 
-    async def _relay(self, request: Request, relay: _ResponseRelay) -> None:
+    async def _relay(self, request: Request, relay: _ResponseRelay, silence: Silence) -> None:
+        body = request.content if isinstance(request.content, Upload) else None
+        if body is not None:
+            body.watch(silence)
         response = await self.upstream.forward(
-            request.method, _target(request), headers_of(request), self._body(request)
+            request.method, _target(request), headers_of(request), body
         )
         await relay.deliver(response)
-
-    def _body(self, request: Request) -> IBodyProducer | None:
-        file = cast("IO[bytes]", request.content)
-        if not file.seek(0, 2):
-            return None
-        file.seek(0)
-        cooperator = Cooperator(scheduler=lambda step: self.clock.callLater(0, step))
-        return cast("IBodyProducer", FileBodyProducer(file, cooperator, _READ_SIZE))
 
 
 def _target(request: Request) -> bytes:
@@ -96,12 +91,14 @@ def _target(request: Request) -> bytes:
 
     @raise ChatError: the path leads out of the API, to where the upstream's key has no business.
     """
-    if any(unquote(segment) in (b".", b"..") for segment in request.path.split(b"/")):
+    segments = re.split(rb"[/\\]", unquote(request.path))
+    if b"." in segments or b".." in segments:
         raise bad_request("The path must not have '.' or '..' in it.")
     query = request.uri.partition(b"?")[2]
     return request.path + (b"?" + query if query else b"")
 
 
+@implementer(IPushProducer)
 class _ResponseRelay(Protocol):
     """
     Hands a response on as it comes, at the client's pace.
@@ -110,18 +107,20 @@ class _ResponseRelay(Protocol):
     @ivar end_early: to be set to what makes the upstream stop.
     """
 
-    def __init__(self, request: Request, heard: Callable[[], None]) -> None:
+    def __init__(self, request: Request, silence: Silence) -> None:
         self.interruption: ChatError | None = None
         self.end_early: Callable[[], None] = lambda: None
         self._request = request
-        self._heard = heard
+        self._silence = silence
         self._done: Deferred[None] = Deferred()
         self._begun = False
         self._is_events = False
+        self._is_producing = False
 
     async def deliver(self, response: IResponse) -> None:
         """@raise ChatError: the response was cut off."""
-        self._heard()
+        # An upload that is not over yet does not matter any more.
+        self._silence.resume()
         self._begin(response)
         response.deliverBody(self)
         await self._done
@@ -130,25 +129,43 @@ class _ResponseRelay(Protocol):
         self._begun = True
         self._request.setResponseCode(response.code, response.phrase)
         for name, values in response.headers.getAllRawHeaders():
-            if name.lower() not in _NOT_PASSED:
+            if _is_passed(name.lower()):
                 self._request.responseHeaders.setRawHeaders(name, values)
-        length: Any = response.length
-        if isinstance(length, int):
-            self._request.setHeader(b"content-length", str(length).encode())
         kind = (response.headers.getRawHeaders(b"content-type") or [b""])[0]
         self._is_events = kind.lower().startswith(b"text/event-stream")
+        length: Any = response.length
+        # Of events there may be one more, in the end, that tells of an error.
+        has_body = self._request.method != b"HEAD" and response.code not in NO_BODY_CODES
+        if isinstance(length, int) and has_body and not self._is_events:
+            self._request.setHeader(b"content-length", str(length).encode())
+
+    @property
+    def _upstream(self) -> IPushProducer:
+        return cast("IPushProducer", self.transport)
 
     def connectionMade(self) -> None:
         if self._request.channel is not None:
-            self._request.registerProducer(cast("IPushProducer", self.transport), True)
+            self._is_producing = True
+            self._request.registerProducer(self, True)
+
+    def pauseProducing(self) -> None:
+        self._silence.pause()
+        self._upstream.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._silence.resume()
+        self._upstream.resumeProducing()
+
+    def stopProducing(self) -> None:
+        self._upstream.stopProducing()
 
     def dataReceived(self, data: bytes) -> None:
-        self._heard()
-        self._request.write(data)
+        self._silence.broken()
+        if self._is_producing:
+            self._request.write(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._request.channel is not None:
-            self._request.unregisterProducer()
+        self._leave_client()
         if self._done.called:
             return
         if reason.check(ResponseDone, PotentialDataLoss):
@@ -158,8 +175,9 @@ class _ResponseRelay(Protocol):
             self._done.errback(Failure(cut))
 
     def abort(self) -> None:
+        self._leave_client()
         if self.transport is not None:
-            cast("IPushProducer", self.transport).stopProducing()
+            self._upstream.stopProducing()
 
     def fail(self, error: ChatError) -> None:
         """Say what is wrong in the way that is still open."""
@@ -168,7 +186,21 @@ class _ResponseRelay(Protocol):
         elif self._request.channel is None:
             pass
         elif self._is_events:
-            self._request.write(encode(Event(dumps(error.payload()))))
+            # The last event may have been cut in the middle.
+            self._request.write(b"\n\n" + encode(Event(dumps(error.payload()))))
         else:
-            # There is no other way to tell a client that this is not the whole of it.
-            self._request.channel.loseConnection()
+            # There is no other way to tell a client that this is not the whole of it than to
+            # leave out the end.
+            self._request.chunked = 0
+            self._request.channel.persistent = False
+
+    def _leave_client(self) -> None:
+        if self._is_producing:
+            self._is_producing = False
+            if self._request.channel is not None:
+                self._request.unregisterProducer()
+
+
+def _is_passed(name: bytes) -> bool:
+    # Which pages may read a response has been decided here.
+    return name not in _NOT_PASSED and not name.startswith(b"access-control-")

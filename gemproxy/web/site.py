@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
@@ -14,7 +15,8 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from gemproxy.chat.errors import INVALID_REQUEST, ChatError, unknown_url
 from gemproxy.chat.request import Headers
 from gemproxy.web.answers import send_error
-from gemproxy.web.intake import Intake, ProxyRequest
+from gemproxy.web.intake import Intake
+from gemproxy.web.upload import StreamedRequest
 
 
 def body_of(request: Request) -> bytes:
@@ -65,8 +67,17 @@ class ProxySite(Site):
         """Nothing."""
 
 
-def make_site(resource: Any, intake: Intake, reactor: Any) -> Site:
-    """A site that serves a resource to whoever is let in."""
-    return ProxySite(
-        resource, partial(ProxyRequest, intake), parsePOSTFormSubmission=False, reactor=reactor
-    )
+def make_site(
+    resource: Any,
+    intake: Intake,
+    reactor: Any,
+    is_streamed: Callable[[bytes, bytes], bool] = lambda method, path: False,
+) -> Site:
+    """
+    A site that serves a resource to whoever is let in.
+
+    @param is_streamed: tells, by method and path, which requests are served while their bodies
+        are still coming in.
+    """
+    factory = partial(StreamedRequest, intake, is_streamed)
+    return ProxySite(resource, factory, parsePOSTFormSubmission=False, reactor=reactor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from attrs import evolve
 from twisted.internet.defer import CancelledError
@@ -27,6 +28,15 @@ def is_gemini(model: str) -> bool:
 def gemini_name(model: str) -> str:
     """What Gemini itself calls a model: clients write it in capitals, or with a maker's name."""
     return model.rpartition("/")[2].lower()
+
+
+def is_passed_through(method: bytes, path: bytes) -> bool:
+    """Whether a request is New-API's business alone, so that its body need not be looked at."""
+    # The routes below are matched by what the path means.
+    meant = unquote_to_bytes(path)
+    if meant == b"/v1/chat/completions" and method == b"POST":
+        return False
+    return meant.startswith(b"/v1/") and not meant.startswith(b"/v1/models")
 
 
 class StreamProxy:
@@ -67,9 +77,15 @@ class StreamProxy:
     async def models(self, request: Request) -> None:
         headers = headers_of(request)
         asked_others = self._others.models(headers)
-        listed = await self._listed(self._gemini.models(headers), "Gemini")
+        try:
+            listed = await self._listed(self._gemini.models(headers), "Gemini")
+            listed_others = await self._listed(asked_others, "the upstream")
+        finally:
+            # The client may be gone before anybody has waited for it.
+            asked_others.addErrback(lambda _: [])
+            asked_others.cancel()
         known = {model["id"] for model in listed}
-        for model in await self._listed(asked_others, "the upstream"):
+        for model in listed_others:
             if model["id"] not in known:
                 known.add(model["id"])
                 listed.append(model)

@@ -1,0 +1,211 @@
+"""Requests whose bodies are passed on while they are still coming in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer, IPushProducer
+from twisted.python.failure import Failure
+from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
+from zope.interface import implementer
+
+from gemproxy.chat.errors import ChatError
+from gemproxy.silence import Silence
+from gemproxy.web.intake import Intake, ProxyRequest
+from gemproxy.web.paths import tidy_path
+
+
+@implementer(IBodyProducer)
+class Upload:
+    """
+    A body on its way from a client to an upstream. While nobody takes it, the client is paused.
+
+    @ivar length: as the client announced it; C{UNKNOWN_LENGTH} if it did not.
+    @ivar complete: the client has sent all of it.
+    """
+
+    def __init__(self, length: int | None, client: IPushProducer) -> None:
+        self.length: Any = UNKNOWN_LENGTH if length is None else length
+        self.complete = False
+        self._client = client
+        self._silence: Silence | None = None
+        self._held: list[bytes] = []
+        self._consumer: IConsumer | None = None
+        self._done: Deferred[None] = Deferred(lambda _: self.stopProducing())
+        self._is_stopped = False
+
+    def watch(self, silence: Silence) -> None:
+        """While it is the client's turn, the upstream's silence does not count."""
+        self._silence = silence
+
+    # What the client says:
+
+    def receive(self, data: bytes) -> None:
+        if self._is_stopped:
+            return
+        if self._consumer is None:
+            self._held.append(data)
+            self._client.pauseProducing()
+        else:
+            self._consumer.write(data)
+
+    def end(self) -> None:
+        self.complete = True
+        # Of a client that is paused nobody would know that it is gone.
+        self._client.resumeProducing()
+        self._wait_for_client(False)
+        if self._consumer is not None and not self._is_stopped:
+            self._finish(None)
+
+    def fail(self, error: ChatError) -> None:
+        """There will be no more of it: the upstream's request fails."""
+        self._is_stopped = True
+        self._finish(Failure(error))
+
+    # IBodyProducer, to the upstream's connection:
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        self._consumer = consumer
+        for data in self._held:
+            consumer.write(data)
+        self._held.clear()
+        if self.complete:
+            self._finish(None)
+        else:
+            self.resumeProducing()
+        return self._done
+
+    def pauseProducing(self) -> None:
+        if not self.complete:
+            self._client.pauseProducing()
+            self._wait_for_client(False)
+
+    def resumeProducing(self) -> None:
+        self._client.resumeProducing()
+        self._wait_for_client(not self.complete)
+
+    def stopProducing(self) -> None:
+        """Nobody wants any more of it; what still comes is thrown away."""
+        self._is_stopped = True
+        self._held.clear()
+        self._client.resumeProducing()
+        self._wait_for_client(False)
+
+    # What a request wants of its content:
+
+    def tell(self) -> int:
+        return 0
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return 0
+
+    def close(self) -> None:
+        self._is_stopped = True
+        self._held.clear()
+
+    def _wait_for_client(self, waits: bool) -> None:
+        if self._silence is not None:
+            if waits:
+                self._silence.pause()
+            else:
+                self._silence.resume()
+
+    def _finish(self, failure: Failure | None) -> None:
+        if self._done.called:
+            return
+        if failure is None:
+            self._done.callback(None)
+        else:
+            self._done.errback(failure)
+
+
+class StreamedRequest(ProxyRequest):
+    """
+    A request that is served as soon as its headers are there, if its body is to be passed on: its
+    content is an L{Upload} then.
+    """
+
+    def __init__(
+        self, intake: Intake, is_streamed: Callable[[bytes, bytes], bool], *args: Any, **kwargs: Any
+    ) -> None:
+        """@param is_streamed: tells by method and tidied path."""
+        super().__init__(intake, *args, **kwargs)
+        self._is_streamed = is_streamed
+        self._upload: Upload | None = None
+        self._idle_timeout: float | None = None
+        self._is_answered = False
+
+    def gotLength(self, length: int | None) -> None:
+        super().gotLength(length)
+        # Twisted tells only requests that have been received whole.
+        method, target = self.channel._command, self.channel._path
+        path = tidy_path(target.partition(b"?")[0])
+        if length == 0 or self._refused or not self._is_streamed(method, path):
+            return
+        assert self.content is not None
+        self.content.close()
+        self._upload = Upload(length, cast("IPushProducer", self.transport))
+        self.content = self._upload
+        # A client that is paused is not idle. There is a deadline for the whole body.
+        self._idle_timeout = self.channel.setTimeout(None)
+        super(ProxyRequest, self).requestReceived(method, target, self.channel._version)
+        if self.startedWriting:
+            # Nobody is to be told to go on.
+            self.requestHeaders.removeHeader(b"expect")
+
+    def handleContentChunk(self, data: bytes) -> None:
+        if self._upload is None:
+            super().handleContentChunk(data)
+            return
+        self._size += len(data)
+        if self._size > self._intake.limits.body:
+            self._upload.fail(self._too_large())
+        else:
+            self._upload.receive(data)
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        if self._upload is None:
+            super().requestReceived(command, path, version)
+            return
+        if self._deadline.active():
+            self._deadline.cancel()
+        self._upload.end()
+        if self._is_answered:
+            self._finish()
+
+    def write(self, data: bytes) -> None:
+        if self._upload is not None and not self._upload.complete and not self.startedWriting:
+            self.setHeader(b"connection", b"close")
+        super().write(data)
+
+    def finish(self) -> None:
+        if self._upload is None or self._upload.complete:
+            self._finish()
+        elif not self._is_answered:
+            self._answer_early()
+
+    def _answer_early(self) -> None:
+        """End the response, though the client is still sending."""
+        assert self._upload is not None
+        self._is_answered = True
+        self._upload.stopProducing()
+        self.channel.persistent = False
+        self.write(b"")
+        if self.chunked:
+            self.channel.write(b"0\r\n\r\n")
+            self.chunked = 0
+        self._linger()
+
+    def _finish(self) -> None:
+        channel = self.channel
+        super().finish()
+        if self._upload is not None and channel.persistent:
+            channel.setTimeout(self._idle_timeout)
+
+    def _too_slow(self) -> None:
+        if self._upload is None:
+            super()._too_slow()
+        else:
+            self.channel.loseConnection()

@@ -1,0 +1,493 @@
+"""The last exchanges, as somebody finds them on disk who wants to know what was said."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock, deferLater
+
+from gemproxy.chat.chunks import Usage
+from gemproxy.journal import TEXT_LIMIT, WRITE_DELAY, DiskJournal, Exchange, without_media
+from gemproxy.standin import plays
+from tests.fake_newapi import answer, chunk, document, event, events, hang, stream
+from tests.support import Product, chat, fresh_model, gpt, running_relay, until
+
+DAY = 1_750_000_000.0
+
+
+def exchange(request: Any = None, **fields: Any) -> Exchange:
+    return Exchange(
+        **{
+            "id": "x1",
+            "began": DAY,
+            "route": "stream/upstream",
+            "model": "gpt-x",
+            "stream": True,
+            "request": request or gpt(),
+        }
+        | fields
+    )
+
+
+# Pure:
+
+
+def test_the_input_is_the_request_and_what_is_known_of_it() -> None:
+    asked = gpt("Grüße", temperature=0.5, seed=2**70, x=[None])
+    assert json.loads(exchange(asked).input()) == {
+        "id": "x1",
+        "time": "2025-06-15T15:06:40.000+00:00",
+        "route": "stream/upstream",
+        "model": "gpt-x",
+        "stream": True,
+        "request": asked,
+    }
+
+
+def parts_of(output: bytes) -> tuple[dict[str, str], str]:
+    head, _, text = output.decode().partition("\n\n")
+    return dict(line.split(": ", 1) for line in head.splitlines()), text
+
+
+def test_the_output_is_the_text_and_what_is_known_of_it() -> None:
+    kept = exchange()
+    kept.add(chunk(delta={"role": "assistant", "content": ""}), DAY + 1)
+    kept.add(chunk("One\n\n"), DAY + 1.5)
+    kept.add(chunk("two"), DAY + 2)
+    kept.add(chunk(finish="stop"), DAY + 2)
+    kept.count(Usage(3, 4, 1))
+    kept.duration, kept.retries = 2.25, 1
+    head, text = parts_of(kept.output())
+    assert head == {
+        "id": "x1",
+        "finish_reason": "stop",
+        "prompt_tokens": "3",
+        "completion_tokens": "4",
+        "duration": "2.250s",
+        "first_token": "1.500s",
+        "retries": "1",
+    }
+    assert text == "One\n\ntwo\n"
+
+
+def test_thoughts_calls_and_other_choices_are_told_apart() -> None:
+    kept = exchange()
+    kept.add(chunk(delta={"reasoning_content": "Hm"}), DAY)
+    kept.add(chunk(delta={"tool_calls": [{"index": 0, "function": {"name": "f"}}]}), DAY)
+    kept.add(chunk("B", index=1), DAY)
+    kept.add(chunk("A"), DAY)
+    _, text = parts_of(kept.output())
+    assert text.startswith("A\n\n--- reasoning_content ---\nHm")
+    assert '--- tool_calls ---\n[{"index":0,"function":{"name":"f"}}]' in text
+    assert "--- choice 1: content ---\nB" in text
+
+
+def test_an_error_is_in_one_line() -> None:
+    head, text = parts_of(exchange(error="502: a\nb: c").output())
+    assert head["error"] == "502: a b: c"
+    assert text.strip() == ""
+
+
+@pytest.mark.parametrize("pieces", [1, 100])
+def test_a_long_answer_is_cut(pieces: int) -> None:
+    kept = exchange()
+    for _ in range(pieces):
+        kept.add(chunk("ü" * (3 * TEXT_LIMIT // pieces)), DAY)
+    assert len(kept.output().decode()) < TEXT_LIMIT + 1000 + TEXT_LIMIT // 10
+    assert "the rest is not kept" in kept.output().decode()
+    assert kept.text_length == 3 * TEXT_LIMIT // pieces * pieces
+
+
+def test_strange_chunks_harm_nobody() -> None:
+    kept = exchange()
+    strange: list[Any] = [
+        None,
+        3,
+        [],
+        {},
+        {"choices": 3},
+        {"choices": [None, {"delta": []}, {"index": [1], "delta": {"content": {"a": 2**70}}}]},
+        {"usage": "much"},
+        {"choices": [{"delta": {"content": "\ud800"}, "finish_reason": ["x"]}]},
+    ]
+    for item in strange:
+        kept.add(item, DAY)
+    assert kept.output()
+    assert kept.summary()
+
+
+def test_media_are_kept_as_type_and_size() -> None:
+    picture = "data:image/png;base64," + "A" * 4000
+    parts = [
+        {"type": "text", "text": "See data:image/png;base64,AAAA"},
+        {"type": "image_url", "image_url": {"url": picture, "detail": "low"}},
+        {"type": "image_url", "image_url": {"url": "https://example.org/cat.png"}},
+        {"type": "input_audio", "input_audio": {"data": "B" * 800, "format": "wav"}},
+        {"type": "file", "file": {"file_data": "data:application/pdf;base64," + "C" * 400}},
+        {"type": "file", "file": {"file_data": "D" * 40, "filename": "a"}},
+    ]
+    kept = without_media({"messages": [{"role": "user", "content": parts}]})
+    found = kept["messages"][0]["content"]
+    assert found[0] == parts[0]
+    assert found[1]["image_url"] == {"url": "[image/png, 3000 bytes]", "detail": "low"}
+    assert found[2] == parts[2]
+    assert found[3]["input_audio"] == {"data": "[audio/wav, 600 bytes]", "format": "wav"}
+    assert found[4]["file"] == {"file_data": "[application/pdf, 300 bytes]"}
+    assert found[5]["file"] == {"file_data": "[file, 30 bytes]", "filename": "a"}
+
+
+def test_keys_are_nowhere() -> None:
+    kept = exchange(gpt("My key is sk-0123456789"), secrets=["sk-0123456789", "none"])
+    kept.add(chunk("sk-0123456789 and none"), DAY)
+    assert "0123456789" not in repr(kept)
+    kept.error = "401: Incorrect key: sk-0123456789"
+    for text in (kept.input().decode(), kept.output().decode()):
+        assert "0123456789" not in text
+        assert "[secret]" in text
+    assert "and none" in kept.output().decode()
+
+
+def test_the_line_in_the_log_has_no_texts() -> None:
+    kept = exchange(gpt("the question"), model='gpt"\n\x1b[31m')
+    kept.add(chunk("the answer"), DAY)
+    assert "the question" not in kept.summary()
+    assert "the answer" not in kept.summary()
+    assert "\n" not in kept.summary()
+    assert "\x1b" not in kept.summary()
+
+
+def keeping(folder: Path, keep: int = 3) -> tuple[DiskJournal, Clock]:
+    clock = Clock()
+
+    def at_once(function: Any, *args: Any) -> Deferred[None]:
+        try:
+            return succeed(function(*args))
+        except Exception:
+            return fail()
+
+    journal = DiskJournal(clock, at_once, lambda: "x1", folder, keep)
+    journal.startService()
+    return journal, clock
+
+
+def end(journal: DiskJournal, *names: str) -> None:
+    for name in names:
+        journal.end(journal.begin("gemini", "m", False, {"name": name}, ()))
+
+
+def names_in(folder: Path) -> list[str]:
+    """Of the requests that are kept, in their order."""
+    paths = sorted(folder.glob("*_input.json"))
+    assert [path.name.replace("input.json", "output.txt") for path in paths] == sorted(
+        path.name for path in folder.glob("*_output.txt")
+    )
+    return [json.loads(path.read_bytes())["request"]["name"] for path in paths]
+
+
+def test_the_last_ones_are_kept(tmp_path: Path) -> None:
+    journal, clock = keeping(tmp_path)
+    end(journal, "a", "b")
+    clock.advance(WRITE_DELAY)
+    assert names_in(tmp_path) == ["a", "b"]
+    end(journal, "c", "d")
+    clock.advance(WRITE_DELAY)
+    assert names_in(tmp_path) == ["b", "c", "d"]
+    end(journal, *"efghijk")
+    clock.advance(WRITE_DELAY)
+    assert names_in(tmp_path) == ["i", "j", "k"]
+    assert len(os.listdir(tmp_path)) == 6
+
+
+def test_those_of_the_last_run_count(tmp_path: Path) -> None:
+    for names in ("ab", "cd"):
+        journal, clock = keeping(tmp_path)
+        end(journal, *names)
+        clock.advance(WRITE_DELAY)
+        journal.stopService()
+    assert names_in(tmp_path) == ["b", "c", "d"]
+
+
+def test_files_of_others_stay(tmp_path: Path) -> None:
+    others = ["notes.txt", "1_input.json", "000001_input.json.bak", "x000001_output.txt"]
+    for name in others:
+        (tmp_path / name).write_text("mine")
+    journal, clock = keeping(tmp_path, 1)
+    end(journal, "a", "b", "c")
+    clock.advance(WRITE_DELAY)
+    assert set(others) < set(os.listdir(tmp_path))
+    assert len(os.listdir(tmp_path)) == len(others) + 2
+
+
+def test_what_a_crash_left_half_written_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".gemproxy-part-abc").write_text("half")
+    journal, clock = keeping(tmp_path)
+    end(journal, "a")
+    clock.advance(WRITE_DELAY)
+    assert len(os.listdir(tmp_path)) == 2
+
+
+def test_nothing_is_lost_when_the_daemon_stops(tmp_path: Path) -> None:
+    journal, _ = keeping(tmp_path)
+    end(journal, "a")
+    journal.stopService()
+    assert names_in(tmp_path) == ["a"]
+
+
+# On disk:
+
+
+@pytest.fixture
+def umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+async def written(folder: Path, count: int) -> list[tuple[dict[str, Any], dict[str, str], str]]:
+    """The pairs, the oldest first, once there are so many of them."""
+    await until(lambda: len(list(folder.glob("*_output.txt"))) == count, "they are written", 5)
+    return [
+        (
+            json.loads(path.read_bytes()),
+            *parts_of(path.with_name(path.name.replace("input.json", "output.txt")).read_bytes()),
+        )
+        for path in sorted(folder.glob("*_input.json"))
+    ]
+
+
+@ensureDeferred
+async def test_exchanges_are_kept_for_their_owner_only(tmp_path: Path, umask: None) -> None:
+    folder = tmp_path / "deep" / "logs"
+    async with running_relay(LOG_DIR=folder) as relay:
+        await relay.ask(gpt(stream=True))
+        await written(folder, 1)
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+
+
+@ensureDeferred
+async def test_what_was_asked_and_answered(tmp_path: Path) -> None:
+    async with running_relay(LOG_DIR=tmp_path) as relay:
+        relay.upstream.always(stream("One", " two", usage=True))
+        for wanted in (True, False):
+            body = gpt("Hi", stream=wanted, temperature=0.3, tools=[], x_unknown={"a": [1]})
+            await relay.ask(body)
+            (asked, head, text) = (await written(tmp_path, 1 if wanted else 2))[-1]
+            assert asked["request"] == body
+            assert (asked["route"], asked["model"]) == ("stream/upstream", "gpt-x")
+            assert asked["stream"] is wanted
+            assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", asked["time"])
+            assert head["finish_reason"] == "stop"
+            assert (head["prompt_tokens"], head["completion_tokens"]) == ("9", "2")
+            for name in ("duration", "first_token"):
+                assert re.fullmatch(r"\d+\.\d{3}s", head[name])
+            assert "error" not in head
+            assert text == "One two\n"
+
+
+@ensureDeferred
+async def test_failed_and_aborted_ones_are_kept(tmp_path: Path) -> None:
+    async with running_relay(LOG_DIR=tmp_path) as relay:
+        relay.upstream.play(
+            document({"error": {"message": "Too many."}}, 429),
+            events(event("Half"), then="cut"),
+            events(event("Part"), then="hang"),
+            hang(),
+            stream("One <disclaimer> never"),
+        )
+        await relay.ask(gpt())
+        await relay.ask(gpt(stream=True))
+        for number in (2, 3):
+            client = await relay.begin(gpt(stream=True))
+            call = await relay.upstream.when_asked(number)
+            if number == 2:
+                await client.until_received(b"Part")
+            client.drop()
+            await call.when_closed()
+        await relay.ask(gpt(stream=True))
+        heads = [(head, text.strip()) for _, head, text in await written(tmp_path, 5)]
+        assert heads[0][0]["error"].startswith("429")
+        assert "Too many." in heads[0][0]["error"]
+        assert heads[1][0]["error"].startswith("502")
+        assert heads[1][1] == "Half"
+        assert heads[2][0]["error"] == heads[3][0]["error"] == "the client has gone"
+        assert heads[2][1] == "Part"
+        assert (heads[4][0]["finish_reason"], heads[4][1]) == ("stop", "One")
+        assert all("duration" in head for head, _ in heads)
+
+
+@ensureDeferred
+async def test_only_so_many_are_kept(tmp_path: Path) -> None:
+    async with running_relay(LOG_DIR=tmp_path, LOG_KEEP=3) as relay:
+        for number in range(7):
+            await relay.ask(gpt(f"question {number}"))
+        await deferLater(reactor, WRITE_DELAY * 1.5)
+        kept = await written(tmp_path, 3)
+        assert [asked["request"]["messages"][0]["content"] for asked, _, _ in kept] == [
+            f"question {number}" for number in (4, 5, 6)
+        ]
+
+
+@ensureDeferred
+async def test_no_key_gets_to_disk(tmp_path: Path) -> None:
+    keys = ["sk-client-0001", "sk-fixed-0001", "sk-other-0001", "sk-lower-0001"]
+    async with running_relay(LOG_DIR=tmp_path, FIXED_API_KEY=keys[1]) as relay:
+        said = "Wrong: " + " ".join(keys)
+        relay.upstream.play(document({"error": {"message": said}}, 401), stream(said), stream(said))
+        headers = {"X_Api_Key": keys[2], "Cookie": "session=cookie-0001"}
+        await relay.ask(gpt(said), Authorization=f"Bearer {keys[0]}", **headers)
+        await relay.ask(gpt(), Authorization=f"bearer  {keys[3]}")
+        await relay.ask(gpt(), Authorization=keys[3])
+        await written(tmp_path, 3)
+        whole = b"".join(path.read_bytes() for path in sorted(tmp_path.iterdir()))
+        assert b"cookie" not in whole
+        assert b"uthorization" not in whole
+        assert keys[1].encode() not in whole
+        first = b"".join(path.read_bytes() for path in sorted(tmp_path.glob("*1_*")))
+        assert keys[0].encode() not in first
+        assert keys[2].encode() not in first
+        for number in (b"2", b"3"):
+            path = tmp_path / f"00000{number.decode()}_output.txt"
+            assert keys[3].encode() not in path.read_bytes()
+
+
+@ensureDeferred
+async def test_pictures_do_not_get_to_disk(tmp_path: Path) -> None:
+    async with running_relay(LOG_DIR=tmp_path) as relay:
+        picture = {"url": "data:image/jpeg;base64," + "QUJD" * 200_000}
+        content = [{"type": "image_url", "image_url": picture}]
+        await relay.ask(gpt({"role": "user", "content": content}))
+        assert picture["url"].encode() in relay.upstream.calls[0].body
+        ((asked, _, _),) = await written(tmp_path, 1)
+        kept = asked["request"]["messages"][0]["content"][0]["image_url"]["url"]
+        assert kept == "[image/jpeg, 600000 bytes]"
+
+
+@ensureDeferred
+async def test_nobody_reads_half_a_file(tmp_path: Path) -> None:
+    async with running_relay(LOG_DIR=tmp_path, LOG_KEEP=5) as relay:
+        relay.upstream.always(stream("x" * 200_000))
+        over: list[bool] = []
+
+        async def ask() -> None:
+            for _ in range(6):
+                await relay.ask_all([gpt("y" * 200_000)] * 3)
+                await deferLater(reactor, WRITE_DELAY)
+            over.append(True)
+
+        asking = Deferred.fromCoroutine(ask())
+        looked = 0
+        while not over:
+            for path in tmp_path.iterdir():
+                try:
+                    data = path.read_bytes()
+                except FileNotFoundError:
+                    continue
+                if path.suffix == ".json":
+                    assert len(json.loads(data)["request"]["messages"][0]["content"]) == 200_000
+                    looked += 1
+                elif path.suffix == ".txt":
+                    assert data.endswith(b"x\n")
+            await deferLater(reactor, 0)
+        await asking
+        assert looked
+
+
+@pytest.mark.parametrize("below", ["", "logs"])
+@ensureDeferred
+async def test_a_folder_that_cannot_be_made_costs_a_warning(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    async with running_relay(LOG_DIR=tmp_path / "file" / below) as relay:
+        for wanted in (True, False):
+            assert (await relay.ask(gpt(stream=wanted))).content == "Hello"
+            await deferLater(reactor, WRITE_DELAY * 1.5)
+        assert len([text for text in relay.warnings if "journal" in text]) == 1
+
+
+@ensureDeferred
+async def test_a_full_disk_costs_a_warning_until_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with running_relay(LOG_DIR=tmp_path) as relay:
+
+        def complaints() -> int:
+            return len([text for text in relay.warnings if "No space left" in text])
+
+        with monkeypatch.context() as patch:
+            patch.setattr("gemproxy.journal.os.replace", full)
+            for _ in range(2):
+                assert (await relay.ask(gpt())).content == "Hello"
+                await until(complaints, "there is a warning", 5)
+            await deferLater(reactor, WRITE_DELAY * 1.5)
+            assert complaints() == 1
+            assert list(tmp_path.iterdir()) == []
+        assert (await relay.ask(gpt())).content == "Hello"
+        await written(tmp_path, 1)
+
+
+@ensureDeferred
+async def test_a_folder_that_is_removed_is_made_again(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    async with running_relay(LOG_DIR=folder) as relay:
+        await relay.ask(gpt())
+        await written(folder, 1)
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+        await relay.ask(gpt())
+        await written(folder, 1)
+        assert not relay.warnings
+
+
+@ensureDeferred
+async def test_no_journal_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with running_relay(LOG_DIR="") as relay:
+        await relay.ask(gpt())
+        await deferLater(reactor, WRITE_DELAY * 1.5)
+    assert list(tmp_path.iterdir()) == []
+
+
+@ensureDeferred
+async def test_what_is_written_at_the_end_is_not_lost(tmp_path: Path) -> None:
+    async with running_relay(LOG_DIR=tmp_path) as relay:
+        relay.upstream.play(events(*answer("One")[:2], then="hang"))
+        client = await relay.begin(gpt(stream=True))
+        await client.until_received(b"One")
+    ((_, head, text),) = await written(tmp_path, 1)
+    assert text == "One\n"
+    assert "error" in head
+
+
+@ensureDeferred
+async def test_both_ports_keep_the_exchanges_of_gemini(product: Product) -> None:
+    folder = product.run_root.parent / "logs"
+    for port, route in ((product.port, "gemini"), (product.stream_port, "stream/gemini")):
+        product.api.play(plays.error(503), plays.thinking("Hm.", "One", " two"))
+        model = fresh_model()
+        await product.ask(chat("Hi", model=model), port)
+
+        def kept(model: str = model) -> list[Path]:
+            return [p for p in folder.glob("*_input.json") if model.encode() in p.read_bytes()]
+
+        await until(kept, "it is written", 5)
+        asked = json.loads(kept()[0].read_bytes())
+        assert (asked["route"], asked["model"]) == (route, model)
+        output = kept()[0].with_name(kept()[0].name.replace("input.json", "output.txt"))
+        await until(output.exists, "the answer is written", 5)
+        head, text = parts_of(output.read_bytes())
+        assert head["retries"] == "1"
+        assert text.startswith("One two\n")

@@ -1,0 +1,186 @@
+"""What those who run the proxy are told."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from pytest_twisted import ensureDeferred
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
+
+from gemproxy import metrics
+from gemproxy.log import log_details
+from gemproxy.metrics import Metrics
+from gemproxy.standin import plays
+from tests.fake_newapi import answer, events, stream
+from tests.support import Client, Product, chat, gpt, running, running_relay, until
+
+
+def samples(text: bytes) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """The values, by name and labels."""
+    return {
+        (sample.name.removeprefix("gemproxy_"), frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+    }
+
+
+class Numbers:
+    """What changed since the start."""
+
+    def __init__(self, before: bytes, after: bytes) -> None:
+        self._before, self._after = samples(before), samples(after)
+
+    def __call__(self, name: str, **labels: str) -> float:
+        place = (name, frozenset(labels.items()))
+        return self._after.get(place, 0.0) - self._before.get(place, 0.0)
+
+
+async def read(client: Client) -> bytes:
+    reply = await client.get("/metrics")
+    assert reply.status == 200
+    assert reply.headers["content-type"].startswith("text/plain; version=0.0.4")
+    return reply.body
+
+
+@pytest.fixture
+def logged() -> Iterator[list[Any]]:
+    events: list[Any] = []
+    globalLogPublisher.addObserver(events.append)
+    yield events
+    globalLogPublisher.removeObserver(events.append)
+    # It is one level for the whole process.
+    log_details(False)
+
+
+def test_models_that_clients_make_up_are_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "_MODELS_LIMIT", 2)
+    counted = Metrics()
+    for model in ("a", "b", "c", "d", "a"):
+        counted.answered("gemini", model, 200, 0.1, 0.2)
+    numbers = Numbers(b"", counted.render())
+    assert numbers("requests_total", route="gemini", model="a", status="200") == 2
+    assert numbers("requests_total", route="gemini", model="(other)", status="200") == 2
+    assert b'model="c"' not in counted.render()
+
+
+def test_labels_are_escaped() -> None:
+    counted = Metrics()
+    counted.answered("gemini", 'a"\n\\{}\u00e9\0', 200, None, 0.2)
+    numbers = Numbers(b"", counted.render())
+    assert numbers("requests_total", route="gemini", model='a"\n\\{}\u00e9\0', status="200") == 1
+
+
+@ensureDeferred
+async def test_what_the_gemini_proxy_counts(tmp_path: Path) -> None:
+    async with running(tmp_path, RETRY_DELAY=0.05, GEMINI_WORKERS=2) as product:
+        before = await read(product)
+        product.api.play(plays.error(503), plays.answer("One"), plays.error(400))
+        model = "gemini-2.5-flash"
+        assert (await product.ask(chat())).status == 200
+        assert (await product.ask(chat())).status == 400
+        product.api.play(plays.hang("Half", after=1))
+        left = await product.begin(chat(stream=True))
+        await left.until_received(b"Half")
+        left.drop()
+        await product.until_idle()
+        assert (await product.ask(b"no JSON")).status == 400
+
+        numbers = Numbers(before, await read(product))
+        for status in ("200", "400", "499"):
+            assert numbers("requests_total", route="gemini", model=model, status=status) == 1
+        assert numbers("retries_total", reason="upstream_error") == 1
+        assert numbers("aborted_upstreams_total") == 1
+        assert numbers("first_token_seconds_count", route="gemini") == 2
+        assert numbers("request_seconds_count", route="gemini") == 3
+        assert numbers("responses_total", status="400") == 2
+        assert b"the-key" not in await read(product)
+
+        now = Numbers(b"", await read(product))
+        assert now("queued_requests") == 0
+        assert now("workers", state="ready") == 1
+        (pid,) = product.worker_pids()
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: pid not in product.worker_pids(), "its end is noticed")
+        now = Numbers(b"", await read(product))
+        assert now("workers", state="ready") == 0
+
+
+@ensureDeferred
+async def test_what_the_stream_proxy_counts() -> None:
+    async with running_relay(HEARTBEAT_INTERVAL=1, STOP_TAGS="<stop>") as relay:
+        before = await read(relay)
+        relay.upstream.play(stream("A", " tag: <stop> x"))
+        assert (await relay.ask(gpt(stream=True))).content == "A tag: "
+        relay.upstream.play(events(*answer("Half")[:2], then="hang"))
+        waiting = await relay.begin(gpt(stream=True))
+        await waiting.until_received(b": heartbeat")
+        waiting.drop()
+        await until(lambda: not relay.daemon._intake.open, "it is over")
+        await relay.get("/v1/files")
+        await relay.get("/nowhere")
+
+        numbers = Numbers(before, await read(relay))
+        labels = {"route": "stream/upstream", "model": "gpt-x"}
+        assert numbers("requests_total", status="200", **labels) == 1
+        assert numbers("requests_total", status="499", **labels) == 1
+        assert numbers("stop_tags_total") == 1
+        assert numbers("heartbeats_total") >= 1
+        assert numbers("aborted_upstreams_total") == 2
+        assert numbers("passthrough_requests_total", status="200") == 1
+        assert numbers("responses_total", status="404") == 1
+
+
+@ensureDeferred
+async def test_neither_keys_nor_texts_are_in_logs_or_metrics(
+    product: Product, logged: list[Any]
+) -> None:
+    product.api.play(plays.answer("s3cret answer"), plays.error(400, "No."))
+    for model in ("gemini-2.5-flash", "gemini-x"):
+        await product.ask(chat("s3cret prompt", model=model), Authorization="Bearer s3cret-key")
+    text = "\n".join(formatEvent(event) for event in logged)
+    assert "request=" in text
+    for shown in (text, (await product.get("/metrics")).body.decode()):
+        assert "s3cret" not in shown
+        assert "the-key" not in shown
+
+
+@ensureDeferred
+async def test_a_request_s_line_says_what_became_of_it(product: Product, logged: list[Any]) -> None:
+    product.api.play(plays.error(503), plays.answer("Well."))
+    reply = await product.ask(chat(stream=True))
+    id = reply.headers["x-request-id"]
+    (line,) = (formatEvent(e) for e in logged if f"request={id} " in formatEvent(e))
+    for fact in (
+        *("route=gemini", 'model="gemini-2.5-flash"', "stream=True", "status=200", "finish=stop"),
+        *("duration=", "first_token=", "prompt_tokens=", "completion_tokens=", "retries=1"),
+    ):
+        assert f" {fact}" in line
+
+
+@ensureDeferred
+async def test_debugging_shows_the_dialogue_with_texts_cut_short(
+    tmp_path: Path, logged: list[Any]
+) -> None:
+    async with running(tmp_path, DEBUG="true") as product:
+        product.api.play(plays.answer("word " * 50))
+        assert (await product.ask(chat("the prompt " * 20))).status == 200
+        lines = [formatEvent(e) for e in logged if e["log_level"] is LogLevel.debug]
+    text = "\n".join(lines)
+    assert "session/prompt" in text
+    assert "agent_message_chunk" in text
+    assert "word word" in text
+    assert "word " * 10 not in text
+    assert "the prompt the prompt the prompt" not in text
+    assert "the-key" not in text
+
+
+@ensureDeferred
+async def test_without_it_there_is_none(product: Product, logged: list[Any]) -> None:
+    assert (await product.ask(chat())).status == 200
+    assert not any("session/prompt" in formatEvent(event) for event in logged)
