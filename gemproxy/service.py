@@ -199,6 +199,7 @@ class Daemon(MultiService):
             self._watch(service.pool)
             self.pool = service.pool
             engine = service.engine
+        self._watch_self()
         self._health = Health(
             self._metrics,
             lambda: self.pool is None or self.pool.warm,
@@ -213,7 +214,25 @@ class Daemon(MultiService):
                 "Stream Proxy", config.stream_port, self._stream_proxy(engine), is_passed_through
             )
 
+    def _watch_self(self) -> None:
+        self._metrics.watch(
+            "requests_under_way",
+            "Requests that are being received or answered",
+            lambda: len(self._intake.open),
+        )
+        self._metrics.watch(
+            "connections",
+            "Connections of clients",
+            lambda: sum(len(connections.protocols) for connections in self._connected),
+        )
+        self._metrics.watch(
+            "timers",
+            "Calls that are planned for later",
+            lambda: len(self._reactor.getDelayedCalls()),
+        )
+
     def _watch(self, pool: WorkerPool) -> None:
+        self._metrics.watch("sessions", "Sessions that the CLI workers have", pool.sessions)
         self._metrics.watch("queued_requests", "Requests that wait for a CLI worker", pool.queued)
         self._metrics.watch_each(
             "workers", "CLI workers", "state", ("starting", "ready", "retiring"), pool.count
@@ -328,8 +347,10 @@ class Daemon(MultiService):
             )
         deadline = self._reactor.seconds() + self._config.drain
         await self._patiently(self._config.drain, self._intake.when_empty())
-        for interrupt_all in self._interruptions:
-            interrupt_all(overloaded("The proxy is stopping.", 5))
+        # That there are none may be news to whoever serves them.
+        if self._intake.open:
+            for interrupt_all in self._interruptions:
+                interrupt_all(overloaded("The proxy is stopping.", 5))
         await self._within(_LAST_WORDS, self._intake.when_empty())
         closed = _all([connections.close() for connections in self._connected])
         left = deadline - self._reactor.seconds()

@@ -43,6 +43,7 @@ class Call:
     @ivar began: when the headers were there.
     @ivar closed: when the connection was closed; None while it is open.
     @ivar sent: bytes that were written, whether or not anybody took them.
+    @ivar played: the script is over, and what it sent has been read.
     """
 
     connection: _Connection = field(repr=False)
@@ -56,6 +57,7 @@ class Call:
     closed: float | None = None
     sent: int = 0
     finished: bool = False
+    played: bool = False
     _waiting: list[tuple[Callable[[], Any], Deferred[None]]] = field(factory=list, repr=False)
 
     # What was asked:
@@ -73,7 +75,9 @@ class Call:
 
     async def whole(self) -> None:
         """Wait for the whole body."""
-        await self.when(lambda: self.complete)
+        await self.when(lambda: self.complete or self.closed is not None)
+        if not self.complete:
+            raise Gone
 
     async def when_closed(self, seconds: float = 5.0) -> float:
         """When the connection was closed."""
@@ -125,6 +129,11 @@ class Call:
         """The answer is complete, and the connection may be used for the next one."""
         self.finished = True
         self.look()
+        self.connection.go_on()
+
+    def over(self) -> None:
+        self.played = True
+        self.look()
 
     def close(self) -> None:
         self.connection.transport.loseConnection()
@@ -163,6 +172,10 @@ class _Connection(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self._received += data
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Take what has come."""
         while self._step():
             pass
 
@@ -250,13 +263,13 @@ class FakeNewApi:
         self._scripts: deque[Script] = deque()
         self._always: Script = stream("Hello")
         self._waiting: list[tuple[int, Deferred[Call]]] = []
-        self._port = reactor.listenTCP(
-            0, _Factory.forProtocol(lambda: _Connection(self)), interface="127.0.0.1"
-        )
+        self._factory = _Factory.forProtocol(lambda: _Connection(self))
+        self._port = reactor.listenTCP(0, self._factory, interface="127.0.0.1")
+        self._number: int = self._port.getHost().port
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port.getHost().port}"
+        return f"http://127.0.0.1:{self._number}"
 
     def play(self, *scripts: Script) -> None:
         """Queue scripts, one for each request."""
@@ -270,7 +283,7 @@ class FakeNewApi:
         self.calls.append(call)
         script = self._scripts.popleft() if self._scripts else self._always
         running = Deferred.fromCoroutine(script(call))
-        running.addErrback(self._failed)
+        running.addErrback(self._failed).addCallback(lambda _: call.over())
         for number, waiter in list(self._waiting):
             if number == call.number:
                 self._waiting.remove((number, waiter))
@@ -291,6 +304,10 @@ class FakeNewApi:
 
     async def stop_listening(self) -> None:
         await self._port.stopListening()
+
+    def listen_again(self) -> None:
+        """On the same port as before."""
+        self._port = reactor.listenTCP(self._number, self._factory, interface="127.0.0.1")
 
     async def stop(self) -> None:
         await self._port.stopListening()

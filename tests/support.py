@@ -9,7 +9,7 @@ import os
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,18 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@contextmanager
+def deaf_port() -> Iterator[int]:
+    """A port that takes no connections, and refuses none."""
+    with socket.socket() as deaf, socket.socket() as first, socket.socket() as second:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for client in (first, second):
+            client.setblocking(False)
+            client.connect_ex(deaf.getsockname())
+        yield int(deaf.getsockname()[1])
 
 
 async def until(condition: Callable[[], Any], what: str, seconds: float = 20.0) -> None:
@@ -351,6 +363,8 @@ async def running(run_root: Path, **settings: Any) -> AsyncIterator[Product]:
     product = Product(
         int(environ["PORT"]), daemon, api, int(environ["STREAM_PORT"]), run_root / "gemproxy"
     )
+    logged: list[Any] = []
+    globalLogPublisher.addObserver(logged.append)
     try:
         await until(lambda: daemon.pool.warm, "a worker is warm", 60)
         yield product
@@ -360,6 +374,8 @@ async def running(run_root: Path, **settings: Any) -> AsyncIterator[Product]:
             await daemon.stopService()
         await api_port.stopListening()
         await api.stop()
+        globalLogPublisher.removeObserver(logged.append)
+    assert_no_failures(logged)
 
 
 @define
@@ -389,6 +405,8 @@ class Relay(Client):
 @asynccontextmanager
 async def running_relay(**settings: Any) -> AsyncIterator[Relay]:
     """A Stream Proxy with a New-API of its own; settings by their environment variables."""
+    # What is there already is not looked at when garbage is collected, which is then fast.
+    gc.freeze()
     upstream = FakeNewApi()
     environ = {
         "GEMINI_PROXY_URL": upstream.url,
@@ -410,7 +428,17 @@ async def running_relay(**settings: Any) -> AsyncIterator[Relay]:
         await upstream.stop()
         gc.collect()
         globalLogPublisher.removeObserver(relay.logged.append)
-    assert [formatEvent(event) for event in relay.logged if "log_failure" in event] == []
+    assert_no_failures(relay.logged)
+
+
+def assert_no_failures(logged: Iterable[Any]) -> None:
+    """Nothing was logged that no daemon should have to log."""
+    failures = [
+        formatEvent(event)
+        for event in logged
+        if "log_failure" in event or event["log_level"] is LogLevel.critical
+    ]
+    assert not failures, "\n".join(failures)
 
 
 def shared_daemon(scope: Any, **settings: Any) -> Any:

@@ -81,8 +81,10 @@ def test_the_reason_phrase_is_one_short_line_of_printable_ascii(message: str):
         ("The message.", b"The message."),
         ("  two\r\nlines\t ", b"two lines"),
         ("X: y\r\nSet-Cookie: z", b"X: y Set-Cookie: z"),
-        ("Grüße 😀\0", b"Gr??e ??"),
-        ("\ud800", b"?"),
+        ("Viele Grüße 😀\0", b"Viele Gr??e ??"),
+        ("模型不存在", b"Error 418"),
+        ("model 模型不存在", b"Error 418"),
+        ("\ud800", b"Error 418"),
         ("x" * 1000, b"x" * 200),
         ("", b"Error 418"),
         (" \n\u2028 ", b"Error 418"),
@@ -90,6 +92,10 @@ def test_the_reason_phrase_is_one_short_line_of_printable_ascii(message: str):
 )
 def test_the_reason_phrase_is_the_message_made_fit(message: str, reason: bytes):
     assert ChatError(418, "t", message).reason() == reason
+
+
+def test_a_reason_phrase_without_a_message_has_the_code():
+    assert ChatError(503, "t", "上游错误", "overloaded").reason() == b"Error 503 overloaded"
 
 
 def test_it_can_be_raised_and_caught():

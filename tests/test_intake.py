@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.logger import formatEvent
 
+from bench.trial.fuzz import mutated
 from gemproxy.web import intake
 from tests.fake_newapi import answer, events, stream
 from tests.support import Connection, Relay, Reply, encode, gpt, running_relay, until
@@ -626,25 +627,6 @@ def seeds() -> list[bytes]:
         post("Content-Length: 3", path="/v1/embeddings") + b"abc",
         b"OPTIONS * HTTP/1.1\r\nOrigin: http://localhost\r\n\r\n",
     ]
-
-
-def mutated(randomness: random.Random, samples: list[bytes]) -> bytes:
-    """Something like a request, or several."""
-    data = bytearray(b"".join(randomness.choices(samples, k=randomness.choice((1, 1, 1, 2, 3)))))
-    for _ in range(randomness.choice((0, 1, 1, 2, 5))):
-        place = randomness.randrange(len(data) + 1)
-        match randomness.randrange(5):
-            case 0:
-                data[place : place + 1] = randomness.randbytes(1)
-            case 1:
-                data[place:place] = randomness.randbytes(randomness.randrange(20))
-            case 2:
-                del data[place : place + randomness.randrange(1, 30)]
-            case 3:
-                data[place:place] = randomness.choice([b"\r\n", b"\0", b"\r\n\r\n", b"\xff", b": "])
-            case 4:
-                data[place:place] = data[: randomness.randrange(60)]
-    return bytes(data)
 
 
 async def one_fuzz(relay: Relay, randomness: random.Random, samples: list[bytes]) -> None:

@@ -25,7 +25,7 @@ from tests.fake_newapi import (
     in_http_chunks,
     verbatim,
 )
-from tests.support import Connection, Relay, Reply, free_port, running_relay
+from tests.support import Connection, Relay, Reply, deaf_port, free_port, running_relay
 from tests.test_relay_flow import memory, quiet
 
 MB = 1_000_000
@@ -304,6 +304,19 @@ async def test_a_slow_upstream_slows_the_upload_and_costs_no_memory() -> None:
 
 
 @ensureDeferred
+async def test_an_upload_waits_for_the_connection_to_the_upstream() -> None:
+    with deaf_port() as port:
+        async with running_relay(UPSTREAM_URL=f"http://127.0.0.1:{port}") as relay:
+            client = await relay.connect()
+            client.transport.write(
+                b"POST /v1/files HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40000000\r\n\r\n"
+            )
+            before = memory()
+            assert await sent_by(client, b"x" * 50_000, 40 * MB) < 20 * MB
+            assert memory() - before < 10 * MB
+
+
+@ensureDeferred
 async def test_an_upload_that_takes_its_time_is_no_silence_of_the_upstream() -> None:
     async with running_relay(TIMEOUT=0.5) as relay:
         client = await relay.connect()
@@ -327,21 +340,29 @@ async def test_an_upload_that_nobody_reads_is_given_up() -> None:
         await relay.upstream.calls[0].when_closed()
 
 
+@pytest.mark.parametrize("framing", ["chunked", "length"])
 @ensureDeferred
-async def test_an_answer_may_come_before_the_end_of_the_upload(relay: Relay) -> None:
+async def test_an_answer_may_come_before_the_end_of_the_upload(relay: Relay, framing: str) -> None:
     error = {"error": {"message": "Not that.", "type": "x"}}
 
     async def script(call: Call) -> None:
         data = json.dumps(error).encode()
-        await call.send(head(415, [("Content-Length", str(len(data)))]) + data)
+        if framing == "length":
+            await call.send(head(415, [("Content-Length", str(len(data)))]) + data)
+        else:
+            start = head(415, [("Transfer-Encoding", "chunked")])
+            await call.send(start + in_http_chunks([data]) + b"0\r\n\r\n")
 
     relay.upstream.play(script)
     client = await relay.connect()
     client.transport.write(
         b"POST /v1/files HTTP/1.1\r\nHost: localhost\r\nContent-Length: 30000000\r\n\r\nstart"
     )
+    began = reactor.seconds()
     reply = await client.reply()
+    assert reactor.seconds() - began < 0.5
     assert (reply.status, reply.json) == (415, error)
+    assert reply.headers["connection"] == "close"
     # There is no way to tell the client to stop, other than that.
     await client.when(lambda: client.closed, 5)
     await relay.upstream.calls[0].when_closed()

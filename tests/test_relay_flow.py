@@ -104,8 +104,8 @@ async def test_the_upstream_is_closed_when_the_client_goes(
     await call.whole()
     if wanted and "mid" in stage:
         await client.until_received(b'"One"')
-    elif "nothing" not in stage:
-        await call.when(lambda: call.sent)
+    else:
+        await call.when(lambda: call.played or call.sent > 100_000)
     went = reactor.seconds()
     client.drop()
     assert await call.when_closed() - went < 0.5
@@ -241,7 +241,17 @@ async def test_a_connection_is_used_again_though_a_client_had_stalled_it(
     relay: Relay, wanted: bool
 ) -> None:
     long = "x" * 12 * MB
-    relay.upstream.play(events(b"".join(answer(long))), events(b"".join(answer(long))))
+    body = in_http_chunks([b"".join(answer(long))])
+
+    async def with_late_end(call: Call) -> None:
+        await call.whole()
+        await call.head(200, [EVENT_STREAM, ("Transfer-Encoding", "chunked")])
+        await call.send(body)
+        await quiet(call, 0.2)
+        await call.send(b"0\r\n\r\n")
+        call.end()
+
+    relay.upstream.play(events(b"".join(answer(long))), with_late_end)
     for number in range(2):
         client = await relay.begin(gpt(stream=wanted))
         client.transport.pauseProducing()
@@ -315,7 +325,7 @@ def silences(client: Connection, began: float) -> list[float]:
     return [b - a for a, b in pairwise([began, *(time for time, _ in client.arrivals)])]
 
 
-def pausing(*given: Any, seconds: float = 0.7, before: float = 0.7) -> Script:
+def pausing(*given: Any, seconds: float = 0.5, before: float = 0.5) -> Script:
     """Silent before the headers, and after each event."""
 
     async def script(call: Call) -> None:
@@ -329,20 +339,20 @@ def pausing(*given: Any, seconds: float = 0.7, before: float = 0.7) -> Script:
 @ensureDeferred
 async def test_a_streaming_client_never_waits_longer_than_the_interval() -> None:
     async with running_relay(HEARTBEAT_INTERVAL=INTERVAL) as relay:
-        relay.upstream.play(pausing(*answer("One <", "dis", "tance")))
+        relay.upstream.play(pausing(*answer("One <dis", "tance")))
         began = reactor.seconds()
         client = await relay.begin(gpt(stream=True))
         reply = await client.reply()
         assert reply.content == "One <distance"
         assert max(silences(client, began)) <= INTERVAL + TOLERANCE
         assert all(text.startswith(": heartbeat ") for text in reply.comments)
-        assert len(reply.comments) >= 10
+        assert len(reply.comments) >= 8
 
 
 @ensureDeferred
 async def test_comments_of_the_upstream_do_not_keep_the_client_from_hearing_anything() -> None:
     async with running_relay(HEARTBEAT_INTERVAL=INTERVAL) as relay:
-        pings = [b": PING\n\n"] * 20
+        pings = [b": PING\n\n"] * 12
         relay.upstream.play(events(event("One"), *pings, *answer(" two"), pace=0.06))
         began = reactor.seconds()
         client = await relay.begin(gpt(stream=True))
@@ -354,11 +364,11 @@ async def test_comments_of_the_upstream_do_not_keep_the_client_from_hearing_anyt
 @pytest.mark.parametrize("kind", ["stream", "document"])
 @ensureDeferred
 async def test_a_client_that_does_not_stream_gets_white_space(kind: str) -> None:
-    async with running_relay(HEARTBEAT_INTERVAL=INTERVAL, JSON_HEARTBEAT_DELAY=0.4) as relay:
-        script = pausing(*answer("One", usage=True), seconds=0.4)
+    async with running_relay(HEARTBEAT_INTERVAL=INTERVAL, JSON_HEARTBEAT_DELAY=0.3) as relay:
+        script = pausing(*answer("One", usage=True), seconds=0.3)
         if kind == "document":
             data = b'{"choices": [{"message": {"content": "One"}, "finish_reason": "stop"}]}'
-            script = pausing(data[:30], data[30:], before=1.2)
+            script = pausing(data[:30], data[30:], before=0.8)
         relay.upstream.play(script)
         began = reactor.seconds()
         client = await relay.begin(gpt())
@@ -369,7 +379,7 @@ async def test_a_client_that_does_not_stream_gets_white_space(kind: str) -> None
         assert set(white) == {0x0A}
         assert len(white) >= 4
         first = client.arrivals[0][0]
-        assert 0.4 <= first - began <= 0.4 + INTERVAL + TOLERANCE
+        assert 0.3 <= first - began <= 0.3 + INTERVAL + TOLERANCE
         assert max(silences(client, first)) <= INTERVAL + TOLERANCE
 
 
@@ -382,10 +392,10 @@ async def test_a_lively_answer_needs_no_heartbeat() -> None:
 
 @ensureDeferred
 async def test_gemini_heartbeats(tmp_path: Path) -> None:
-    settings = {"HEARTBEAT_INTERVAL": INTERVAL, "JSON_HEARTBEAT_DELAY": 0.4}
+    settings = {"HEARTBEAT_INTERVAL": INTERVAL, "JSON_HEARTBEAT_DELAY": 0.3}
     async with running(tmp_path, **settings) as product:
         for wanted in (True, False):
-            product.api.play(plays.answer("One", " two", delay=0.9, pace=0.7))
+            product.api.play(plays.answer("One", " two", delay=0.8, pace=0.5))
             began = reactor.seconds()
             client = await product.begin(chat("Hi", stream=wanted), port=product.stream_port)
             reply = await client.reply()

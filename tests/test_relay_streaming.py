@@ -93,15 +93,14 @@ async def test_events_survive_a_network_that_delivers_single_bytes(
 @ensureDeferred
 async def test_events_survive_every_single_cut(relay: Relay, eol: bytes) -> None:
     given = [{"choices": [{"delta": {"content": "ä€🎉"}, "finish_reason": "stop"}]}]
-    wire = b"".join(
-        [b": hi" + eol * 2, *(event(item, eol) for item in given), b"data: [DONE]" + eol * 2]
-    )
+    named = b"event: message" + eol
+    wire = b": hi" + eol * 2 + named + event(given[0], eol) + b"data: [DONE]" + eol * 2
     cuts = range(1, len(in_http_chunks([wire])) + 5)
     for cut in cuts:
         relay.upstream.play(events(wire, cuts=[cut]))
     replies = await relay.ask_all([gpt(stream=True)] * len(cuts))
     for reply in replies:
-        assert_streamed(reply, event(given[0]), DONE)
+        assert_streamed(reply, b"event: message\n" + event(given[0]), DONE)
 
 
 @ensureDeferred

@@ -144,6 +144,11 @@ def test_odd_characters_are_taken(raw: bytes, text: str):
     assert loads(dumps(request.body)) == request.body
 
 
+def test_a_byte_order_mark_is_no_part_of_the_request():
+    raw = b'{"model": "m"}'
+    assert parse_chat_request(b"\xef\xbb\xbf" + raw) == parse_chat_request(raw)
+
+
 def test_the_last_of_duplicate_keys_counts():
     assert parse_chat_request(b'{"model": 1, "model": "m"}').model == "m"
     assert parse_chat_request(b'{"a": "\\ud800", "model": 1, "model": "m"}').model == "m"

@@ -13,6 +13,8 @@ INVALID_REQUEST = "invalid_request_error"
 SERVER_ERROR = "server_error"
 
 _REASON_LENGTH = 200
+# Of a message's characters.
+_MOST_LOST = 0.3
 
 
 @frozen
@@ -82,10 +84,16 @@ class ChatError(Exception):
         return headers
 
     def reason(self) -> bytes:
-        """The reason phrase of the status line: all that SillyTavern shows of some errors."""
-        line = " ".join(self.message.split()) or f"Error {self.status}"
-        printable = "".join(c if " " <= c <= "~" else "?" for c in line[:_REASON_LENGTH])
-        return printable.encode("ascii")
+        """
+        The reason phrase of the status line: all that SillyTavern shows of some errors. A message
+        of which little would be left in ASCII is replaced.
+        """
+        line = " ".join(self.message.split())[:_REASON_LENGTH]
+        printable = "".join(c if " " <= c <= "~" else "?" for c in line)
+        lost = sum(a != b for a, b in zip(line, printable, strict=True))
+        if not line or lost > len(line) * _MOST_LOST:
+            printable = f"Error {self.status}" + (f" {self.code}" if self.code else "")
+        return printable.encode("ascii", "replace")
 
 
 def bad_request(message: str, param: str | None = None, code: str | None = None) -> ChatError:

@@ -11,13 +11,16 @@ from gemproxy.chat.jsontext import loads
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
+# Some editors begin a file with it, and people send files.
+_BOM = b"\xef\xbb\xbf"
+
 
 @frozen
 class ChatRequest:
     """
     A chat completion request, parsed but not judged: backends validate what they use.
 
-    @ivar raw: the body as it came.
+    @ivar raw: the body as it came, without a byte order mark.
     @ivar body: the whole JSON object, with fields that nobody here knows.
     @ivar headers: the client's headers.
     @ivar stream: whether the client wants the answer as server-sent events.
@@ -37,6 +40,7 @@ def parse_chat_request(raw: bytes, headers: Headers = ()) -> ChatRequest:
     @raise ChatError: 400 for what is not JSON, not an object, or has no usable model, stream or
         stream_options; C{param} names the field.
     """
+    raw = raw.removeprefix(_BOM)
     try:
         body = loads(raw)
     except ValueError as error:

@@ -141,7 +141,9 @@ class Attempts:
             stop_reason = await silence.limit(Deferred.fromCoroutine(session.answer()))
             _check(exchange, stop_reason, choice.writer)
         except CallFailed as error:
-            failed = rpc_failure(error.failure.code, error.failure.message)
+            # What the API says of a request is known better here.
+            code = 0 if exchange.asked else error.failure.code
+            failed = rpc_failure(code, error.failure.message)
             raise TryFailed(exchange.failure or failed) from None
         except WorkerDied as error:
             raise TryFailed(exchange.failure or transient(f"{error}.")) from None

@@ -125,6 +125,10 @@ class WorkerPool(Service):
         """How many requests wait."""
         return len(self._waiting)
 
+    def sessions(self) -> int:
+        """How many sessions the workers have."""
+        return sum(member.active for member in self._members)
+
     def count(self, state: str) -> int:
         """How many workers are C{starting}, C{ready} or C{retiring}."""
         return sum(1 for member in self._members if member.state == state)

@@ -30,7 +30,7 @@ STDERR_TAIL = 8 * 1024
 STDERR_LIMIT = 64 * 1024 * 1024
 START_TIMEOUT = 60.0
 KILL_DELAY = 3.0
-# Seconds between the end of a process's output and its own end.
+# Seconds between the end of a process's pipes and its own end.
 _EXIT_DELAY = 1.0
 
 _LAUNCHER = str(Path(__file__).with_name("launch.py"))
@@ -95,7 +95,7 @@ class Worker:
         self._last_id = 0
         self._forgotten: set[int] = set()
         self._strays = 0
-        self._silenced: IDelayedCall | None = None
+        self._ending: IDelayedCall | None = None
         self._listeners: dict[str, tuple[UpdateListener, Callable[[], None]]] = {}
         self._ended = False
         self._when_ended: list[Deferred[None]] = []
@@ -229,11 +229,11 @@ class Worker:
                 if (answer := self._asked(id)) is not None:
                     answer.errback(CallFailed(message))
 
-    def silenced(self) -> None:
-        """The process has closed its output: it ends now, or it is of no use any more."""
-        if not self._ended:
-            self._silenced = self._reactor.callLater(
-                _EXIT_DELAY, self.give_up, "it closed its output"
+    def disconnected(self) -> None:
+        """The process has closed a pipe: it ends now, or it is of no use any more."""
+        if not self._ended and self._ending is None:
+            self._ending = self._reactor.callLater(
+                _EXIT_DELAY, self.give_up, "it closed its input or output"
             )
 
     def exited(self) -> None:
@@ -255,8 +255,8 @@ class Worker:
             self.log.failure("CLI worker {pid} ended strangely", reason, pid=self.pid)
         self._ended = True
         self.usable = False
-        if self._silenced is not None and self._silenced.active():
-            self._silenced.cancel()
+        if self._ending is not None and self._ending.active():
+            self._ending.cancel()
         self.home.remove()
         self._fail_calls()
         for _, session_ended in list(self._listeners.values()):
@@ -342,8 +342,9 @@ class _AcpProtocol(ProcessProtocol):
         if self._stderr_size > STDERR_LIMIT:
             self._worker.give_up("it floods its log")
 
-    def outConnectionLost(self) -> None:
-        self._worker.silenced()
+    def childConnectionLost(self, childFD: int) -> None:
+        if childFD != 2:
+            self._worker.disconnected()
 
     def processExited(self, reason: TwistedFailure) -> None:
         self._worker.exited()
