@@ -9,7 +9,7 @@ ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: run test lint bench clean
+.PHONY: run test lint bench chaos soak clean
 
 run: $(VENV)/installed node_modules/installed
 	@set -a; if [ -f .env ]; then . ./.env; fi; set +a; \
@@ -26,6 +26,10 @@ test: lint
 # Beside LiteLLM, which it installs under .cache, and nginx where that is installed: some minutes.
 bench: $(VENV)/installed node_modules/installed
 	$(BIN)/python -m bench $(ARGS)
+
+# Everything goes wrong for three minutes; and 22,000 requests in a row.
+chaos soak: $(VENV)/installed-for-tests node_modules/installed
+	$(BIN)/python -m bench.$@ $(ARGS)
 
 lint: $(VENV)/installed-for-tests node_modules/installed
 	$(BIN)/ruff format --check .

@@ -1,0 +1,188 @@
+"""The daemon on trial: a process of its own, and all that can be counted of it from outside."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import asdict, define, frozen
+from twisted.internet.task import deferLater
+
+from bench.processes import children, cost, free_port
+from bench.trial.client import request, send
+
+ROOT = Path(__file__).parent.parent.parent
+CLI = ROOT / "node_modules" / ".bin" / "gemini"
+
+
+@define
+class Census:
+    """
+    What a daemon has, at one moment.
+
+    @ivar memory: resident bytes.
+    @ivar descriptors: open files, but for those of the workers' pipes and of upstreams'
+        connections, which are kept for the next request.
+    @ivar files: of sessions and error reports in the workers' homes.
+    """
+
+    memory: int
+    descriptors: int
+    workers: int
+    worker_memory: int
+    homes: int
+    files: int
+    zombies: int
+    under_way: int
+    sessions: int
+    queued: int
+    connections: int
+    timers: int
+
+
+@frozen
+class Margins:
+    """How much more there may be of what is kept for good reasons; memory in bytes."""
+
+    memory: int
+    descriptors: int = 2
+    timers: int = 3
+
+
+def leaks(before: Census | None, after: Census, margins: Margins) -> list[str]:
+    """What a daemon still has with nothing to do, or has more of than before."""
+    names = ("under_way", "sessions", "queued", "connections", "files", "zombies")
+    found = [f"{name}: {value}" for name in names if (value := getattr(after, name))]
+    if after.homes != after.workers:
+        found.append(f"homes: {after.homes} of {after.workers} workers")
+    if not after.workers:
+        found.append("no worker")
+    if before is not None:
+        for name, margin in asdict(margins).items():
+            had, has = getattr(before, name), getattr(after, name)
+            if has > had + margin:
+                found.append(f"{name}: {has}, before {had}")
+    return found
+
+
+class Daemon:
+    """A running gemproxy."""
+
+    def __init__(self, reactor: Any, folder: Path, environ: Mapping[str, Any]) -> None:
+        self.port, self.stream_port = free_port(), free_port()
+        self.log = folder / "log"
+        self.journal = folder / "journal"
+        self.runs = folder / "gemproxy"
+        self._reactor = reactor
+        settings = {
+            "PATH": f"{CLI.parent}:{os.environ['PATH']}",
+            "XDG_RUNTIME_DIR": str(folder),
+            "GEMINI_API_KEY": "the-key",
+            "PORT": str(self.port),
+            "STREAM_PORT": str(self.stream_port),
+            "LOG_DIR": str(self.journal),
+        } | {name: str(value) for name, value in environ.items()}
+        command = [str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", "gemproxy"]
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(
+                command, cwd=folder, env=settings, stdout=output, stderr=output
+            )
+
+    async def until_ready(self, seconds: float = 60.0) -> None:
+        end = self._reactor.seconds() + seconds
+        while self._reactor.seconds() < end:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the daemon does not run: {self.log.read_text()[-2000:]}")
+            outcome = await send(self._reactor, self.port, request("GET", "/ready"))
+            if outcome.whole and outcome.status == 200:
+                return
+            await deferLater(self._reactor, 0.1)
+        raise RuntimeError("the daemon does not get ready")
+
+    def workers(self) -> list[int]:
+        return children(self.process.pid)
+
+    async def metrics(self) -> dict[str, float]:
+        """The values without labels."""
+        outcome = await send(self._reactor, self.port, request("GET", "/metrics"))
+        values = {}
+        for line in outcome.body.decode().splitlines():
+            name, _, value = line.rpartition(" ")
+            if name and not name.startswith("#"):
+                values[name.removeprefix("gemproxy_")] = float(value)
+        return values
+
+    async def census(self, upstream_connections: int) -> Census:
+        metrics = await self.metrics()
+        workers = self.workers()
+        states = [_state(pid) for pid in workers]
+        alive = [pid for pid, state in zip(workers, states, strict=True) if state not in "ZX"]
+        descriptors = len(os.listdir(f"/proc/{self.process.pid}/fd"))
+        return Census(
+            memory=cost(self.process.pid).memory,
+            descriptors=descriptors - 3 * len(alive) - upstream_connections,
+            workers=len(alive),
+            worker_memory=sum(cost(pid).memory for pid in alive),
+            homes=len(list(self.runs.glob("*/worker-*"))),
+            files=len(list(self.runs.glob("*/*/.gemini/tmp/*/chats/*")))
+            + len([path for path in self.runs.glob("*/*/tmp/*") if path.is_file()]),
+            zombies=states.count("Z"),
+            # The question itself does not count.
+            under_way=int(metrics["requests_under_way"]) - 1,
+            connections=int(metrics["connections"]) - 1,
+            sessions=int(metrics["sessions"]),
+            queued=int(metrics["queued_requests"]),
+            timers=int(metrics["timers"]),
+        )
+
+    def complaints(self) -> list[str]:
+        """What is in the log that should never be, whatever happens around a daemon."""
+        text = self.log.read_text(errors="replace")
+        return [
+            line[:300]
+            for line in text.splitlines()
+            if any(word in line for word in ("Traceback", "Unhandled", "#critical"))
+        ]
+
+    async def stop(self) -> list[str]:
+        """End it; returns what was left behind."""
+        self.process.send_signal(signal.SIGTERM)
+        for _ in range(400):
+            if self.process.poll() is not None:
+                break
+            await deferLater(self._reactor, 0.1)
+        else:
+            self.kill()
+            return ["it did not end"]
+        left = [str(path) for path in self.runs.glob("*")]
+        return left + [f"process {pid}" for pid in _at_home_in(self.runs)]
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"
+
+
+def _at_home_in(folder: Path) -> list[int]:
+    home = b"HOME=" + os.fsencode(folder) + b"/"
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (process / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if any(variable.startswith(home) for variable in variables):
+            found.append(int(process.name))
+    return found

@@ -1,0 +1,15 @@
+"""A short form of C{python -m bench.chaos}."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytest_twisted import ensureDeferred
+from twisted.internet import reactor
+
+from bench.chaos import trial
+
+
+@ensureDeferred
+async def test_whatever_happens_all_are_served_or_told_and_nothing_is_left(tmp_path: Path) -> None:
+    assert await trial(reactor, tmp_path, seconds=8, seed=1, clients=12) == []
