@@ -146,7 +146,7 @@ class Attempts:
             failed = rpc_failure(code, error.failure.message)
             raise TryFailed(exchange.failure or failed) from None
         except WorkerDied as error:
-            raise TryFailed(exchange.failure or transient(f"{error}.")) from None
+            raise TryFailed(exchange.failure or transient(str(error))) from None
         except TimeoutError:
             silent = Failure(upstream_silent(self.timeout), retryable=False)
             raise TryFailed(silent) from None

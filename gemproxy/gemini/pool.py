@@ -247,7 +247,7 @@ class WorkerPool(Service):
         if not self.warm:
             # Those who wait have a retry policy; better they follow it than hang.
             while self._waiting:
-                self._waiting.popleft().errback(WorkerDied("no Gemini CLI process can be started"))
+                self._waiting.popleft().errback(WorkerDied("No Gemini CLI process can be started."))
         if self._restart is None:
             delay = min(_FIRST_RESTART_DELAY * 2.0 ** (self._failures - 2), _LAST_RESTART_DELAY)
             self._restart = self._reactor.callLater(

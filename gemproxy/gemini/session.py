@@ -97,7 +97,7 @@ class Session:
                 sessionfile.write(worker.home.chats, self.id, turns)
             except OSError as error:
                 worker.give_up(f"its home cannot be used: {error}")
-                raise WorkerDied("a session cannot be given to the Gemini CLI") from None
+                raise WorkerDied("The Gemini CLI was not given its session.") from None
             worker.listen(self.id, self._updated, self._no_more_echoes)
             # Holds for the sessions set up from now on, hence the lock.
             await worker.call(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +53,20 @@ def write(chats: Path, session_id: str, turns: Sequence[Turn]) -> None:
 
 def delete(chats: Path, session_id: str) -> None:
     """Remove every file of a session, those that the CLI made of it too."""
-    for path in chats.glob(f"session-*-{session_id[:8]}.jsonl"):
-        path.unlink(missing_ok=True)
+    _unlink(chats, f"-{session_id[:8]}.jsonl")
 
 
 def clear(chats: Path) -> None:
     """Remove the sessions that nobody asked for: the CLI starts with one."""
-    for path in chats.glob("session-*.jsonl"):
-        path.unlink(missing_ok=True)
+    _unlink(chats, ".jsonl")
+
+
+def _unlink(chats: Path, ending: str) -> None:
+    # A pattern with an id in it would be compiled, and kept, for each session.
+    with suppress(FileNotFoundError):
+        for name in os.listdir(chats):
+            if name.startswith("session-") and name.endswith(ending):
+                (chats / name).unlink(missing_ok=True)
 
 
 def delete_reports(temp: Path) -> None:

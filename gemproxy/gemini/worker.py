@@ -124,7 +124,7 @@ class Worker:
             )
         except CallFailed as error:
             self.give_up(f"it refused to start: {error}")
-            raise WorkerDied(f"the Gemini CLI refused to start: {error}") from None
+            raise WorkerDied(f"The Gemini CLI refused to start: {error}") from None
         finally:
             if giving_up.active():
                 giving_up.cancel()
@@ -290,7 +290,7 @@ class Worker:
     def _fail_calls(self) -> None:
         calls, self._calls = self._calls, {}
         for answer in calls.values():
-            answer.errback(WorkerDied("the Gemini CLI process ended"))
+            answer.errback(WorkerDied("The Gemini CLI process ended."))
 
     def _write(self, data: bytes) -> None:
         assert self._transport is not None
