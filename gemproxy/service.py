@@ -14,7 +14,8 @@ from twisted.application.service import MultiService, Service
 from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
 from twisted.internet.threads import deferToThreadPool
-from twisted.web.client import Agent, HTTPConnectionPool, _HTTP11ClientFactory
+from twisted.web.client import HTTPConnectionPool, _HTTP11ClientFactory
+from twisted.web.iweb import IAgent
 
 from gemproxy import __version__
 from gemproxy.backend import Backend
@@ -33,6 +34,7 @@ from gemproxy.gemini.worker import Worker
 from gemproxy.journal import DiskJournal, Journal, NoJournal
 from gemproxy.log import log_details, make_logger
 from gemproxy.metrics import Metrics
+from gemproxy.newapi.agent import PersistentAgent
 from gemproxy.newapi.client import NewApi, base_url
 from gemproxy.reads import Reads
 from gemproxy.standin.app import StandIn
@@ -49,7 +51,6 @@ from gemproxy.web.stream_proxy import StreamProxy, is_passed_through
 from gemproxy.web.transport import PromptEndpoint
 
 _CONNECT_TIMEOUT = 30.0
-_IDLE_CONNECTIONS = 512
 # Seconds that an interrupted answer has to end, and a client to read what was written for it.
 _LAST_WORDS = 3.0
 
@@ -67,13 +68,6 @@ class _QuietClientFactory(_HTTP11ClientFactory):
     """Twisted's own has no public way to keep it from logging every connection."""
 
     noisy = False
-
-
-def _connection_pool(reactor: Any, persistent: bool) -> HTTPConnectionPool:
-    pool = HTTPConnectionPool(reactor, persistent)
-    pool.maxPersistentPerHost = _IDLE_CONNECTIONS
-    pool._factory = _QuietClientFactory
-    return pool
 
 
 class Demo(Service):
@@ -111,7 +105,7 @@ class EngineService(MultiService):
         config: Config,
         cli: Cli,
         reactor: Any,
-        agent: Agent,
+        agent: IAgent,
         api_url: Callable[[], str],
         environ: Mapping[str, str],
     ) -> None:
@@ -130,7 +124,8 @@ class EngineService(MultiService):
 
         fetch_pictures = None
         if config.fetch_images:
-            connections = _connection_pool(reactor, persistent=False)
+            connections = HTTPConnectionPool(reactor, persistent=False)
+            connections._factory = _QuietClientFactory
             fetch_pictures = PictureFetcher(reactor, connections).fetch
         limits = PoolLimits(config.gemini_workers, config.gemini_sessions, config.gemini_queue)
         self.pool = WorkerPool(reactor, limits, make_worker)
@@ -173,9 +168,8 @@ class Daemon(MultiService):
         log_details(config.debug)
         self._config = config
         self._reactor = reactor
-        self._connections = _connection_pool(reactor, persistent=True)
-        self._reads = Reads(reactor, _CONNECT_TIMEOUT)
-        self._agent = Agent.usingEndpointFactory(reactor, self._reads, self._connections)
+        self._reads = Reads()
+        self._agent = PersistentAgent(reactor, self._reads, _CONNECT_TIMEOUT)
         self._metrics = Metrics()
         self._journal = self._add_journal()
         self._interruptions: list[Callable[[ChatError], None]] = []
@@ -251,9 +245,7 @@ class Daemon(MultiService):
         return StreamProxy(gemini, others, passthrough, self._health, chats).app.resource()
 
     def _upstream(self, url: str, key: str | None) -> NewApi:
-        return NewApi(
-            self._reactor, self._agent, self._reads, base_url(url), key, self._config.timeout
-        )
+        return NewApi(self._reactor, self._agent, base_url(url), key, self._config.timeout)
 
     def _add_chats(self, stop_tags: Sequence[str]) -> ChatService:
         config = self._config
@@ -335,7 +327,7 @@ class Daemon(MultiService):
             await port.disownServiceParent()
         await self._drain()
         await super().stopService()
-        await self._connections.closeCachedConnections()
+        await self._agent.close()
 
     async def _drain(self) -> None:
         """Let requests end; end those that do not; see that clients get what was written."""

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
 
 _T = TypeVar("_T")
 
@@ -41,18 +42,26 @@ class Silence:
 
         @raise TimeoutError: it was silent for too long; it is cancelled then.
         """
+        return await self.watch(work)
+
+    def watch(self, work: Deferred[_T]) -> Deferred[_T]:
+        """
+        Have work cancelled when it is silent for too long.
+
+        @return: the same work, which fails with a TimeoutError then.
+        """
         self._work = work
         self._last = self._clock.seconds()
         self._watch(self._seconds)
-        try:
-            return await work
-        except CancelledError:
-            if self._too_long:
-                raise TimeoutError from None
-            raise
-        finally:
-            if self._check is not None and self._check.active():
-                self._check.cancel()
+        return work.addBoth(self._over)
+
+    def _over(self, result: _T | Failure) -> _T | Failure:
+        if self._check is not None and self._check.active():
+            self._check.cancel()
+        self._work = None
+        if self._too_long and isinstance(result, Failure) and result.check(CancelledError):
+            return Failure(TimeoutError())
+        return result
 
     def _watch(self, seconds: float) -> None:
         self._check = self._clock.callLater(seconds, self._look)

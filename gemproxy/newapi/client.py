@@ -37,7 +37,6 @@ from gemproxy.chat.request import ChatRequest, Headers
 from gemproxy.log import make_logger
 from gemproxy.newapi.headers import to_upstream, without
 from gemproxy.newapi.stream import StreamError, UpstreamStream
-from gemproxy.reads import Reads
 from gemproxy.silence import Silence
 
 # A client waits for the list of models no longer than 3 s.
@@ -66,35 +65,29 @@ class NewApi:
     @ivar base: its base URL, without C{/v1}.
     @ivar fixed_key: shown to it instead of the client's own key.
     @ivar timeout: seconds of silence after which a request is given up.
-    @ivar reads: of the agent's connections.
     """
 
     log = make_logger()
 
     clock: IReactorTime
     agent: IAgent
-    reads: Reads
     base: str
     fixed_key: str | None
     timeout: float
 
     def complete(self, request: ChatRequest, answer: Answer) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._complete(request, answer))
+        silence = Silence(self.clock, self.timeout)
+        work = Deferred.fromCoroutine(self._complete(request, answer, silence))
+        return silence.watch(work).addErrback(self._as_silence)
+
+    def _as_silence(self, failure: Failure) -> Failure:
+        return Failure(upstream_silent(self.timeout)) if failure.check(TimeoutError) else failure
 
     def models(self, headers: Headers) -> Deferred[list[dict[str, Any]]]:
         return Deferred.fromCoroutine(self._models(headers))
 
-    async def _complete(self, request: ChatRequest, answer: Answer) -> None:
+    async def _complete(self, request: ChatRequest, answer: Answer, silence: Silence) -> None:
         answer.note("waiting for the upstream")
-        silence = Silence(self.clock, self.timeout)
-        try:
-            await silence.limit(Deferred.fromCoroutine(self._relay(request, answer, silence)))
-        except TimeoutError:
-            raise upstream_silent(self.timeout) from None
-        finally:
-            answer.pace(None)
-
-    async def _relay(self, request: ChatRequest, answer: Answer, silence: Silence) -> None:
         headers = without(request.headers, b"accept-encoding", b"content-type", b"accept")
         response = await self._ask(
             b"POST",
@@ -109,14 +102,17 @@ class NewApi:
             answer.ignored(names.split(", "))
         reading: Deferred[None] = Deferred()
         stream = UpstreamStream(request.include_usage or not request.stream)
-        reader = _StreamReader(self.clock, stream, answer, silence, reading, self.reads)
+        reader = _StreamReader(self.clock, stream, answer, silence, reading)
         response.deliverBody(reader)
+        # Its headers are of no use for as long as the body takes.
+        del response
         try:
             await reading
         except CancelledError:
             reader.abort()
             raise
         finally:
+            answer.pace(None)
             if stream.broken:
                 self.log.warn(
                     "{model}: {count} events of the upstream were no JSON and were left out",
@@ -175,7 +171,7 @@ class NewApi:
         try:
             response = await client.request(
                 method.decode(),
-                _parsed_url(self.base + path),
+                _wire_url(self.base + path),
                 headers=sent,
                 data=None if body is None else BytesBody(body),
                 unbuffered=True,
@@ -191,7 +187,19 @@ class NewApi:
         return refusal(response, await _Reader.read_start(response, self.clock, patience))
 
 
-_parsed_url = lru_cache(16)(EncodedURL.from_text)
+class _WireURL(EncodedURL):
+    """
+    A URL whose names are in their encoded form already. treq has every URL encoded for every
+    request, which takes longer than all the rest of what it does.
+    """
+
+    def to_uri(self) -> EncodedURL:
+        return self
+
+
+@lru_cache(16)
+def _wire_url(text: str) -> EncodedURL:
+    return _WireURL.from_text(EncodedURL.from_text(text).to_uri().to_text())
 
 
 def _as_chat_error(failure: Failure) -> Failure:
@@ -264,16 +272,12 @@ class _StreamReader(Protocol):
         answer: Answer,
         silence: Silence,
         finished: Deferred[None],
-        reads: Reads,
     ) -> None:
         self._clock = clock
         self._stream = stream
         self._answer = answer
         self._silence = silence
         self._finished: Deferred[None] | None = finished
-        self._reads = reads
-        self._pieces: list[bytes] = []
-        self._over = False
         self._tail: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
@@ -295,15 +299,7 @@ class _StreamReader(Protocol):
         return cast("IPushProducer", self.transport)
 
     def dataReceived(self, data: bytes) -> None:
-        if not self._pieces:
-            self._reads.afterwards(self._take)
-        self._pieces.append(data)
-
-    def _take(self) -> None:
-        """Look at what has come."""
-        data = b"".join(self._pieces)
-        self._pieces.clear()
-        if not data or self._finished is None:
+        if self._finished is None:
             return
         self._silence.broken()
         try:
@@ -320,8 +316,6 @@ class _StreamReader(Protocol):
             return
         if self._stream.done:
             self._finish(None)
-            if self._over:
-                return
             # Whoever is paced may be paused at this moment, for good.
             self._producer.resumeProducing()
             self._tail = self._clock.callLater(_TAIL, self.abort)
@@ -329,8 +323,6 @@ class _StreamReader(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._tail is not None and self._tail.active():
             self._tail.cancel()
-        self._over = True
-        self._take()
         if self._finished is None:
             return
         if not reason.check(ResponseDone, PotentialDataLoss):

@@ -31,14 +31,14 @@ class UpstreamStream:
         self._include_usage = include_usage
         self._begun = False
         self._document: bytearray | None = None
-        self._choices: set[Any] = set()
-        self._finished: set[Any] = set()
+        # By their indices, whether they have a finish reason.
+        self._choices: dict[str, bool] = {}
         self._decoder = SSEDecoder()
 
     @property
     def finished(self) -> bool:
         """Whether the answer is complete, as far as choices go."""
-        return self.done or (bool(self._finished) and self._choices == self._finished)
+        return self.done or (bool(self._choices) and all(self._choices.values()))
 
     def feed(self, data: bytes) -> list[Event]:
         """
@@ -102,9 +102,10 @@ class UpstreamStream:
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
                 index = str(choice.get("index"))
-                self._choices.add(index)
                 if choice.get("finish_reason"):
-                    self._finished.add(index)
+                    self._choices[index] = True
+                elif index not in self._choices:
+                    self._choices[index] = False
 
 
 class StreamError(Exception):

@@ -20,6 +20,7 @@ from gemproxy.log import make_logger
 from gemproxy.metrics import Metrics
 from gemproxy.web.access import OPEN_PATHS, Access
 from gemproxy.web.answers import send_error
+from gemproxy.web.bursts import Bursts
 from gemproxy.web.paths import tidy_path
 
 HEADERS_TIMEOUT = 30.0
@@ -135,11 +136,25 @@ class ProxyRequest(Request):
     @ivar is_logged: somebody who knows more of it says in the log what came of it.
     """
 
-    def __init__(self, intake: Intake, *args: Any, **kwargs: Any) -> None:
+    # There may be thousands of them, and Twisted's own attributes fill a dictionary.
+    __slots__ = (
+        "_begun",
+        "_bursts",
+        "_deadline",
+        "_intake",
+        "_is_let_in",
+        "_refused",
+        "_size",
+        "id",
+        "is_logged",
+    )
+
+    def __init__(self, intake: Intake, bursts: Bursts, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.id = intake.new_id()
         self.is_logged = False
         self._intake = intake
+        self._bursts = bursts
         self._size = 0
         self._is_let_in = False
         self._refused = False
@@ -265,6 +280,11 @@ class ProxyRequest(Request):
         else:
             if not self._is_let_in:
                 self._let_in()
+            self._bursts.spread(self._begin)
+
+    def _begin(self) -> None:
+        # Whoever has waited may be gone.
+        if self.channel is not None:
             super().process()
 
     def getRequestHostname(self) -> bytes:

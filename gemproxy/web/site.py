@@ -15,14 +15,17 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from gemproxy.chat.errors import INVALID_REQUEST, ChatError, unknown_url
 from gemproxy.chat.request import Headers
 from gemproxy.web.answers import send_error
+from gemproxy.web.bursts import Bursts
 from gemproxy.web.intake import Intake
 from gemproxy.web.upload import StreamedRequest
 
 
 def body_of(request: Request) -> bytes:
-    """The body of a request that was received whole."""
+    """The body of a request that was received whole; it is kept by whoever asks, and not here."""
     assert request.content is not None
-    return cast("bytes", request.content.read())
+    body = cast("bytes", request.content.read())
+    request.content.close()
+    return body
 
 
 def headers_of(request: Request) -> Headers:
@@ -58,7 +61,7 @@ def make_app() -> Klein:
 
 
 class ProxySite(Site):
-    """A site that knows its connections, and logs no accesses: who knows more says more."""
+    """A site that logs no accesses: who knows more says more."""
 
     noisy = False
     displayTracebacks = False
@@ -79,5 +82,5 @@ def make_site(
     @param is_streamed: tells, by method and path, which requests are served while their bodies
         are still coming in.
     """
-    factory = partial(StreamedRequest, intake, is_streamed)
+    factory = partial(StreamedRequest, intake, Bursts(reactor), is_streamed)
     return ProxySite(resource, factory, parsePOSTFormSubmission=False, reactor=reactor)

@@ -13,6 +13,7 @@ from zope.interface import implementer
 
 from gemproxy.chat.errors import ChatError
 from gemproxy.silence import Silence
+from gemproxy.web.bursts import Bursts
 from gemproxy.web.intake import Intake, ProxyRequest
 from gemproxy.web.paths import tidy_path
 
@@ -127,11 +128,18 @@ class StreamedRequest(ProxyRequest):
     content is an L{Upload} then.
     """
 
+    __slots__ = ("_idle_timeout", "_is_answered", "_is_streamed", "_upload")
+
     def __init__(
-        self, intake: Intake, is_streamed: Callable[[bytes, bytes], bool], *args: Any, **kwargs: Any
+        self,
+        intake: Intake,
+        bursts: Bursts,
+        is_streamed: Callable[[bytes, bytes], bool],
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
         """@param is_streamed: tells by method and tidied path."""
-        super().__init__(intake, *args, **kwargs)
+        super().__init__(intake, bursts, *args, **kwargs)
         self._is_streamed = is_streamed
         self._upload: Upload | None = None
         self._idle_timeout: float | None = None

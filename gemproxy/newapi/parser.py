@@ -1,0 +1,181 @@
+"""HTTP/1.1 responses, as their bytes come: pure, over llhttp, which is what Node.js parses with."""
+
+from __future__ import annotations
+
+from attrs import frozen
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+# What an upstream may send that brings its answer no further: headers, trailers, and the like.
+_OVERHEAD_LIMIT = 128 * 1024
+_BODILESS = frozenset({204, 304})
+# About the connection and the framing, hence of no interest to anybody else.
+_OF_THE_CONNECTION = frozenset(
+    {
+        b"connection",
+        b"content-length",
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"trailers",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+
+
+@frozen
+class Head:
+    """
+    @ivar version: such as C{1.1}.
+    @ivar headers: in their order, without those that are about the connection.
+    @ivar length: bytes of the body; None if it was not announced.
+    """
+
+    version: str
+    code: int
+    phrase: bytes
+    headers: tuple[tuple[bytes, bytes], ...]
+    length: int | None
+
+
+class ResponseParser:
+    """
+    Takes in one response. Responses of 1xx before it are skipped.
+
+    @ivar head: of the response; None until it is there as a whole, and after it was taken.
+    @ivar until_closed: the body ends when the connection does.
+    @ivar done: the body is complete.
+    @ivar error: why this is no HTTP; None if it is, so far.
+    @ivar heard: whether any byte has come.
+    @ivar keep_alive: whether the connection can carry one more exchange, if this one is done.
+    """
+
+    __slots__ = (
+        "_asked_for_head",
+        "_has_head",
+        "_headers",
+        "_overhead",
+        "_parser",
+        "_phrase",
+        "_pieces",
+        "done",
+        "error",
+        "head",
+        "heard",
+        "keep_alive",
+        "until_closed",
+    )
+
+    def __init__(self, method: bytes) -> None:
+        """@param method: of the request."""
+        self.head: Head | None = None
+        self.until_closed = False
+        self.done = False
+        self.error: str | None = None
+        self.heard = False
+        self.keep_alive = False
+        self._asked_for_head = method == b"HEAD"
+        self._has_head = False
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._phrase = b""
+        self._pieces: list[bytes] = []
+        self._overhead = 0
+        self._parser: HttpResponseParser | None = HttpResponseParser(self)
+        # Lines that end in LF alone, and a length besides chunks, which mean what the chunks say.
+        self._parser.set_dangerous_leniencies(
+            lenient_optional_cr_before_lf=True, lenient_chunked_length=True
+        )
+
+    def feed(self, data: bytes) -> bytes:
+        """Returns the bytes of the body that these are, be they in one chunk or in many."""
+        assert self._parser is not None
+        self.heard = True
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade:
+            self._spoil("The protocol was changed, though nobody asked for that.")
+        except HttpParserError as error:
+            # What is wrong in a callback is in the error's context.
+            self._spoil(str(error.__context__ or error))
+        body = b"".join(self._pieces)
+        self._pieces.clear()
+        if self._asked_for_head and self._has_head:
+            self.done = True
+            self.keep_alive = self.keep_alive and not body
+            body = b""
+        self._overhead = 0 if body else self._overhead + len(data)
+        if self._overhead > _OVERHEAD_LIMIT:
+            self._spoil("The headers are too large.")
+        if self.done or self.error is not None:
+            self.close()
+        return body
+
+    def take_head(self) -> Head:
+        """The head, which is not kept for as long as the body takes."""
+        head, self.head = self.head, None
+        assert head is not None
+        return head
+
+    def close(self) -> None:
+        """There is nothing more to come."""
+        # It refers to this object, as this object does to it.
+        self._parser = None
+
+    def _spoil(self, error: str) -> None:
+        if self.done:
+            # The response is whole. What came behind it is none.
+            self.keep_alive = False
+        elif self.error is None:
+            self.error = error
+
+    # What llhttp reports:
+
+    def on_message_begin(self) -> None:
+        if self.done:
+            raise ValueError("There was more than one response.")
+        self._headers.clear()
+        self._phrase = b""
+
+    def on_status(self, phrase: bytes) -> None:
+        self._phrase += phrase
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._has_head:
+            self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        assert self._parser is not None
+        code = self._parser.get_status_code()
+        if code < 200:
+            return
+        chunked, length = False, None
+        passed = []
+        for header in self._headers:
+            name = header[0].lower()
+            if name not in _OF_THE_CONNECTION:
+                passed.append(header)
+            elif name == b"transfer-encoding":
+                if header[1].strip().lower() != b"chunked":
+                    raise ValueError("The body has a transfer encoding that is not known.")
+                chunked = True
+            elif name == b"content-length":
+                length = int(header[1])
+                if self._asked_for_head:
+                    # That is what was asked for.
+                    passed.append(header)
+        ambiguous = chunked and length is not None
+        self.keep_alive = self._parser.should_keep_alive() and not ambiguous
+        if code in _BODILESS or self._asked_for_head:
+            length = 0
+        elif chunked:
+            length = None
+        self.head = Head(self._parser.get_http_version(), code, self._phrase, tuple(passed), length)
+        self.until_closed = length is None and not chunked
+        self._has_head = True
+        self._headers.clear()
+
+    def on_body(self, data: bytes) -> None:
+        self._pieces.append(data)
+
+    def on_message_complete(self) -> None:
+        self.done = self._has_head

@@ -1,0 +1,145 @@
+"""A request on its way out: its head, and its body as that is produced."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import IConsumer
+from twisted.python.failure import Failure
+from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
+from zope.interface import implementer
+
+_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_TARGET = re.compile(rb"[!-~]+")
+_METHODS_WITH_BODY = frozenset({b"POST", b"PUT"})
+
+
+class WrongLength(Exception):
+    """A body turned out longer or shorter than announced."""
+
+
+def request_head(
+    method: bytes,
+    target: bytes,
+    host: bytes,
+    headers: Iterable[tuple[bytes, Sequence[bytes]]],
+    body: IBodyProducer | None,
+) -> bytes:
+    """
+    @param headers: names and their values; a Host among them stands above C{host}.
+    @raise ValueError: something in it would be taken for something else by the upstream.
+    """
+    if not _METHOD.fullmatch(method):
+        raise ValueError(f"no method: {method!r}")
+    if not _TARGET.fullmatch(target):
+        raise ValueError(f"no target of a request: {target!r}")
+    fields = [name + b": " + value for name, values in headers for value in values]
+    if not any(field[:5].lower() == b"host:" for field in fields):
+        fields.insert(0, b"Host: " + host)
+    if body is None:
+        if method in _METHODS_WITH_BODY:
+            fields.append(b"Content-Length: 0")
+    elif body.length is UNKNOWN_LENGTH:
+        fields.append(b"Transfer-Encoding: chunked")
+    else:
+        fields.append(b"Content-Length: %d" % body.length)
+    head = b"%b %b HTTP/1.1\r\n%b\r\n\r\n" % (method, target, b"\r\n".join(fields))
+    line_ends = len(fields) + 2
+    if head.count(b"\r") != line_ends or head.count(b"\n") != line_ends or b"\0" in head:
+        raise ValueError("a header has a line end or a NUL in it")
+    return head
+
+
+def send_at_once(transport: Any, data: bytes) -> None:
+    """
+    Send as much as the socket takes now. Twisted would have the reactor ask first, in its next
+    turn, whether it takes anything.
+    """
+    transport.write(data)
+    # Others, such as TLS, have their own ways to the socket.
+    if isinstance(transport, FileDescriptor):
+        # Whatever is wrong shows again when the reactor tries, which knows what to do.
+        transport.doWrite()
+
+
+@implementer(IConsumer)
+class BodySender:
+    """
+    Frames a request's body. What the producer writes when it is started goes out with the head, in
+    one piece.
+    """
+
+    def __init__(self, transport: Any, head: bytes, producer: IBodyProducer) -> None:
+        self._transport = transport
+        self._begun: list[bytes] | None = [head]
+        self._producer = producer
+        self._is_chunked = producer.length is UNKNOWN_LENGTH
+        self._left = 0 if self._is_chunked else producer.length
+        self._is_registered = False
+        self._is_over = False
+
+    def start(self, over: Callable[[Failure | None], None]) -> None:
+        """
+        @param over: called when all of the body was written, or will never be; not called after
+            L{stop}.
+        """
+        self._over = over
+        self._producer.startProducing(self).addCallbacks(self._produced, self._end)
+        pieces, self._begun = self._begun or [], None
+        send_at_once(self._transport, b"".join(pieces))
+        if not self._is_over:
+            self._transport.registerProducer(self._producer, True)
+            self._is_registered = True
+
+    def stop(self) -> None:
+        """Nobody wants the rest."""
+        self._is_over = True
+        self._leave_transport()
+        self._producer.stopProducing()
+
+    # IConsumer, to the producer:
+
+    def write(self, data: bytes) -> None:
+        if self._is_over or not data:
+            return
+        if self._is_chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        else:
+            self._left -= len(data)
+            if self._left < 0:
+                self._producer.stopProducing()
+                self._end(Failure(WrongLength("the body is longer than announced")))
+                return
+        self._write(data)
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """That is known already: it was told to start."""
+
+    def unregisterProducer(self) -> None:
+        """Its Deferred tells."""
+
+    def _produced(self, _: Any) -> None:
+        if self._is_chunked:
+            self._write(b"0\r\n\r\n")
+        failure = Failure(WrongLength("the body is shorter than announced")) if self._left else None
+        self._end(failure)
+
+    def _end(self, failure: Failure | None) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._leave_transport()
+            self._over(failure)
+
+    def _write(self, data: bytes) -> None:
+        if self._begun is not None:
+            self._begun.append(data)
+        else:
+            self._transport.write(data)
+
+    def _leave_transport(self) -> None:
+        if self._is_registered:
+            self._is_registered = False
+            self._transport.unregisterProducer()
