@@ -217,7 +217,7 @@ class Daemon(MultiService):
         self._metrics.watch(
             "connections",
             "Connections of clients",
-            lambda: sum(len(connections.protocols) for connections in self._connected),
+            lambda: sum(len(connections.open) for connections in self._connected),
         )
         self._metrics.watch(
             "timers",
@@ -285,15 +285,14 @@ class Daemon(MultiService):
         is_streamed: Callable[[bytes, bytes], bool] = lambda method, path: False,
     ) -> None:
         site = make_site(resource, self._intake, self._reactor, is_streamed)
-        connections = Connections(site)
         endpoint = PromptEndpoint(self._reactor, port, self._config.host, self._reads)
-        service = StreamServerEndpointService(endpoint, connections)
+        service = StreamServerEndpointService(endpoint, site)
         # A port that is taken ends the start.
         service._raiseSynchronously = True
         service.setName(name)
         service.setServiceParent(self)
         self._ports.append(service)
-        self._connected.append(connections)
+        self._connected.append(site.connections)
 
     def startService(self) -> None:
         super().startService()

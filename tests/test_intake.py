@@ -66,7 +66,7 @@ async def assert_fine(relay: Relay) -> None:
     assert (await relay.ask(gpt())).content == "All is well"
     relay.drop_all()
     connections = relay.daemon._connected[0]
-    await until(lambda: not connections.protocols, "all connections are closed")
+    await until(lambda: not connections.open, "all connections are closed")
     assert relay.daemon._intake.open == set()
     assert not relay.daemon._intake._clients
 
@@ -479,7 +479,7 @@ async def test_the_body_of_a_stranger_is_not_even_received() -> None:
         reply = await client.reply()
         assert (reply.status, reply.headers["connection"]) == (401, "close")
         client.drop()
-        await until(lambda: not relay.daemon._connected[0].protocols, "it is gone")
+        await until(lambda: not relay.daemon._connected[0].open, "it is gone")
 
 
 @ensureDeferred

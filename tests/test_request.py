@@ -149,6 +149,13 @@ def test_a_byte_order_mark_is_no_part_of_the_request():
     assert parse_chat_request(b"\xef\xbb\xbf" + raw) == parse_chat_request(raw)
 
 
+def test_what_came_over_the_wire_can_be_forgotten():
+    request = parse_chat_request(b'{"model": "m"}', ((b"a", b"b"),))
+    request.forget_wire()
+    assert (request.raw, request.headers) == (b"", ())
+    assert (request.model, request.body) == ("m", {"model": "m"})
+
+
 def test_the_last_of_duplicate_keys_counts():
     assert parse_chat_request(b'{"model": 1, "model": "m"}').model == "m"
     assert parse_chat_request(b'{"a": "\\ud800", "model": 1, "model": "m"}').model == "m"

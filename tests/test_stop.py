@@ -340,7 +340,7 @@ async def test_a_client_that_takes_nothing_is_not_waited_for_longer_than_allowed
         began = reactor.seconds()
         await relay.daemon.stopService()
         assert 0.3 <= reactor.seconds() - began < 2
-        assert not relay.daemon._connected[0].protocols
+        assert not relay.daemon._connected[0].open
 
 
 @ensureDeferred

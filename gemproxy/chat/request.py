@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import field, frozen
+from attrs import define, field
 
 from gemproxy.chat.errors import bad_request
 from gemproxy.chat.jsontext import loads
@@ -15,7 +15,7 @@ Headers = tuple[tuple[bytes, bytes], ...]
 _BOM = b"\xef\xbb\xbf"
 
 
-@frozen
+@define
 class ChatRequest:
     """
     A chat completion request, parsed but not judged: backends validate what they use.
@@ -33,6 +33,14 @@ class ChatRequest:
     stream: bool
     include_usage: bool
     headers: Headers = field(default=(), repr=False)
+
+    def forget_wire(self) -> None:
+        """
+        Let go of the body and the headers as they came, once a backend has made its own request of
+        them: a long conversation is not to be held for as long as its answer takes.
+        """
+        self.raw = b""
+        self.headers = ()
 
 
 def parse_chat_request(raw: bytes, headers: Headers = ()) -> ChatRequest:

@@ -72,6 +72,7 @@ class GeminiEngine:
 
     async def _complete(self, request: ChatRequest, answer: Answer) -> None:
         check_model(request.model)
+        request.forget_wire()
         wanted = parameters(request.body, request.model, self.lenient)
         answer.ignored(wanted.ignored)
         signs = family(request.model) is Family.LEVEL

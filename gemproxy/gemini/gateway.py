@@ -39,6 +39,7 @@ from gemproxy.gemini.failures import Failure, api_failure, midway_failure, trans
 from gemproxy.gemini.marks import ConversationAltered
 from gemproxy.gemini.reply import Reply
 from gemproxy.log import make_logger
+from gemproxy.unanswered import why_unanswered
 
 _ERROR_BODY_LIMIT = 256 * 1024
 
@@ -271,8 +272,8 @@ class Gateway(Service):
 
 def _unreachable(request: Request, exchange: Exchange, failure: TwistedFailure) -> None:
     if not failure.check(CancelledError):
-        reason = failure.getErrorMessage() or type(failure.value).__name__
-        exchange.ended(transient(f"The Gemini API cannot be reached: {reason}."))
+        error = cast("Exception", failure.value)
+        exchange.ended(transient(why_unanswered("The Gemini API", error)))
     _refuse(request, 400)
 
 

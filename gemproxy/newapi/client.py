@@ -38,6 +38,7 @@ from gemproxy.log import make_logger
 from gemproxy.newapi.headers import to_upstream, without
 from gemproxy.newapi.stream import StreamError, UpstreamStream
 from gemproxy.silence import Silence
+from gemproxy.unanswered import why_unanswered
 
 # A client waits for the list of models no longer than 3 s.
 MODELS_TIMEOUT = 2.5
@@ -88,13 +89,11 @@ class NewApi:
 
     async def _complete(self, request: ChatRequest, answer: Answer, silence: Silence) -> None:
         answer.note("waiting for the upstream")
-        headers = without(request.headers, b"accept-encoding", b"content-type", b"accept")
-        response = await self._ask(
-            b"POST",
-            "/v1/chat/completions",
-            (*headers, (b"Content-Type", b"application/json"), (b"Accept", b"text/event-stream")),
-            streaming_body(request),
+        asked = self._ask(
+            b"POST", "/v1/chat/completions", _streaming_headers(request), streaming_body(request)
         )
+        request.forget_wire()
+        response = await asked
         silence.broken()
         if response.code != 200:
             raise await self._refusal(response)
@@ -104,8 +103,8 @@ class NewApi:
         stream = UpstreamStream(request.include_usage or not request.stream)
         reader = _StreamReader(self.clock, stream, answer, silence, reading)
         response.deliverBody(reader)
-        # Its headers are of no use for as long as the body takes.
-        del response
+        # They are of no use for as long as the body takes.
+        del response, asked
         try:
             await reading
         except CancelledError:
@@ -163,7 +162,7 @@ class NewApi:
     async def _ask(
         self, method: bytes, path: str, headers: Headers, body: bytes | None
     ) -> IResponse:
-        """@raise ChatError: 502, it cannot be reached."""
+        """@raise ChatError: 502, there was no response."""
         sent = HeaderMap()
         for name, value in to_upstream(headers, self.fixed_key):
             sent.addRawHeader(name, value)
@@ -209,15 +208,19 @@ def _as_chat_error(failure: Failure) -> Failure:
 
 def unanswered(error: Exception) -> Exception:
     """What became of a request that got no response: cancelled, or a L{ChatError}."""
-    # Twisted wraps what happened to a connection that was there already.
-    reasons = getattr(error, "reasons", None)
-    if reasons:
-        error = reasons[0].value
     if isinstance(error, ChatError):
         return error
     if isinstance(error, (CancelledError, ConnectingCancelledError)):
         return CancelledError()
-    return upstream_failed(f"The upstream cannot be reached: {str(error) or type(error).__name__}")
+    reasons = getattr(error, "reasons", None)
+    if reasons and reasons[0].check(ChatError, CancelledError):
+        return cast("Exception", reasons[0].value)
+    return upstream_failed(why_unanswered("The upstream", error))
+
+
+def _streaming_headers(request: ChatRequest) -> Headers:
+    headers = without(request.headers, b"accept-encoding", b"content-type", b"accept")
+    return (*headers, (b"Content-Type", b"application/json"), (b"Accept", b"text/event-stream"))
 
 
 def streaming_body(request: ChatRequest) -> bytes:

@@ -6,8 +6,9 @@ import socket
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
-from twisted.web.server import Site
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
 
 # Seconds for which a client may be gone, or not take what is sent to it, until the connection is
 # given up.
@@ -15,13 +16,35 @@ STALLED = 600
 _PROBES_AFTER = 60
 
 
-class Connections(WrappingFactory[ProtocolWrapper]):
-    """Serves a site and knows who is connected to it."""
+class ClientChannel(HTTPChannel):
+    """
+    A client's connection, whose site knows of it. It is never upgraded to another protocol.
 
-    noisy = False
+    @ivar site: with its L{Connections}.
+    """
 
-    def __init__(self, site: Site) -> None:
-        super().__init__(site)
+    transport: Any
+    site: Any
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        _watch_over(self.transport)
+        self.site.connections.opened(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        self.site.connections.closed(self)
+
+
+class Connections:
+    """
+    The connections of a site.
+
+    @ivar open: those that there are.
+    """
+
+    def __init__(self) -> None:
+        self.open: set[ClientChannel] = set()
         self._ended: list[Deferred[None]] = []
 
     def close(self) -> Deferred[None]:
@@ -29,40 +52,38 @@ class Connections(WrappingFactory[ProtocolWrapper]):
         Close all connections as soon as what was written to them is sent; fires when the last one
         is gone.
         """
-        for connection in list(self.protocols):
+        for channel in list(self.open):
             # Otherwise the end is waited for by a producer that has nothing more to say.
-            connection.unregisterProducer()
-            connection.loseConnection()
+            channel.transport.unregisterProducer()
+            channel.transport.loseConnection()
         return self._when_ended()
 
     def abort(self) -> Deferred[None]:
         """The same without waiting for anything to be sent."""
-        for connection in list(self.protocols):
-            connection.abortConnection()
+        for channel in list(self.open):
+            channel.transport.abortConnection()
         return self._when_ended()
 
     def _when_ended(self) -> Deferred[None]:
-        if not self.protocols:
+        if not self.open:
             return succeed(None)
         ended: Deferred[None] = Deferred(self._ended.remove)
         self._ended.append(ended)
         return ended
 
-    def registerProtocol(self, p: ProtocolWrapper) -> None:
-        super().registerProtocol(p)
-        _watch_over(p)
+    def opened(self, channel: ClientChannel) -> None:
+        self.open.add(channel)
 
-    def unregisterProtocol(self, p: ProtocolWrapper) -> None:
-        super().unregisterProtocol(p)
-        if not self.protocols:
+    def closed(self, channel: ClientChannel) -> None:
+        self.open.discard(channel)
+        if not self.open:
             ended, self._ended = self._ended, []
             for waiting in ended:
                 waiting.callback(None)
 
 
-def _watch_over(connection: ProtocolWrapper) -> None:
+def _watch_over(transport: Any) -> None:
     """Have the system notice when a client has gone without a word, or stands still."""
-    transport: Any = connection.transport
     transport.setTcpKeepAlive(True)
     for name, value in (
         ("TCP_KEEPIDLE", _PROBES_AFTER),

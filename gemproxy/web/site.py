@@ -16,6 +16,7 @@ from gemproxy.chat.errors import INVALID_REQUEST, ChatError, unknown_url
 from gemproxy.chat.request import Headers
 from gemproxy.web.answers import send_error
 from gemproxy.web.bursts import Bursts
+from gemproxy.web.connections import ClientChannel, Connections
 from gemproxy.web.intake import Intake
 from gemproxy.web.upload import StreamedRequest
 
@@ -61,10 +62,19 @@ def make_app() -> Klein:
 
 
 class ProxySite(Site):
-    """A site that logs no accesses: who knows more says more."""
+    """
+    A site that logs no accesses: who knows more says more.
 
+    @ivar connections: of its clients.
+    """
+
+    protocol = ClientChannel  # type: ignore[assignment]
     noisy = False
     displayTracebacks = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.connections = Connections()
 
     def log(self, request: Any) -> None:
         """Nothing."""
@@ -75,7 +85,7 @@ def make_site(
     intake: Intake,
     reactor: Any,
     is_streamed: Callable[[bytes, bytes], bool] = lambda method, path: False,
-) -> Site:
+) -> ProxySite:
     """
     A site that serves a resource to whoever is let in.
 
