@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-base_url = ""
+base_url = os.environ["GOOGLE_GEMINI_BASE_URL"]
 model = ""
 session: list[dict[str, Any]] = []
 
@@ -220,7 +220,7 @@ def load(request: dict[str, Any]) -> None:
 
 
 def main(mode_file: Path) -> None:
-    global base_url, model
+    global model
     while True:
         request = read()
         mode = mode_file.read_text()
@@ -236,15 +236,14 @@ def main(mode_file: Path) -> None:
             write(b"<html>\n")
         elif mode == f"floods in {method}":
             flood(b"x" * 65536)
-        elif method == "authenticate":
-            base_url = request["params"]["_meta"]["gateway"]["baseUrl"]
-            answer(request, {})
         elif method == "session/load":
             load(request)
         elif method == "session/set_model":
             model = request["params"]["modelId"]
             answer(request, {})
         elif method == "session/prompt":
+            parts = [{"text": block["text"]} for block in request["params"]["prompt"]]
+            session.append({"role": "user", "parts": parts})
             misbehave(model.removeprefix("gemini-"), request)
         elif "id" in request:
             answer(request, {})

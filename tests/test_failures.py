@@ -10,7 +10,7 @@ from attrs import evolve, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gemproxy.gemini.failures import Failure, api_failure, rpc_failure, too_long, transient
+from gemproxy.gemini.failures import Failure, api_failure, cli_failure, too_long, transient
 from tests.strategies import json_values
 
 RPC = "type.googleapis.com/google.rpc."
@@ -143,7 +143,7 @@ def test_without_a_message_the_status_is_told(body: bytes):
 
 def test_a_long_message_is_cut():
     assert len(api_failure(400, google("x" * 100_000)).error.message) == 2000
-    assert len(rpc_failure(0, "x" * 100_000).error.message) < 2100
+    assert len(cli_failure("x" * 100_000).error.message) < 2100
 
 
 @pytest.mark.parametrize(
@@ -163,28 +163,8 @@ def test_sdks_are_told_whether_to_repeat(status: int, body: bytes, headers: dict
     assert api_failure(status, body).error.headers() == headers
 
 
-@pytest.mark.parametrize(
-    ("code", "message", "meant"),
-    [
-        (429, EXHAUSTED, minute(None)),
-        (429, "You have exhausted your daily quota on this model.", DAY),
-        (400, "Invalid value", INVALID),
-        (400, "The input token count (9) exceeds the maximum", TOO_LONG),
-        (403, "No permission", DENIED),
-        (404, "No such model", NO_MODEL),
-        (500, "terminated", server(500, True)),
-        (503, "overloaded", server(503, True)),
-    ],
-)
-def test_an_error_of_the_cli_with_a_status(code: int, message: str, meant: Meant):
-    failure = rpc_failure(code, message)
-    assert shown(failure) == meant
-    assert failure.error.message == message
-
-
-@pytest.mark.parametrize("code", [-32603, -32601, 0, 1, 200, 399, 600, 10**30])
-def test_another_error_of_the_cli_is_worth_another_try(code: int):
-    failure = rpc_failure(code, "Internal error")
+def test_an_error_of_the_cli_itself_is_worth_another_try():
+    failure = cli_failure("Internal error")
     assert shown(failure) == server(502, True)
     assert failure.error.message == "The Gemini CLI failed: Internal error"
 
@@ -239,6 +219,6 @@ def test_any_error_object_is_a_failure(status: int, error: Any):
     check(api_failure(status, json.dumps({"error": error}).encode()))
 
 
-@given(st.integers(), st.text())
-def test_any_error_of_the_cli_is_a_failure(code: int, message: str):
-    check(rpc_failure(code, message))
+@given(st.text())
+def test_any_error_of_the_cli_is_a_failure(message: str):
+    check(cli_failure(message))

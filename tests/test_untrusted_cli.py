@@ -151,7 +151,7 @@ async def test_a_worker_without_its_home_is_retired(tmp_path: Path, logged: list
 
 @pytest.mark.parametrize("how", ["stalls", "dies", "floods", "refuses", "talks nonsense"])
 @pytest.mark.parametrize(
-    "method", ["initialize", "authenticate", "session/load", "session/set_model", "session/prompt"]
+    "method", ["initialize", "session/load", "session/set_model", "session/prompt"]
 )
 @ensureDeferred
 async def test_at_every_step_a_worker_may_fail(

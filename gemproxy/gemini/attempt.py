@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from gemproxy.backend import Answer
 from gemproxy.chat.chunks import Usage
 from gemproxy.chat.errors import ChatError, upstream_silent
-from gemproxy.gemini.failures import Failure, rpc_failure, too_long, transient
+from gemproxy.gemini.failures import Failure, cli_failure, too_long, transient
 from gemproxy.gemini.flow import Flow
 from gemproxy.gemini.gateway import Exchange, Gateway
 from gemproxy.gemini.marks import Marks
@@ -124,7 +124,7 @@ class Attempts:
             choice.tally.count(choice, exchange.reply.usage)
 
         exchange = Exchange(key, compose, heard, choice.writer.thought)
-        url = self.gateway.open(exchange)
+        self.gateway.open(marks.nonce, exchange)
 
         def text(piece: str) -> None:
             exchange.spoken += len(piece)
@@ -135,15 +135,14 @@ class Attempts:
             silence.broken()
             choice.writer.content(piece)
 
-        session = Session(self.clock, lease.worker, marks, choice.model, url, text)
+        session = Session(self.clock, lease.worker, marks, choice.model, text)
         choice.flow.add(exchange)
         try:
             stop_reason = await silence.limit(Deferred.fromCoroutine(session.answer()))
             _check(exchange, stop_reason, choice.writer)
         except CallFailed as error:
             # What the API says of a request is known better here.
-            code = 0 if exchange.asked else error.failure.code
-            failed = rpc_failure(code, error.failure.message)
+            failed = cli_failure(error.failure.message)
             raise TryFailed(exchange.failure or failed) from None
         except WorkerDied as error:
             raise TryFailed(exchange.failure or transient(str(error))) from None
@@ -152,7 +151,7 @@ class Attempts:
             raise TryFailed(silent) from None
         finally:
             choice.flow.remove(exchange)
-            self.gateway.close(url)
+            self.gateway.close(marks.nonce)
             exchange.abort()
             session.close().addCallback(lambda _: lease.release())
         if exchange.reply.calls:

@@ -72,14 +72,8 @@ def _failure(status: int, error: dict[str, Any]) -> Failure:
     return Failure(_status_error(status, message, details), status in _TRANSIENT, delay)
 
 
-def rpc_failure(code: int, message: str) -> Failure:
-    """
-    The failure that the CLI's own error means, where no response of the API tells more.
-
-    @param code: the JSON-RPC error's code; the HTTP status where the CLI knows it.
-    """
-    if 400 <= code < 600:
-        return _failure(code, {"message": message})
+def cli_failure(message: str) -> Failure:
+    """The failure that the CLI's own error means, where nothing else tells more."""
     return Failure(
         upstream_failed(f"The Gemini CLI failed: {message[:_MESSAGE_LENGTH]}"), retryable=True
     )

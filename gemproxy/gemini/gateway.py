@@ -36,7 +36,7 @@ from gemproxy.body import BytesBody
 from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.chat.sse import EventTooLarge
 from gemproxy.gemini.failures import Failure, api_failure, midway_failure, transient
-from gemproxy.gemini.marks import ConversationAltered
+from gemproxy.gemini.marks import ConversationAltered, nonce_in
 from gemproxy.gemini.reply import Reply
 from gemproxy.log import make_logger
 from gemproxy.unanswered import why_unanswered
@@ -192,7 +192,7 @@ class Gateway(Service):
     """
     Listens for the workers and speaks to the API.
 
-    @ivar url: where it listens; known once it runs.
+    @ivar url: the base URL for the workers, not to be guessed; known once it runs.
     """
 
     log = make_logger()
@@ -204,6 +204,7 @@ class Gateway(Service):
         self._api_url = api_url
         self._exchanges: dict[str, Exchange] = {}
         self._port: IListeningPort | None = None
+        self._path = b""
         self.url = ""
 
     def startService(self) -> None:
@@ -214,7 +215,8 @@ class Gateway(Service):
             0, cast("ServerFactory[Any]", site), interface="127.0.0.1"
         )
         host = cast("IPv4Address", self._port.getHost())
-        self.url = f"http://127.0.0.1:{host.port}"
+        self._path = f"/{secrets.token_urlsafe(18)}/".encode()
+        self.url = f"http://127.0.0.1:{host.port}{self._path.decode().rstrip('/')}"
 
     def stopService(self) -> Deferred[None] | None:
         super().stopService()
@@ -224,28 +226,29 @@ class Gateway(Service):
         port, self._port = self._port, None
         return cast("Deferred[None]", port.stopListening()) if port is not None else None
 
-    def open(self, exchange: Exchange) -> str:
-        """Expect one request; returns the base URL, not to be guessed, at which to make it."""
-        token = secrets.token_urlsafe(18)
-        self._exchanges[token] = exchange
-        return f"{self.url}/{token}"
+    def open(self, nonce: str, exchange: Exchange) -> None:
+        """Expect one request for the conversation with this nonce."""
+        self._exchanges[nonce] = exchange
 
-    def close(self, url: str) -> None:
+    def close(self, nonce: str) -> None:
         """Expect it no longer."""
-        self._exchanges.pop(url.rpartition("/")[2], None)
+        self._exchanges.pop(nonce, None)
 
     def serve(self, request: Request) -> None:
         """Pass a worker's request on to the API, and the API's reply to the worker."""
-        token, _, path = request.path.lstrip(b"/").decode("latin-1").partition("/")
-        exchange = self._exchanges.get(token)
+        if not request.path.startswith(self._path):
+            _refuse(request, 404)
+            return
+        path = request.path[len(self._path) :].decode("latin-1")
+        asked = _json_of(request)
+        exchange = self._exchanges.get(nonce_in(asked.get("contents")) or "")
         if exchange is None or exchange.asked or not path.endswith(":streamGenerateContent"):
             self.log.debug("gateway: refused {path}", path=path)
             _refuse(request, 404)
             return
         try:
-            asked = loads(_body_of(request))
-            body = dumps(exchange.compose(asked if isinstance(asked, dict) else {}))
-        except (ValueError, ConversationAltered) as error:
+            body = dumps(exchange.compose(asked))
+        except ConversationAltered as error:
             exchange.asked = True
             exchange.ended(transient(f"The Gemini CLI altered the conversation: {error}."))
             _refuse(request, 400)
@@ -286,10 +289,14 @@ def _refuse(request: Request, status: int) -> None:
         request.finish()
 
 
-def _body_of(request: Request) -> bytes:
-    """The body of a request that was received whole."""
+def _json_of(request: Request) -> dict[str, Any]:
+    """The body of a request, if it is an object."""
     assert request.content is not None
-    return cast("bytes", request.content.read())
+    try:
+        body = loads(request.content.read())
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
 
 
 def _connected(request: Request) -> bool:

@@ -25,6 +25,9 @@ from gemproxy.gemini.turns import Part, Turn
 _GIVEN_CHARACTERS = 200_000
 
 
+_PROMPT = ":go:"
+
+
 class ConversationAltered(Exception):
     """The CLI left a part of the conversation out, or changed the order."""
 
@@ -49,7 +52,7 @@ class Marks:
     @property
     def prompt(self) -> str:
         """The text that prompts the CLI to send the conversation; it is not sent itself."""
-        return f"{self.nonce}:go:"
+        return f"{self.nonce}{_PROMPT}"
 
     def marked(self) -> list[Turn]:
         """The turns as the CLI may have them: each part a mark, with its text behind it."""
@@ -94,6 +97,21 @@ class Marks:
     def _stand_in(self, original: Part, index: int) -> str:
         text = original.get("text", "") if self._texts_given else ""
         return f"{self.nonce}:{index}:{text}"
+
+
+def nonce_in(contents: Any) -> str | None:
+    """
+    The nonce of the conversation that the CLI was prompted to send; None if it was none.
+
+    @param contents: those of an API request that it wrote.
+    """
+    for content in reversed(_dicts(contents)):
+        for part in _dicts(content.get("parts")):
+            text = part.get("text")
+            # No part of a client's has a prompt's text: each has a mark of its own before it.
+            if isinstance(text, str) and text.endswith(_PROMPT) and text.count(":") == 2:
+                return text.removesuffix(_PROMPT)
+    return None
 
 
 def _dicts(values: Any) -> Sequence[dict[str, Any]]:

@@ -33,19 +33,14 @@ class Session:
         worker: Worker,
         marks: Marks,
         model: str,
-        api_url: str,
         text: Callable[[str], None],
     ) -> None:
-        """
-        @param api_url: where the CLI is to send this session's request.
-        @param text: called with each piece of the answer.
-        """
+        """@param text: called with each piece of the answer."""
         self.id = str(uuid.uuid4())
         self._reactor = reactor
         self._worker = worker
         self._marks = marks
         self._model = model
-        self._api_url = api_url
         self._text = text
         self._echoes = len(marks.turns)
         self._echoed: Deferred[None] = Deferred()
@@ -85,6 +80,7 @@ class Session:
 
     async def _set_up(self) -> None:
         worker = self._worker
+        # Two at a time have been seen to wait for each other for good.
         await worker.setup.acquire()
         overdue = self._reactor.callLater(
             SETUP_TIMEOUT, worker.give_up, "a session could not be set up in time"
@@ -99,14 +95,6 @@ class Session:
                 worker.give_up(f"its home cannot be used: {error}")
                 raise WorkerDied("The Gemini CLI was not given its session.") from None
             worker.listen(self.id, self._updated, self._no_more_echoes)
-            # Holds for the sessions set up from now on, hence the lock.
-            await worker.call(
-                "authenticate",
-                {
-                    "methodId": "gemini-api-key",
-                    "_meta": {"gateway": {"baseUrl": self._api_url}},
-                },
-            )
             await worker.call(
                 "session/load",
                 {"sessionId": self.id, "cwd": str(worker.home.cwd), "mcpServers": []},

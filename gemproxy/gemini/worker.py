@@ -63,7 +63,7 @@ class Worker:
     A C{gemini --acp} process.
 
     @ivar opened: how many sessions it has been given so far.
-    @ivar setup: held while a session is set up: what precedes it is state of the whole process.
+    @ivar setup: held while a session is set up.
     @ivar usable: whether it may be given sessions.
     @ivar given_up: whether it was killed; nothing that it still says counts.
     """
