@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,7 +53,11 @@ def orphan(root: Path) -> Path:
 
 
 def sleeper(home: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(["sleep", "60"], env={"HOME": str(home), "PATH": os.environ["PATH"]})
+    process = subprocess.Popen(["sleep", "60"], env={"HOME": str(home), "PATH": os.environ["PATH"]})
+    # Its environment shows a moment after it was started.
+    while not Path(f"/proc/{process.pid}/environ").read_bytes():
+        time.sleep(0.001)
+    return process
 
 
 def test_it_is_private(root: Path, directory: RunDirectory):
