@@ -19,6 +19,11 @@ def make_logger() -> Logger:
     return Logger(observer=_observer)
 
 
+def details_are_wanted() -> bool:
+    """For those to ask who would say something all the time: to be ignored has its price too."""
+    return _levels.logLevelForNamespace("gemproxy") is LogLevel.debug
+
+
 def log_details(wanted: bool) -> None:
     """Whether debug messages reach the log."""
     _levels.setLogLevelForNamespace("gemproxy", LogLevel.debug if wanted else LogLevel.info)

@@ -106,6 +106,7 @@ class EngineService(MultiService):
         cli: Cli,
         reactor: Any,
         agent: IAgent,
+        reads: Reads,
         api_url: Callable[[], str],
         environ: Mapping[str, str],
     ) -> None:
@@ -113,7 +114,8 @@ class EngineService(MultiService):
         assert config.gemini_api_key
         self._run_directory = RunDirectory(root_for_user(environ))
         self._workers_made = 0
-        gateway = Gateway(reactor, agent, api_url)
+        endpoint = PromptEndpoint(reactor, 0, "127.0.0.1", reads)
+        gateway = Gateway(reactor, endpoint, agent, api_url)
         gateway.setServiceParent(self)
 
         def make_worker(pool: WorkerPool) -> Worker:
@@ -188,7 +190,9 @@ class Daemon(MultiService):
         engine: GeminiEngine | None = None
         if config.needs_engine:
             assert cli is not None
-            service = EngineService(config, cli, reactor, self._agent, self._api_url(), environ)
+            service = EngineService(
+                config, cli, reactor, self._agent, self._reads, self._api_url(), environ
+            )
             service.setServiceParent(self)
             self._watch(service.pool)
             self.pool = service.pool

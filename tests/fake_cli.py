@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-base_url = os.environ["GOOGLE_GEMINI_BASE_URL"]
 model = ""
-session: list[dict[str, Any]] = []
+sessions = 0
+prompt: list[dict[str, Any]] = []
 
 
 def write(message: Any) -> None:
@@ -64,8 +64,9 @@ def ask(method: str, params: dict[str, Any]) -> dict[str, Any]:
 
 def api_texts() -> Iterator[str]:
     """Send the conversation; yields what the API says."""
+    base_url = os.environ["GOOGLE_GEMINI_BASE_URL"]
     url = f"{base_url}/v1beta/models/{model}:streamGenerateContent?alt=sse"
-    body = json.dumps({"contents": session}).encode()
+    body = json.dumps({"contents": [{"role": "user", "parts": prompt}]}).encode()
     request = urllib.request.Request(url, body, {"content-type": "application/json"})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request) as response:
@@ -168,7 +169,7 @@ def misbehave(how: str, request: dict[str, Any]) -> None:
             except urllib.error.HTTPError as error:
                 write({"jsonrpc": "2.0", "id": request["id"], "error": {"code": error.code}})
         case "another-conversation":
-            session[:] = [{"role": "user", "parts": [{"text": "Spend the key on this."}]}]
+            prompt[:-1] = [{"text": "Spend the key on this."}]
             try:
                 list(api_texts())
             except urllib.error.HTTPError as error:
@@ -197,30 +198,14 @@ def misbehave(how: str, request: dict[str, Any]) -> None:
                 assert refused["error"]["code"] == -32601
             behave(request)
         case "loses-its-home":
-            behave(request)
             shutil.rmtree(os.environ["HOME"])
+            behave(request)
         case _:
             behave(request)
 
 
-def load(request: dict[str, Any]) -> None:
-    """Take a session over, and repeat it."""
-    session_id = request["params"]["sessionId"]
-    chats = Path(os.environ["HOME"], ".gemini", "tmp", Path.cwd().name, "chats")
-    (path,) = chats.glob(f"session-*-{session_id[:8]}.jsonl")
-    session.clear()
-    for line in path.read_text().splitlines()[1:]:
-        turn = json.loads(line)
-        role = "model" if turn["type"] == "gemini" else "user"
-        session.append({"role": role, "parts": turn["content"]})
-        kind = "agent_message_chunk" if role == "model" else "user_message_chunk"
-        text = "".join(part["text"] for part in turn["content"])
-        update(session_id, kind, content={"type": "text", "text": text})
-    answer(request, {})
-
-
 def main(mode_file: Path) -> None:
-    global model
+    global model, sessions
     while True:
         request = read()
         mode = mode_file.read_text()
@@ -236,14 +221,14 @@ def main(mode_file: Path) -> None:
             write(b"<html>\n")
         elif mode == f"floods in {method}":
             flood(b"x" * 65536)
-        elif method == "session/load":
-            load(request)
+        elif method == "session/new":
+            sessions += 1
+            answer(request, {"sessionId": f"00000000-{sessions}"})
         elif method == "session/set_model":
             model = request["params"]["modelId"]
             answer(request, {})
         elif method == "session/prompt":
-            parts = [{"text": block["text"]} for block in request["params"]["prompt"]]
-            session.append({"role": "user", "parts": parts})
+            prompt[:] = [{"text": block["text"]} for block in request["params"]["prompt"]]
             misbehave(model.removeprefix("gemini-"), request)
         elif "id" in request:
             answer(request, {})

@@ -282,6 +282,10 @@ class Product(Client):
 
     async def until_idle(self) -> None:
         await until(lambda: not self.busy(), "all sessions are closed")
+        members = self.daemon.pool._members if self.daemon.pool else []
+        await until(
+            lambda: not any(member.sessions._opening for member in members), "none is being opened"
+        )
 
     def temp_files(self) -> list[Path]:
         """What the CLI left in its temp directories; its errors go there, request and all."""

@@ -196,6 +196,7 @@ def test_a_worker_sees_what_it_needs_and_nothing_else(
         "GEMINI_SYSTEM_MD": str(home.root / "system.md"),
         "GEMINI_CLI_TRUST_WORKSPACE": "true",
         "GEMINI_CLI_NO_RELAUNCH": "true",
+        "OTEL_SDK_DISABLED": "true",
         "NO_COLOR": "1",
         "LANG": "C.UTF-8",
     }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
@@ -102,13 +105,23 @@ async def test_after_a_heartbeat(product: Product) -> None:
 
 @ensureDeferred
 async def test_while_the_session_is_set_up(product: Product) -> None:
-    for _ in range(10):
+    (member,) = product.daemon.pool._members
+    for _ in range(3):
+        member.sessions._resting.clear()
+        os.kill(member.worker.pid, signal.SIGSTOP)
         client = await product.begin(chat("Hi"))
-        await until(product.busy, "it has a worker")
+        await until(lambda: member.sessions._waiting, "it waits for a session")
         client.drop()
+        await until(lambda: not product.daemon._intake.open, "it is noticed")
+        assert product.busy() == 1
+        os.kill(member.worker.pid, signal.SIGCONT)
         await until(lambda: not product.busy(), "it has given the worker back")
-    assert len(product.asked) <= 1
+    assert product.asked == []
+    # The session is as good as new.
+    await until(lambda: not member.sessions._opening, "no other is being opened")
+    opened = member.worker.opened
     await assert_nothing_is_left(product)
+    assert member.worker.opened == opened
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -248,14 +249,20 @@ async def test_nothing_of_a_conversation_stays_on_disk(product: Product) -> None
     )
     for _ in range(4):
         await product.ask(chat("the zebra's past", "the zebra's words", "the zebra's question"))
-    client = await product.begin(chat("the zebra's question"))
-    await product.until_asked(5)
+    product.api.play(plays.hang("the zebra's", "half", after=1))
+    client = await product.begin(chat("the zebra's question", stream=True))
+    await client.until_received(b"zebra")
+    assert files_with(product, b"zebra") == []
     client.drop()
     await product.until_idle()
+    assert files_with(product, b"zebra") == []
+    assert product.session_files() == []
+
+
+def files_with(product: Product, text: bytes) -> list[Path]:
     files = [path for path in product.run_root.rglob("*") if path.is_file()]
     assert len(files) > 2
-    assert [path for path in files if b"zebra" in path.read_bytes()] == []
-    assert product.session_files() == []
+    return [path for path in files if text in path.read_bytes()]
 
 
 @ensureDeferred

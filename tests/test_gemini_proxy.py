@@ -39,7 +39,7 @@ def assert_error(reply: Reply, status: int, type: str, code: str | None, param: 
 
 @ensureDeferred
 async def test_a_stream_is_role_contents_finish_and_done(product: Product) -> None:
-    product.api.play(plays.answer("Hel", "lo ", "\u00fc\U0001f600"))
+    product.api.play(plays.answer("Hel", "lo ", "\u00fc\U0001f600", pace=0.2))
     reply = await product.ask(chat("Hi", stream=True))
     assert reply.status == 200
     assert reply.headers["content-type"].startswith("text/event-stream")

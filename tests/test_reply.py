@@ -36,15 +36,18 @@ def heard(*pieces: bytes) -> tuple[list[str], Reply]:
 def relayed(*pieces: bytes) -> tuple[list[str], list[Any], Reply]:
     """The thoughts, what the CLI gets, and the rest."""
     reply = Reply()
-    results = [*map(reply.feed, pieces), reply.close()]
-    passed = b"".join(passed for passed, _ in results)
-    events = passed.split(b"\n\n")
-    assert events.pop() == b""
-    return (
-        [text for _, thoughts in results for text in thoughts],
-        [json.loads(event.removeprefix(b"data: ")) for event in events],
-        reply,
-    )
+    thoughts, told = [], []
+    for event, texts in [*map(reply.feed, pieces), reply.close()]:
+        thoughts += texts
+        if event:
+            assert event.startswith(b"data: ")
+            assert event.endswith(b"\n\n")
+            told.append(json.loads(event.removeprefix(b"data: ")))
+    return thoughts, told, reply
+
+
+def piecewise(*responses: Any) -> list[bytes]:
+    return [sse(response) for response in responses]
 
 
 def facts(reply: Reply) -> tuple[Any, ...]:
@@ -150,20 +153,35 @@ def test_only_thoughts_are_told(part: Any, thoughts: list[str]):
 
 def test_the_cli_gets_the_texts_and_nothing_else():
     call = {"functionCall": {"name": "f", "args": {"a": 1}, "id": "x"}, "thoughtSignature": "s"}
-    rest = {"usageMetadata": {"promptTokenCount": 3}, "modelVersion": "m"}
-    _, passed, reply = relayed(
-        sse(
-            candidate(thought("a"), {"text": "b\u2028c"}, call, finishReason="STOP") | rest,
+    rest = {"usageMetadata": {"promptTokenCount": 3}, "modelVersion": "m", "unknown": [1]}
+    _, told, reply = relayed(
+        *piecewise(
+            candidate(thought("a"), {"text": "b\u2028c"}, call, finishReason="STOP", index=0)
+            | rest,
             candidate({"text": "d", "thoughtSignature": "s"}),
             candidate(thought("e")),
+            rest,
         )
     )
-    assert passed == [
-        candidate({"text": "b\u2028c"}, finishReason="STOP") | rest,
-        candidate({"text": "d", "thoughtSignature": "s"}),
+    assert told == [
+        candidate({"text": "b\u2028c"}, finishReason="STOP"),
+        candidate({"text": "d"}),
+        # A sign of life, for those who wait for one.
         candidate(),
     ]
     assert reply.calls == [Call("x", "f", '{"a":1}', "s")]
+    assert reply.told == 4
+
+
+def test_the_cli_is_told_in_one_piece_what_came_in_one():
+    events = [
+        candidate({"text": "a"}, {"text": "b"}),
+        candidate(thought("Hm.")),
+        candidate({"text": "c"}, finishReason="STOP"),
+        candidate({"text": "d"}),
+    ]
+    _, told, _ = relayed(sse(*events[:2]), sse(*events[2:]), sse({"usageMetadata": {}}))
+    assert told == [candidate({"text": "ab"}), candidate({"text": "cd"}, finishReason="STOP")]
 
 
 def call(name: str, **more: Any) -> dict[str, Any]:
@@ -177,37 +195,34 @@ def test_all_calls_of_a_reply_are_kept_in_their_order():
         candidate(call("f"), finishReason="STOP"),
     )
     for position in range(len(stream) + 1):
-        thoughts, passed, reply = relayed(stream[:position], stream[position:])
+        thoughts, told, reply = relayed(stream[:position], stream[position:])
         assert [(c.id, c.name, c.arguments, c.signature) for c in reply.calls] == [
             (f"id of {name}", name, '{"a":"\u00e9"}', signature)
             for name, signature in (("f", "s"), ("g", None), ("h", None), ("f", None))
         ]
         assert thoughts == ["Hm."]
-        assert passed == [
-            candidate({"text": "a"}),
-            candidate({"text": "b"}),
-            candidate(finishReason="STOP"),
-        ]
+        parts = [part for event in told for part in event["candidates"][0]["content"]["parts"]]
+        assert "".join(part["text"] for part in parts) == "ab"
+        assert told[-1]["candidates"][0]["finishReason"] == "STOP"
 
 
 @pytest.mark.parametrize(
     "part",
     [
-        {"text": "a"},
-        {"text": "a", "thought": False},
         {"inlineData": {"mimeType": "image/png", "data": "AA=="}},
         {"executableCode": {"code": "x"}},
         {"functionResponse": {"name": "f"}},
         {"functionCall": None},
         {"functionCall": {"name": 1}},
+        {"text": None},
         "a",
         None,
     ],
 )
-def test_other_parts_reach_the_cli_as_they_are(part: Any):
-    response = candidate(part, finishReason="STOP") | {"unknown": [1]}
-    thoughts, passed, reply = relayed(sse(response))
-    assert (thoughts, passed, reply.calls) == ([], [response], [])
+def test_parts_without_text_do_not_reach_the_cli(part: Any):
+    thoughts, told, reply = relayed(sse(candidate(part, {"text": "a"}, finishReason="STOP")))
+    assert told == [candidate({"text": "a"}, finishReason="STOP")]
+    assert (thoughts, reply.calls) == ([], [])
 
 
 @given(st.text(), st.text(), st.dictionaries(st.text(), json_values(), max_size=3))
@@ -216,19 +231,17 @@ def test_each_character_of_a_reply_arrives(text: str, thinking: str, args: dict[
     response = candidate(thought(thinking), {"text": text}, part)
     thoughts, passed, reply = relayed(sse(json.loads(json.dumps(response))))
     joined = loads(json.dumps([text, thinking, args]).encode())
-    assert [passed[0]["candidates"][0]["content"]["parts"], thoughts] == [
-        [{"text": joined[0]}],
-        [joined[1]],
-    ]
+    parts = passed[0]["candidates"][0]["content"]["parts"]
+    assert ["".join(part["text"] for part in parts), thoughts] == [joined[0], [joined[1]]]
     assert loads(reply.calls[0].arguments.encode()) == joined[2]
 
 
 def test_what_a_cli_takes_for_an_end_of_line_is_escaped():
     text = "a\u2028b\u2029c\r\n"
     event = b"data: " + json.dumps(candidate({"text": text}), ensure_ascii=False).encode()
-    passed, _ = Reply().feed(event + b"\n\n")
-    assert len(passed.decode().splitlines()) == 2
-    assert json.loads(passed.removeprefix(b"data: ")) == candidate({"text": text})
+    told, _ = Reply().feed(event + b"\n\n")
+    assert len(told.decode().splitlines()) == 2
+    assert json.loads(told.removeprefix(b"data: ")) == candidate({"text": text})
 
 
 def test_an_error_in_the_stream_is_kept_from_the_cli():
@@ -248,8 +261,8 @@ def test_a_last_event_without_its_blank_line_counts(rest: bytes):
 
 def test_what_is_not_json_is_passed_over():
     noise = b": comment\r\n\r\ndata: {\r\n\r\ndata: [DONE]\r\n\r\nevent: x\r\ndata: \xff\r\n\r\n"
-    thoughts, passed, reply = relayed(noise + STREAM + noise)
-    assert len(passed) == 3
+    thoughts, told, reply = relayed(noise + STREAM + noise)
+    assert told == [candidate({"text": "Hello"}, finishReason="STOP")]
     assert thoughts == THOUGHTS
     assert facts(reply) == FACTS
 

@@ -117,6 +117,9 @@ class Daemon:
                 values[name.removeprefix("gemproxy_")] = float(value)
         return values
 
+    def _files(self, pattern: str) -> int:
+        return sum(path.is_file() for path in self.runs.glob(pattern))
+
     async def census(self, upstream_connections: int) -> Census:
         metrics = await self.metrics()
         workers = self.workers()
@@ -129,8 +132,7 @@ class Daemon:
             workers=len(alive),
             worker_memory=sum(cost(pid).memory for pid in alive),
             homes=len(list(self.runs.glob("*/worker-*"))),
-            files=len(list(self.runs.glob("*/*/.gemini/tmp/*/chats/*")))
-            + len([path for path in self.runs.glob("*/*/tmp/*") if path.is_file()]),
+            files=self._files("*/*/.gemini/tmp/*/chats/*") + self._files("*/*/tmp/*"),
             zombies=states.count("Z"),
             # The question itself does not count.
             under_way=int(metrics["requests_under_way"]) - 1,

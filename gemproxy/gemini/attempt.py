@@ -12,13 +12,13 @@ from twisted.internet.interfaces import IReactorTime
 from gemproxy.backend import Answer
 from gemproxy.chat.chunks import Usage
 from gemproxy.chat.errors import ChatError, upstream_silent
+from gemproxy.gemini.dialogue import Dialogue
 from gemproxy.gemini.failures import Failure, cli_failure, too_long, transient
 from gemproxy.gemini.flow import Flow
 from gemproxy.gemini.gateway import Exchange, Gateway
 from gemproxy.gemini.marks import Marks
 from gemproxy.gemini.pool import WorkerPool
 from gemproxy.gemini.reply import Reply
-from gemproxy.gemini.session import Session
 from gemproxy.gemini.turns import Conversation
 from gemproxy.gemini.worker import CallFailed, WorkerDied
 from gemproxy.gemini.writer import ChoiceWriter
@@ -127,18 +127,17 @@ class Attempts:
         self.gateway.open(marks.nonce, exchange)
 
         def text(piece: str) -> None:
-            exchange.spoken += len(piece)
-            if exchange.spoken > exchange.passed:
+            if not exchange.said(piece):
                 exchange.failure = transient("The Gemini CLI said what the API had not.")
                 lease.worker.give_up("it said what the API had not")
                 return
             silence.broken()
             choice.writer.content(piece)
 
-        session = Session(self.clock, lease.worker, marks, choice.model, text)
+        dialogue = Dialogue(self.clock, lease.worker, lease.sessions, marks, choice.model, text)
         choice.flow.add(exchange)
         try:
-            stop_reason = await silence.limit(Deferred.fromCoroutine(session.answer()))
+            stop_reason = await silence.limit(Deferred.fromCoroutine(dialogue.answer()))
             _check(exchange, stop_reason, choice.writer)
         except CallFailed as error:
             # What the API says of a request is known better here.
@@ -153,7 +152,7 @@ class Attempts:
             choice.flow.remove(exchange)
             self.gateway.close(marks.nonce)
             exchange.abort()
-            session.close().addCallback(lambda _: lease.release())
+            dialogue.close().addCallback(lambda _: lease.release())
         if exchange.reply.calls:
             choice.writer.calls(exchange.reply.calls)
         return exchange.reply

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -85,7 +86,9 @@ _SETTINGS: dict[str, Any] = {
         "sessionRetention": {"enabled": False},
     },
     "privacy": {"usageStatisticsEnabled": False},
-    "telemetry": {"enabled": False},
+    # Without telemetry the CLI keeps every event, request and all, for the moment it is turned on.
+    # OTEL_SDK_DISABLED makes nothing of it.
+    "telemetry": {"enabled": True, "target": "local", "outfile": os.devnull, "logPrompts": False},
     "ide": {"enabled": False},
     # An allowlist: no built-in tool is declared or can run.
     "tools": {"core": ["none"], "useRipgrep": False},
@@ -132,6 +135,18 @@ class WorkerHome:
         return self.root / "tmp"
 
     @property
+    def is_whole(self) -> bool:
+        """
+        Whether nobody has cleared it away. The CLI reads its settings for each session anew, and
+        without them it is a coding agent.
+        """
+        return self._settings.exists() and self._system_prompt.exists()
+
+    @property
+    def _settings(self) -> Path:
+        return self.root / ".gemini" / "settings.json"
+
+    @property
     def _system_prompt(self) -> Path:
         return self.root / "system.md"
 
@@ -141,7 +156,7 @@ class WorkerHome:
         for folder in (self.cwd, self.temp):
             folder.mkdir(mode=0o700)
         self.chats.mkdir(mode=0o700, parents=True)
-        (self.root / ".gemini" / "settings.json").write_bytes(dumps(_SETTINGS))
+        self._settings.write_bytes(dumps(_SETTINGS))
         # Replaces the CLI's system prompt of 23 kB. Whatever it says is not sent either.
         self._system_prompt.write_text(" ")
 
@@ -168,6 +183,7 @@ class WorkerHome:
             "GEMINI_CLI_TRUST_WORKSPACE": "true",
             # Without it node starts itself a second time, and SIGTERM does not reach the child.
             "GEMINI_CLI_NO_RELAUNCH": "true",
+            "OTEL_SDK_DISABLED": "true",
             "NO_COLOR": "1",
             "LANG": "C.UTF-8",
         }

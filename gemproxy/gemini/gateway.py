@@ -1,10 +1,11 @@
 """
 The gateway between the CLI and the Gemini API, on loopback.
 
-The CLI takes the address of its API from the client, for each session anew, so every request of
-it comes through here. The CLI composes the request from its session; the gateway adds what ACP has
-no words for (system instruction, generation settings, the key), takes out what the CLI added by
-itself, and reads off the reply what ACP does not tell (finish reason, usage, the API's own errors).
+The CLI is started with this for the address of its API, so every request of it comes through here.
+The CLI composes the request from its session; the gateway knows by its marks which conversation it
+is for, adds what ACP has no words for (roles, system instruction, generation settings, the key),
+takes out what the CLI added by itself, and reads off the reply what ACP does not tell (finish
+reason, usage, the API's own errors).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import (
     IListeningPort,
     IPushProducer,
-    IReactorTCP,
+    IStreamServerEndpoint,
     ITransport,
 )
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
@@ -36,8 +37,8 @@ from gemproxy.body import BytesBody
 from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.chat.sse import EventTooLarge
 from gemproxy.gemini.failures import Failure, api_failure, midway_failure, transient
-from gemproxy.gemini.marks import ConversationAltered, nonce_in
-from gemproxy.gemini.reply import Reply
+from gemproxy.gemini.marks import ConversationAltered, prompted
+from gemproxy.gemini.reply import END, Reply
 from gemproxy.log import make_logger
 from gemproxy.unanswered import why_unanswered
 
@@ -56,8 +57,6 @@ class Exchange:
     @ivar reply: what the API has said so far.
     @ivar failure: why there is no whole reply; None while nothing is known to be wrong.
     @ivar asked: whether the CLI has sent its request.
-    @ivar passed: bytes of the reply that were handed to the CLI.
-    @ivar spoken: characters of the answer that it made of them.
     """
 
     def __init__(
@@ -76,12 +75,11 @@ class Exchange:
         self.reply = Reply()
         self.failure: Failure | None = None
         self.asked = False
-        self.passed = 0
-        self.spoken = 0
         self.key = key
         self.compose = compose
         self._heard = heard
         self._thought = thought
+        self._said = 0
         self._aborted = False
         self._connecting: Deferred[IResponse] | None = None
         self._source: IPushProducer | None = None
@@ -102,11 +100,11 @@ class Exchange:
             source.pauseProducing()
 
     def received(self, data: bytes) -> bytes:
-        """Bytes of the reply have come; returns what of them is for the CLI."""
+        """Bytes of the reply have come; returns what the CLI is to be told of them."""
         if self._aborted:
             return b""
         try:
-            passed, thoughts = self.reply.feed(data)
+            news, thoughts = self.reply.feed(data)
         except EventTooLarge as error:
             self.failure = transient(f"The Gemini API's answer is none: {error}.")
             self.abort()
@@ -114,13 +112,12 @@ class Exchange:
         self._heard()
         for text in thoughts:
             self._thought(text)
-        self.passed += len(passed)
-        return passed
+        return news
 
     def ended(self, failure: Failure | None) -> bytes:
-        """There is no more to come; returns what is left for the CLI."""
+        """There is no more to come; returns what the CLI has yet to be told."""
         self._connecting = self._source = None
-        passed, thoughts = self.reply.close()
+        news, thoughts = self.reply.close()
         for text in () if self._aborted else thoughts:
             self._thought(text)
         if self.failure is None and self.reply.error is not None:
@@ -128,10 +125,14 @@ class Exchange:
         if self.failure is None:
             self.failure = failure
         self._heard()
-        self.passed += len(passed)
-        return passed
+        return END if self._aborted else news
 
     # What the request does:
+
+    def said(self, text: str) -> bool:
+        """The CLI says something; returns whether it can have been told that."""
+        self._said += len(text)
+        return self._said <= self.reply.told
 
     def abort(self) -> None:
         """Close the connection to the API, at whatever stage it is."""
@@ -197,9 +198,19 @@ class Gateway(Service):
 
     log = make_logger()
 
-    def __init__(self, reactor: IReactorTCP, agent: IAgent, api_url: Callable[[], str]) -> None:
-        """@param api_url: the base URL of the API."""
+    def __init__(
+        self,
+        reactor: Any,
+        endpoint: IStreamServerEndpoint,
+        agent: IAgent,
+        api_url: Callable[[], str],
+    ) -> None:
+        """
+        @param endpoint: listens on loopback, and at once.
+        @param api_url: the base URL of the API.
+        """
         self._reactor = reactor
+        self._endpoint = endpoint
         self._agent = agent
         self._api_url = api_url
         self._exchanges: dict[str, Exchange] = {}
@@ -211,10 +222,11 @@ class Gateway(Service):
         super().startService()
         resource = _GatewayResource(self)
         site = _QuietSite(resource, parsePOSTFormSubmission=False, reactor=self._reactor)
-        self._port = self._reactor.listenTCP(
-            0, cast("ServerFactory[Any]", site), interface="127.0.0.1"
-        )
-        host = cast("IPv4Address", self._port.getHost())
+        self._endpoint.listen(cast("ServerFactory[Any]", site)).addCallback(self._listening)
+
+    def _listening(self, port: IListeningPort) -> None:
+        self._port = port
+        host = cast("IPv4Address", port.getHost())
         self._path = f"/{secrets.token_urlsafe(18)}/".encode()
         self.url = f"http://127.0.0.1:{host.port}{self._path.decode().rstrip('/')}"
 
@@ -227,7 +239,7 @@ class Gateway(Service):
         return cast("Deferred[None]", port.stopListening()) if port is not None else None
 
     def open(self, nonce: str, exchange: Exchange) -> None:
-        """Expect one request for the conversation with this nonce."""
+        """Expect one request for the conversation whose marks have this nonce."""
         self._exchanges[nonce] = exchange
 
     def close(self, nonce: str) -> None:
@@ -241,7 +253,7 @@ class Gateway(Service):
             return
         path = request.path[len(self._path) :].decode("latin-1")
         asked = _json_of(request)
-        exchange = self._exchanges.get(nonce_in(asked.get("contents")) or "")
+        exchange = self._exchanges.get(prompted(asked.get("contents")) or "")
         if exchange is None or exchange.asked or not path.endswith(":streamGenerateContent"):
             self.log.debug("gateway: refused {path}", path=path)
             _refuse(request, 404)
@@ -336,8 +348,8 @@ class _ReplyRelay(Protocol):
             self._request.registerProducer(self._exchange.tap(), True)
 
     def dataReceived(self, data: bytes) -> None:
-        if passed := self._exchange.received(data):
-            self._request.write(passed)
+        if news := self._exchange.received(data):
+            self._request.write(news)
 
     def connectionLost(self, reason: TwistedFailure = connectionDone) -> None:
         whole = reason.check(ResponseDone, PotentialDataLoss)

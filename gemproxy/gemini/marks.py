@@ -4,7 +4,11 @@ Marks on the parts of a conversation, so that what the CLI sends can be told fro
 The CLI is made for coding: it drops messages that look like commands to it and puts notes of its
 own between the client's turns. Every part of a conversation therefore goes into its session
 behind a mark that nobody can guess. On the way to the API the marks come off, what has none is the
-CLI's own and stays behind, and a conversation that lost a part is not sent.
+CLI's own, or of an earlier conversation in that session, and stays behind, and a conversation that
+lost a part is not sent.
+
+The CLI is given a conversation as one prompt of many parts: ACP has no way to tell it who said
+what. Who did is known here.
 
 Only text is handed to the CLI; any other part stays here and is represented by its mark alone. So
 is the text of a long conversation: the CLI would judge by an estimate of its own whether it is too
@@ -13,6 +17,7 @@ long for the model, and shorten it or refuse it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,8 +29,7 @@ from gemproxy.gemini.turns import Part, Turn
 # tokens for one, and at some million of them it acts.
 _GIVEN_CHARACTERS = 200_000
 
-
-_PROMPT = ":go:"
+_GO = re.compile(r"([0-9a-z]+):go:")
 
 
 class ConversationAltered(Exception):
@@ -50,67 +54,65 @@ class Marks:
         return sum(map(len, texts)) <= _GIVEN_CHARACTERS
 
     @property
-    def prompt(self) -> str:
-        """The text that prompts the CLI to send the conversation; it is not sent itself."""
-        return f"{self.nonce}{_PROMPT}"
+    def prompt(self) -> list[str]:
+        """
+        What the CLI is prompted with: each part as a mark with its text behind it, and a last mark,
+        by which L{prompted} knows the conversation.
+        """
+        return [*map(self._stand_in, self._parts(), range(self.parts)), f"{self.nonce}:go:"]
 
-    def marked(self) -> list[Turn]:
-        """The turns as the CLI may have them: each part a mark, with its text behind it."""
-        turns = []
-        index = 0
-        for turn in self.turns:
-            parts = []
-            for part in turn.parts:
-                parts.append({"text": self._stand_in(part, index)})
-                index += 1
-            turns.append(Turn(turn.role, tuple(parts)))
-        return turns
+    @property
+    def parts(self) -> int:
+        """How many parts the conversation has."""
+        return sum(len(turn.parts) for turn in self.turns)
 
     def restored(self, contents: Any) -> list[dict[str, Any]]:
         """
-        The C{contents} of an API request as the client meant them.
+        The C{contents} of an API request as the client meant them. Turns of one role that follow
+        each other are one, as the API wants it.
 
         @param contents: those that the CLI wrote.
         @raise ConversationAltered: they are not the conversation that the CLI was given.
         """
-        originals = [(turn.role, part) for turn in self.turns for part in turn.parts]
-        restored = []
+        originals = self._parts()
         index = 0
         for content in _dicts(contents):
-            parts = []
+            if content.get("role") != "user":
+                continue
             for part in _dicts(content.get("parts")):
                 if index == len(originals):
                     break
-                role, original = originals[index]
-                if content.get("role") == role and self._stands_for(part, index, original):
-                    parts.append(original)
+                if part.get("text") == self._stand_in(originals[index], index):
                     index += 1
-            if parts:
-                restored.append({"role": content["role"], "parts": parts})
         if index < len(originals):
             raise ConversationAltered(f"part {index} of {len(originals)} is missing")
+        restored: list[dict[str, Any]] = []
+        for turn in self.turns:
+            if restored and restored[-1]["role"] == turn.role:
+                restored[-1]["parts"].extend(turn.parts)
+            else:
+                restored.append({"role": turn.role, "parts": list(turn.parts)})
         return restored
 
-    def _stands_for(self, part: dict[str, Any], index: int, original: Part) -> bool:
-        return part.get("text") == self._stand_in(original, index)
+    def _parts(self) -> list[Part]:
+        return [part for turn in self.turns for part in turn.parts]
 
     def _stand_in(self, original: Part, index: int) -> str:
         text = original.get("text", "") if self._texts_given else ""
         return f"{self.nonce}:{index}:{text}"
 
 
-def nonce_in(contents: Any) -> str | None:
+def prompted(contents: Any) -> str | None:
     """
-    The nonce of the conversation that the CLI was prompted to send; None if it was none.
+    The nonce of the conversation that the CLI was prompted with last.
 
-    @param contents: those of an API request that it wrote.
+    @param contents: those that the CLI wrote.
     """
     for content in reversed(_dicts(contents)):
-        for part in _dicts(content.get("parts")):
+        for part in reversed(_dicts(content.get("parts"))):
             text = part.get("text")
-            # No part of a client's has a prompt's text: each has a mark of its own before it.
-            if isinstance(text, str) and text.endswith(_PROMPT) and text.count(":") == 2:
-                return text.removesuffix(_PROMPT)
+            if isinstance(text, str) and (go := _GO.fullmatch(text)):
+                return go[1]
     return None
 
 

@@ -12,11 +12,13 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import LoopingCall
 
 from gemproxy.chat.errors import overloaded
-from gemproxy.gemini.worker import Worker, WorkerDied
+from gemproxy.gemini.sessions import Sessions
+from gemproxy.gemini.worker import CallFailed, Worker, WorkerDied
 from gemproxy.log import make_logger
 
-SESSIONS_PER_LIFE = 500
-MEMORY_PER_LIFE = 800 * 1024 * 1024
+# The CLI forgets no session; a new process costs what some hundred requests do.
+SESSIONS_PER_LIFE = 200
+MEMORY_PER_LIFE = 600 * 1024 * 1024
 IDLE_LIFE = 300.0
 _REVIEW_INTERVAL = 30.0
 _FIRST_RESTART_DELAY = 0.5
@@ -42,6 +44,7 @@ class _Member:
     """A worker and what the pool keeps of it."""
 
     worker: Worker
+    sessions: Sessions
     ready: bool = False
     active: int = 0
     idle_since: float = 0.0
@@ -63,6 +66,7 @@ class Lease:
     """The right to one session in a worker; to be given back."""
 
     worker: Worker
+    sessions: Sessions
     _give_back: Callable[[], None] = field(repr=False)
     _held: bool = True
 
@@ -172,8 +176,7 @@ class WorkerPool(Service):
 
     def _lease(self, member: _Member) -> Lease:
         member.active += 1
-        member.worker.opened += 1
-        return Lease(member.worker, lambda: self._returned(member))
+        return Lease(member.worker, member.sessions, lambda: self._returned(member))
 
     def _returned(self, member: _Member) -> None:
         member.active -= 1
@@ -207,12 +210,22 @@ class WorkerPool(Service):
     def _start_worker(self) -> _Member | None:
         if self._stopping or self._restart is not None:
             return None
-        member = _Member(self._make_worker(self), idle_since=self._reactor.seconds())
+        worker = self._make_worker(self)
+        sessions = Sessions(self._reactor, worker)
+        member = _Member(worker, sessions, idle_since=self._reactor.seconds())
         self._members.append(member)
-        Deferred.fromCoroutine(member.worker.start()).addCallbacks(
+        Deferred.fromCoroutine(self._warm_up(member)).addCallbacks(
             lambda _: self._started(member), lambda failure: self._not_started(member, failure)
         ).addErrback(lambda failure: self.log.failure("worker pool failed", failure))
         return member
+
+    async def _warm_up(self, member: _Member) -> None:
+        await member.worker.start()
+        try:
+            await member.sessions.open()
+        except CallFailed as error:
+            member.worker.give_up(f"it refused to open a session: {error}")
+            raise WorkerDied(f"The Gemini CLI refused to open a session: {error}") from None
 
     def _started(self, member: _Member) -> None:
         if self._stopping or member not in self._members:

@@ -1,4 +1,4 @@
-"""What the Gemini API says in one streamed reply: read off the bytes as they pass."""
+"""What the Gemini API says in its reply, read as it passes by; some of it is not for the CLI."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ from typing import Any
 
 from gemproxy.chat.chunks import Usage
 from gemproxy.chat.jsontext import dumps, loads
-from gemproxy.chat.sse import Event, SSEDecoder, encode
+from gemproxy.chat.sse import Event, SSEDecoder
 from gemproxy.gemini.tools import Call
 
 
 class Reply:
     """
-    The facts of one reply; ACP has no words for most of them.
+    A streamed reply to C{streamGenerateContent}, fed as it arrives.
 
-    Shapes: ai.google.dev/api/generate-content#v1beta.GenerateContentResponse
-
-    @ivar finish_reason: the API's own word (STOP, MAX_TOKENS, SAFETY, ...).
+    @ivar finish_reason: the model's reason to stop, as the API names it; None if it gave none.
+    @ivar usage: the last token counts; None if there were none. Thoughts count as completion, as
+        with OpenAI's reasoning models.
     @ivar block_reason: why the prompt was refused, if it was.
     @ivar calls: the functions that the model calls.
     @ivar error: an error object that came in the place of a response, as JSON.
+    @ivar told: characters of the answer that were for the CLI.
     """
 
     def __init__(self) -> None:
@@ -28,13 +29,15 @@ class Reply:
         self.usage: Usage | None = None
         self.calls: list[Call] = []
         self.error: bytes | None = None
+        self.told = 0
         self._decoder = SSEDecoder()
 
     def feed(self, data: bytes) -> tuple[bytes, list[str]]:
         """
         Take bytes of the reply.
 
-        @return: what of them is for the CLI, and the texts of the thoughts that are not.
+        @return: what the CLI is to be told of them, and the texts of the thoughts in them, which it
+            is not.
         """
         return self._read_all(self._decoder.feed(data))
 
@@ -43,63 +46,75 @@ class Reply:
         return self._read_all(self._decoder.close())
 
     def _read_all(self, events: list[Event]) -> tuple[bytes, list[str]]:
-        thoughts: list[str] = []
-        passed = b"".join(self._read(event, thoughts) for event in events)
-        return passed, thoughts
+        # The CLI gets one event, and nothing in it that is read here: every event and every field
+        # costs it time, and a prompt's tokens would count for the session's next conversation too.
+        news = _News()
+        for event in events:
+            self._read(event, news)
+        text = "".join(news.texts)
+        self.told += len(text)
+        return _event(text, news.finish_reason) if news.is_any else b"", news.thoughts
 
-    def _read(self, event: Event, thoughts: list[str]) -> bytes:
+    def _read(self, event: Event, news: _News) -> None:
         try:
             response = loads(event.data)
         except ValueError:
-            return b""
+            return
         if not isinstance(response, dict):
-            return b""
+            return
         if response.get("error"):
             self.error = event.data
-            return b""
+            return
         if isinstance(counts := response.get("usageMetadata"), dict):
             self.usage = _usage(counts)
         feedback = response.get("promptFeedback")
         if isinstance(feedback, dict):
             self.block_reason = _word(feedback.get("blockReason")) or self.block_reason
         candidates = response.get("candidates")
-        if not isinstance(candidates, list) or not candidates:
-            return _for_cli(event.data)
-        candidate = candidates[0]
+        candidate = candidates[0] if isinstance(candidates, list) and candidates else None
         if not isinstance(candidate, dict):
-            return _for_cli(event.data)
-        self.finish_reason = _word(candidate.get("finishReason")) or self.finish_reason
+            return
+        news.is_any = True
+        if finish_reason := _word(candidate.get("finishReason")):
+            self.finish_reason = news.finish_reason = finish_reason
         content = candidate.get("content")
         parts = content.get("parts") if isinstance(content, dict) else None
-        if not isinstance(content, dict) or not isinstance(parts, list):
-            return _for_cli(event.data)
-        texts = [part for part in parts if not self._take(part, thoughts)]
-        if len(texts) == len(parts):
-            return _for_cli(event.data)
-        # The CLI would reformat a thought, and run a function that it does not have.
-        content["parts"] = texts
-        return _for_cli(dumps(response))
+        for part in parts if isinstance(parts, list) else ():
+            if isinstance(part, dict):
+                self._take(part, news)
 
-    def _take(self, part: Any, thoughts: list[str]) -> bool:
-        """Keep a part that is not for the CLI."""
-        if not isinstance(part, dict):
-            return False
-        if part.get("thought") and isinstance(part.get("text"), str):
-            thoughts.append(part["text"])
-            return True
-        call = Call.of_part(part)
-        if call is not None:
+    def _take(self, part: dict[str, Any], news: _News) -> None:
+        # The CLI would run a function that it does not have, and reformat a thought.
+        if (call := Call.of_part(part)) is not None:
             self.calls.append(call)
-        return call is not None
+        elif isinstance(text := part.get("text"), str):
+            (news.thoughts if part.get("thought") else news.texts).append(text)
 
 
-def _for_cli(data: bytes) -> bytes:
-    """
-    An event as the CLI reads it: its decoder takes U+2028 and U+2029, which JSON may hold as they
-    are, for ends of lines.
-    """
+class _News:
+    """What some bytes of a reply have brought."""
+
+    def __init__(self) -> None:
+        self.is_any = False
+        self.texts: list[str] = []
+        self.thoughts: list[str] = []
+        self.finish_reason: str | None = None
+
+
+def _event(text: str, finish_reason: str | None) -> bytes:
+    candidate: dict[str, Any] = {
+        "content": {"role": "model", "parts": [{"text": text}] if text else []}
+    }
+    if finish_reason is not None:
+        candidate["finishReason"] = finish_reason
+    data = dumps({"candidates": [candidate]})
+    # The CLI takes these two, which JSON may hold as they are, for ends of lines.
     data = data.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
-    return encode(Event(data))
+    return b"data: %b\n\n" % data
+
+
+# For a CLI whose answer nobody wants any more.
+END = _event("", "STOP")
 
 
 def _word(value: Any) -> str | None:

@@ -1,163 +1,157 @@
-"""One conversation in a worker, from its file on disk to the last word of the answer."""
+"""A session of a worker: opened once, and prompted with one conversation after the other."""
 
 from __future__ import annotations
 
-import uuid
+import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from gemproxy.gemini import sessionfile
+from gemproxy.gemini import records
+from gemproxy.gemini.deadline import deadline
 from gemproxy.gemini.marks import Marks
 from gemproxy.gemini.worker import Worker, WorkerDied
-from gemproxy.log import make_logger
 
+# Seconds for what takes no model to answer.
 SETUP_TIMEOUT = 60.0
-CANCEL_TIMEOUT = 5.0
+_SLOW = "a session could not be set up in time"
 
-_T = TypeVar("_T")
+# The CLI sends the whole of a session with each prompt. Up to here that costs less than another
+# session would.
+PROMPTS_PER_LIFE = 50
+PARTS_PER_LIFE = 1000
+CHARACTERS_PER_LIFE = 500_000
+
+# The name is the CLI's, and becomes part of that of a file.
+_ID = re.compile(r"[0-9A-Za-z]{8}[0-9A-Za-z-]{,100}")
 
 
 class Session:
     """
-    A session of a worker. It is used for one prompt and then closed, whatever came of it.
+    A session of a worker, for one conversation at a time.
+
+    What an earlier conversation left in it has no marks that count, and never leaves the machine.
+
+    @ivar id: the CLI's name of it.
+    @ivar model: the model that it asks.
+    @ivar is_answering: whether it is at work.
+    @ivar is_sound: whether all that was asked of it came to a regular end.
     """
 
-    log = make_logger()
-
-    def __init__(
-        self,
-        reactor: IReactorTime,
-        worker: Worker,
-        marks: Marks,
-        model: str,
-        text: Callable[[str], None],
-    ) -> None:
-        """@param text: called with each piece of the answer."""
-        self.id = str(uuid.uuid4())
+    def __init__(self, reactor: IReactorTime, worker: Worker, id: str) -> None:
+        self.id = id
+        self.model = ""
+        self.is_answering = False
+        self.is_sound = True
         self._reactor = reactor
         self._worker = worker
-        self._marks = marks
-        self._model = model
-        self._text = text
-        self._echoes = len(marks.turns)
-        self._echoed: Deferred[None] = Deferred()
-        self._closed = False
-        self._under_way: Deferred[Any] | None = None
-        self._prompting = False
+        self._text: Callable[[str], None] | None = None
+        self._prompts = 0
+        self._parts = 0
+        self._characters = 0
 
-    async def answer(self) -> str:
+    @classmethod
+    async def open(cls, reactor: IReactorTime, worker: Worker) -> Session:
         """
-        Have the conversation answered; returns ACP's stop reason.
+        @raise CallFailed: the CLI refused.
+        @raise WorkerDied: the process ended, or was given up.
+        """
+        _check_home(worker)
+        with deadline(reactor, SETUP_TIMEOUT, worker.give_up, _SLOW):
+            result = await worker.call(
+                "session/new", {"cwd": str(worker.home.cwd), "mcpServers": []}
+            )
+        id = result.get("sessionId")
+        if not isinstance(id, str) or not _ID.fullmatch(id) or worker.listens(id):
+            worker.give_up("it opened a session without a name of its own")
+            raise WorkerDied("The Gemini CLI opened no session.")
+        worker.opened += 1
+        try:
+            records.keep_off_disk(worker.home.chats, id)
+        except OSError as error:
+            worker.give_up(f"its home cannot be used: {error}")
+            raise WorkerDied("The home of the Gemini CLI process cannot be used.") from None
+        session = cls(reactor, worker, id)
+        worker.listen(id, session._updated)
+        return session
 
-        @raise CallFailed: the CLI refused something.
+    @property
+    def is_worn(self) -> bool:
+        """Whether what it has been told already makes it a burden."""
+        return (
+            self._prompts >= PROMPTS_PER_LIFE
+            or self._parts >= PARTS_PER_LIFE
+            or self._characters >= CHARACTERS_PER_LIFE
+        )
+
+    async def use(self, model: str) -> None:
+        """
+        Have it ask this model.
+
+        @raise CallFailed: the CLI refused.
+        @raise WorkerDied: the process ended, or was given up.
+        """
+        _check_home(self._worker)
+        if model != self.model:
+            self.is_sound = False
+            params = {"sessionId": self.id, "modelId": model}
+            with deadline(self._reactor, SETUP_TIMEOUT, self._worker.give_up, _SLOW):
+                await self._worker.call("session/set_model", params)
+            self.is_sound = True
+            self.model = model
+
+    async def answer(self, marks: Marks, text: Callable[[str], None]) -> str:
+        """
+        Have a conversation answered; returns ACP's stop reason.
+
+        @param text: called with each piece of the answer, until L{silence} is.
+        @raise CallFailed: the CLI refused.
         @raise WorkerDied: the process ended before the answer did.
         """
-        await self._uninterrupted(Deferred.fromCoroutine(self._set_up()))
-        self._prompting = True
-        result = await self._uninterrupted(
-            self._worker.call(
-                "session/prompt",
-                {
-                    "sessionId": self.id,
-                    "prompt": [{"type": "text", "text": self._marks.prompt}],
-                },
-            )
-        )
-        self._prompting = False
-        return str(result.get("stopReason"))
-
-    def close(self) -> Deferred[None]:
-        """
-        Stop whatever the CLI still does with the session and remove every trace of it; fires when
-        the worker is free of it.
-        """
-        self._closed = True
-        gone = Deferred.fromCoroutine(self._let_go())
-        return gone.addErrback(lambda failure: self.log.failure("session not closed", failure))
-
-    async def _set_up(self) -> None:
-        worker = self._worker
-        # Two at a time have been seen to wait for each other for good.
-        await worker.setup.acquire()
-        overdue = self._reactor.callLater(
-            SETUP_TIMEOUT, worker.give_up, "a session could not be set up in time"
-        )
+        blocks = [{"type": "text", "text": text} for text in marks.prompt]
+        self._text = text
+        self._prompts += 1
+        self._parts += len(blocks)
+        self._characters += sum(len(block["text"]) for block in blocks)
+        self.is_answering = True
+        self.is_sound = False
         try:
-            if self._closed:
-                return
-            turns = self._marks.marked()
-            try:
-                sessionfile.write(worker.home.chats, self.id, turns)
-            except OSError as error:
-                worker.give_up(f"its home cannot be used: {error}")
-                raise WorkerDied("The Gemini CLI was not given its session.") from None
-            worker.listen(self.id, self._updated, self._no_more_echoes)
-            await worker.call(
-                "session/load",
-                {"sessionId": self.id, "cwd": str(worker.home.cwd), "mcpServers": []},
+            result = await self._worker.call(
+                "session/prompt", {"sessionId": self.id, "prompt": blocks}
             )
-            await worker.call("session/set_model", {"sessionId": self.id, "modelId": self._model})
-            # The CLI repeats the conversation to its client. What comes later is the answer.
-            if self._echoes:
-                await self._echoed
         finally:
-            worker.setup.release()
-            if overdue.active():
-                overdue.cancel()
+            self.is_answering = False
+        stop_reason = str(result.get("stopReason"))
+        self.is_sound = stop_reason == "end_turn"
+        return stop_reason
+
+    def cancel(self) -> None:
+        """Have it stop answering; the answer then fails or ends soon."""
+        self._worker.notify("session/cancel", {"sessionId": self.id})
+
+    def silence(self) -> None:
+        """Nobody listens any more to what it says."""
+        self._text = None
+
+    def forget(self) -> None:
+        """It is not used any more. The CLI has no way to be told so."""
+        self._worker.unlisten(self.id)
 
     def _updated(self, update: dict[str, Any]) -> bool:
-        kind = update.get("sessionUpdate")
-        if kind not in ("agent_message_chunk", "user_message_chunk"):
+        if update.get("sessionUpdate") != "agent_message_chunk" or self._text is None:
             return False
-        if self._echoes:
-            self._echoes -= 1
-            if not self._echoes:
-                self._no_more_echoes()
-            return True
         content = update.get("content")
         text = content.get("text") if isinstance(content, dict) else None
-        if kind != "agent_message_chunk" or not isinstance(text, str) or self._closed:
+        if not isinstance(text, str):
             return False
+        self._characters += len(text)
         self._text(text)
         return True
 
-    def _no_more_echoes(self) -> None:
-        self._echoes = 0
-        if not self._echoed.called:
-            self._echoed.callback(None)
 
-    def _uninterrupted(self, work: Deferred[_T]) -> Deferred[_T]:
-        """Wait for the worker; cancelling the wait leaves the work alone, for close() to end."""
-        waiting: Deferred[_T] = Deferred()
-        over: Deferred[None] = Deferred()
-        self._under_way = over
-
-        def finished(result: Any) -> None:
-            over.callback(None)
-            if waiting.called:
-                return
-            waiting.callback(result)
-
-        work.addBoth(finished)
-        return waiting
-
-    async def _let_go(self) -> None:
-        worker = self._worker
-        if self._under_way is not None and not self._under_way.called:
-            if self._prompting:
-                overdue = self._reactor.callLater(
-                    CANCEL_TIMEOUT, worker.give_up, "it did not stop an answer when told to"
-                )
-                worker.notify("session/cancel", {"sessionId": self.id})
-                await self._under_way
-                if overdue.active():
-                    overdue.cancel()
-            else:
-                # A set-up has a time limit of its own.
-                await self._under_way
-        worker.unlisten(self.id)
-        sessionfile.delete(worker.home.chats, self.id)
-        sessionfile.delete_reports(worker.home.temp)
+def _check_home(worker: Worker) -> None:
+    """@raise WorkerDied: it has none any more."""
+    if not worker.home.is_whole:
+        worker.give_up("its home is gone")
+        raise WorkerDied("The home of the Gemini CLI process is gone.")

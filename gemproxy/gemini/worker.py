@@ -7,20 +7,20 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.interfaces import IDelayedCall, IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure as TwistedFailure
 
 from gemproxy import __version__
-from gemproxy.gemini import acp, sessionfile
+from gemproxy.gemini import acp, records
 from gemproxy.gemini.cli import Cli, WorkerHome
-from gemproxy.log import make_logger
+from gemproxy.gemini.deadline import deadline
+from gemproxy.log import details_are_wanted, make_logger
 
 LINE_LIMIT = 128 * 1024 * 1024
 # Messages in a life that nobody wants: updates of other kinds, of sessions that are over, and
@@ -62,8 +62,7 @@ class Worker:
     """
     A C{gemini --acp} process.
 
-    @ivar opened: how many sessions it has been given so far.
-    @ivar setup: held while a session is set up.
+    @ivar opened: how many sessions it has opened so far.
     @ivar usable: whether it may be given sessions.
     @ivar given_up: whether it was killed; nothing that it still says counts.
     """
@@ -81,7 +80,6 @@ class Worker:
     ) -> None:
         self.home = home
         self.opened = 0
-        self.setup = DeferredLock()
         self.usable = False
         self.given_up = False
         self.pid: int | None = None
@@ -96,7 +94,7 @@ class Worker:
         self._forgotten: set[int] = set()
         self._strays = 0
         self._ending: IDelayedCall | None = None
-        self._listeners: dict[str, tuple[UpdateListener, Callable[[], None]]] = {}
+        self._listeners: dict[str, UpdateListener] = {}
         self._ended = False
         self._when_ended: list[Deferred[None]] = []
 
@@ -112,24 +110,19 @@ class Worker:
             self._protocol, command[0], command, env=self._environment, path=str(self.home.cwd)
         )
         self.pid = self._transport.pid
-        giving_up = self._reactor.callLater(START_TIMEOUT, self.give_up, "it was not ready in time")
+        introduction = {
+            "protocolVersion": acp.PROTOCOL_VERSION,
+            "clientCapabilities": {},
+            "clientInfo": {"name": "gemproxy", "version": __version__},
+        }
         try:
-            await self.call(
-                "initialize",
-                {
-                    "protocolVersion": acp.PROTOCOL_VERSION,
-                    "clientCapabilities": {},
-                    "clientInfo": {"name": "gemproxy", "version": __version__},
-                },
-            )
+            with deadline(self._reactor, START_TIMEOUT, self.give_up, "it was not ready in time"):
+                await self.call("initialize", introduction)
         except CallFailed as error:
             self.give_up(f"it refused to start: {error}")
             raise WorkerDied(f"The Gemini CLI refused to start: {error}") from None
-        finally:
-            if giving_up.active():
-                giving_up.cancel()
         self.usable = not self._ended
-        sessionfile.clear(self.home.chats)
+        records.clear(self.home.chats)
 
     def call(self, method: str, params: dict[str, Any]) -> Deferred[dict[str, Any]]:
         """
@@ -150,14 +143,17 @@ class Worker:
         if not self._ended:
             self._write(acp.encode_notification(method, params))
 
-    def listen(self, session_id: str, listener: UpdateListener, ended: Callable[[], None]) -> None:
+    def listen(self, session_id: str, listener: UpdateListener) -> None:
         """
         Call the listener with each update of a session, until told otherwise.
 
         @param listener: returns whether the update is one that a session needs.
-        @param ended: called if the process ends before that.
         """
-        self._listeners[session_id] = (listener, ended)
+        self._listeners[session_id] = listener
+
+    def listens(self, session_id: str) -> bool:
+        """Whether the updates of a session are wanted."""
+        return session_id in self._listeners
 
     def unlisten(self, session_id: str) -> None:
         self._listeners.pop(session_id, None)
@@ -204,15 +200,14 @@ class Worker:
 
     def line_received(self, line: bytes) -> None:
         """@raise ProtocolViolation: the line is no message, or one too many that nobody wants."""
-        self.log.debug(
-            "CLI worker {pid} says {message()}", pid=self.pid, message=partial(acp.shown, line)
-        )
+        if details_are_wanted():
+            self.log.debug("CLI worker {pid} says {said}", pid=self.pid, said=acp.shown(line))
         message = acp.decode(line)
         match message:
             case acp.Notification("session/update", params):
                 listening = self._listeners.get(str(params.get("sessionId")))
                 update = params.get("update")
-                if listening is None or not isinstance(update, dict) or not listening[0](update):
+                if listening is None or not isinstance(update, dict) or not listening(update):
                     self._stray()
             case acp.Notification():
                 self._stray()
@@ -259,8 +254,6 @@ class Worker:
             self._ending.cancel()
         self.home.remove()
         self._fail_calls()
-        for _, session_ended in list(self._listeners.values()):
-            session_ended()
         self._observer.worker_ended(self)
         waiting, self._when_ended = self._when_ended, []
         for done in waiting:
@@ -294,9 +287,8 @@ class Worker:
 
     def _write(self, data: bytes) -> None:
         assert self._transport is not None
-        self.log.debug(
-            "CLI worker {pid} is told {message()}", pid=self.pid, message=partial(acp.shown, data)
-        )
+        if details_are_wanted():
+            self.log.debug("CLI worker {pid} is told {told}", pid=self.pid, told=acp.shown(data))
         try:
             self._transport.writeToChild(0, data)
         except KeyError:
