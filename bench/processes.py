@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -16,10 +18,19 @@ from attrs import define
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
+# Connections out are made from above; what is bound to one of these is not taken by chance.
+_PORTS = list(range(20_000, 32_000))
+_START = random.randrange(len(_PORTS))
+_ports = itertools.cycle(_PORTS[_START:] + _PORTS[:_START])
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens at, another one each time."""
+    for port in _ports:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("a cycle has no end")
 
 
 @define

@@ -24,6 +24,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
+from bench.processes import free_port
 from gemproxy.config import Config
 from gemproxy.gemini.cli import find_cli
 from gemproxy.service import Daemon, build
@@ -32,12 +33,6 @@ from tests.fake_newapi import FakeNewApi
 
 ROOT = Path(__file__).parent.parent
 CLI = str(ROOT / "node_modules" / ".bin" / "gemini")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

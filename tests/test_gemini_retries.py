@@ -11,8 +11,9 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
+from bench.processes import free_port
 from gemproxy.standin import plays
-from tests.support import Product, chat, free_port, fresh_model, running, shared_daemon, until
+from tests.support import Product, chat, fresh_model, running, shared_daemon, until
 
 RETRIES = 2
 DELAY = 0.1

@@ -31,6 +31,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from zope.interface import implementer
 
+from bench.processes import free_port
 from gemproxy.body import BytesBody
 from gemproxy.newapi.agent import PersistentAgent
 from gemproxy.newapi.connection import BadResponse
@@ -38,7 +39,7 @@ from gemproxy.newapi.pool import IDLE_TIME, LIMIT, Pool
 from gemproxy.newapi.sending import WrongLength, request_head
 from gemproxy.reads import Reads
 from tests.fake_newapi import Call, FakeNewApi, Script, document, events, hang, head, verbatim
-from tests.support import deaf_port, free_port, until
+from tests.support import deaf_port, until
 from tests.test_relay_flow import quiet
 
 MB = 1_000_000

@@ -12,6 +12,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
+from bench.processes import free_port
 from tests.fake_newapi import (
     DONE,
     EVENT_STREAM,
@@ -25,7 +26,7 @@ from tests.fake_newapi import (
     in_http_chunks,
     verbatim,
 )
-from tests.support import Connection, Relay, Reply, deaf_port, free_port, running_relay
+from tests.support import Connection, Relay, Reply, deaf_port, running_relay
 from tests.test_relay_flow import memory, quiet
 
 MB = 1_000_000

@@ -23,11 +23,12 @@ from twisted.web.client import BrowserLikePolicyForHTTPS, HTTPConnectionPool
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
+from bench.processes import free_port
 from gemproxy.chat.errors import ChatError
 from gemproxy.gemini import pictures
 from gemproxy.gemini.pictures import PictureFetcher, is_public
 from gemproxy.standin import plays
-from tests.support import chat, free_port, running, until
+from tests.support import chat, running, until
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 PNG_URL = "data:image/png;base64," + base64.b64encode(PNG).decode()

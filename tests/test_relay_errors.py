@@ -9,6 +9,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
+from bench.processes import free_port
 from tests.fake_newapi import (
     DONE,
     EVENT_STREAM,
@@ -27,7 +28,7 @@ from tests.fake_newapi import (
     usage_chunk,
     verbatim,
 )
-from tests.support import Relay, Reply, deaf_port, free_port, gpt, running_relay
+from tests.support import Relay, Reply, deaf_port, gpt, running_relay
 
 both_modes = pytest.mark.parametrize("wanted", [True, False])
 TIMEOUT = 0.4

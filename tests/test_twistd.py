@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 from attrs import define
 
+from bench.processes import free_port
 from gemproxy import __version__
 from gemproxy.config import SETTINGS
-from tests.support import CLI, ROOT, free_port, processes_at_home_in
+from tests.support import CLI, ROOT, processes_at_home_in
 
 TWISTD = str(Path(sys.executable).with_name("twistd"))
 # The CLI as it is after `npm ci`, and nothing of the environment of whoever runs the tests.
