@@ -1,7 +1,7 @@
 """
 C{python -m bench.soak}: many requests, one after the other and side by side, and what they leave.
 
-A daemon in a process of its own relays 20,000 requests, and has 2,000 answered by the real Gemini
+A daemon in a process of its own relays 20,000 requests, and has 20,000 answered by the real Gemini
 CLI. Every answer must be the right one, though workers are retired and replaced meanwhile, and
 memory and descriptors must not grow.
 """
@@ -100,7 +100,7 @@ async def trial(reactor: Any, folder: Path, relayed: int, answered: int, clients
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
     parser.add_argument("--relayed", type=int, default=20_000, help="default: 20,000")
-    parser.add_argument("--answered", type=int, default=2_000, help="by the CLI; default: 2,000")
+    parser.add_argument("--answered", type=int, default=20_000, help="by the CLI; default: 20,000")
     parser.add_argument("--clients", type=int, default=8, help="default: 8")
     given = parser.parse_args()
 

@@ -197,6 +197,7 @@ def test_a_worker_sees_what_it_needs_and_nothing_else(
         "GEMINI_CLI_TRUST_WORKSPACE": "true",
         "GEMINI_CLI_NO_RELAUNCH": "true",
         "OTEL_SDK_DISABLED": "true",
+        "NODE_OPTIONS": "--max-old-space-size=512",
         "NO_COLOR": "1",
         "LANG": "C.UTF-8",
     }

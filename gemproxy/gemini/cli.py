@@ -16,6 +16,9 @@ from gemproxy.chat.jsontext import dumps
 
 PINNED_VERSION = "0.61.0"
 NODE_MAJOR = 20
+# MB of a worker's objects. They take 100 at the beginning, and 1 more with each session that was
+# used up.
+HEAP_LIMIT = 512
 
 _INSTALL_CLI = f"npm install -g @google/gemini-cli@{PINNED_VERSION}"
 
@@ -184,6 +187,8 @@ class WorkerHome:
             # Without it node starts itself a second time, and SIGTERM does not reach the child.
             "GEMINI_CLI_NO_RELAUNCH": "true",
             "OTEL_SDK_DISABLED": "true",
+            # Left to itself node grows to three times what it needs before it looks for garbage.
+            "NODE_OPTIONS": f"--max-old-space-size={HEAP_LIMIT}",
             "NO_COLOR": "1",
             "LANG": "C.UTF-8",
         }

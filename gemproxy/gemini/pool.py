@@ -18,7 +18,7 @@ from gemproxy.log import make_logger
 
 # The CLI forgets no session; a new process costs what some hundred requests do.
 SESSIONS_PER_LIFE = 200
-MEMORY_PER_LIFE = 600 * 1024 * 1024
+MEMORY_PER_LIFE = 450 * 1024 * 1024
 IDLE_LIFE = 300.0
 _REVIEW_INTERVAL = 30.0
 _FIRST_RESTART_DELAY = 0.5
