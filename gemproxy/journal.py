@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from gemproxy.chat.chunks import Usage
-from gemproxy.chat.jsontext import dumps
+from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.log import make_logger
 
 # Answers of a burst are written together: only the last ones are kept anyway.
@@ -39,6 +39,7 @@ class Exchange:
     One request and what became of it.
 
     @ivar began: seconds since the epoch.
+    @ivar request: the JSON that the client sent.
     @ivar secrets: keys that must not show up in anything that is kept.
     """
 
@@ -47,7 +48,7 @@ class Exchange:
     route: str
     model: str
     stream: bool
-    request: dict[str, Any] = field(repr=False)
+    request: bytes = field(repr=False)
     secrets: Sequence[str] = field(default=(), repr=False)
     first_token: float | None = None
     duration: float | None = None
@@ -56,7 +57,8 @@ class Exchange:
     finish_reason: str | None = None
     usage: dict[str, Any] | None = None
     error: str | None = None
-    _texts: dict[str, list[str]] = field(factory=dict, repr=False)
+    # As UTF-8, which takes half of what the pieces would.
+    _texts: dict[str, bytearray] = field(factory=dict, repr=False)
     _size: int = 0
 
     def add(self, chunk: Any, now: float) -> None:
@@ -88,7 +90,10 @@ class Exchange:
         self._size += len(text)
         if room > 0:
             part = kind if not index else f"choice {index}: {kind}"
-            self._texts.setdefault(part, []).append(text[:room])
+            kept = self._texts.get(part)
+            if kept is None:
+                kept = self._texts[part] = bytearray()
+            kept += text[:room].encode("utf-8", "replace")
 
     @property
     def text_length(self) -> int:
@@ -123,7 +128,7 @@ class Exchange:
             "route": self.route,
             "model": self.model,
             "stream": self.stream,
-            "request": without_media(self.request),
+            "request": without_media(loads(self.request)),
         }
         return self._without_secrets(_readable(document))
 
@@ -141,14 +146,13 @@ class Exchange:
             "error": self.error and " ".join(self.error.split()),
         }
         head = "".join(f"{name}: {value}\n" for name, value in facts.items() if value is not None)
-        body = "".join(self._texts.get("content", ()))
-        rest = "".join(
-            f"\n\n--- {part} ---\n{''.join(texts)}"
-            for part, texts in self._texts.items()
-            if part != "content"
-        )
-        cut = "\n\n--- cut here: the rest is not kept ---" if self._size > TEXT_LIMIT else ""
-        return self._without_secrets(f"{head}\n{body}{rest}{cut}\n".encode("utf-8", "replace"))
+        pieces = [head.encode("utf-8", "replace"), b"\n", self._texts.get("content", b"")]
+        for part, text in self._texts.items():
+            if part != "content":
+                pieces += [f"\n\n--- {part} ---\n".encode("utf-8", "replace"), text]
+        if self._size > TEXT_LIMIT:
+            pieces.append(b"\n\n--- cut here: the rest is not kept ---")
+        return self._without_secrets(b"".join([*pieces, b"\n"]))
 
     def _without_secrets(self, text: bytes) -> bytes:
         for secret in self.secrets:
@@ -200,7 +204,7 @@ class Journal(Protocol):
         route: str,
         model: str,
         stream: bool,
-        request: dict[str, Any],
+        request: bytes,
         secrets: Sequence[str],
     ) -> Exchange:
         """An exchange begins; it is filled in by whoever serves it."""
@@ -221,10 +225,10 @@ class NoJournal:
         route: str,
         model: str,
         stream: bool,
-        request: dict[str, Any],
+        request: bytes,
         secrets: Sequence[str],
     ) -> Exchange:
-        return Exchange(self.new_id(), self.clock.seconds(), route, model, stream, {}, secrets)
+        return Exchange(self.new_id(), self.clock.seconds(), route, model, stream, b"", secrets)
 
     def end(self, exchange: Exchange) -> None:
         """Nothing to do."""
@@ -265,7 +269,7 @@ class DiskJournal(Service):
         route: str,
         model: str,
         stream: bool,
-        request: dict[str, Any],
+        request: bytes,
         secrets: Sequence[str],
     ) -> Exchange:
         now = self._clock.seconds()

@@ -33,7 +33,7 @@ def exchange(request: Any = None, **fields: Any) -> Exchange:
             "route": "stream/upstream",
             "model": "gpt-x",
             "stream": True,
-            "request": request or gpt(),
+            "request": json.dumps(request or gpt()).encode(),
         }
         | fields
     )
@@ -182,7 +182,7 @@ def keeping(folder: Path, keep: int = 3) -> tuple[DiskJournal, Clock]:
 
 def end(journal: DiskJournal, *names: str) -> None:
     for name in names:
-        journal.end(journal.begin("gemini", "m", False, {"name": name}, ()))
+        journal.end(journal.begin("gemini", "m", False, b'{"name": "%b"}' % name.encode(), ()))
 
 
 def names_in(folder: Path) -> list[str]:

@@ -149,10 +149,12 @@ def test_a_byte_order_mark_is_no_part_of_the_request():
     assert parse_chat_request(b"\xef\xbb\xbf" + raw) == parse_chat_request(raw)
 
 
-def test_what_came_over_the_wire_can_be_forgotten():
-    request = parse_chat_request(b'{"model": "m"}', ((b"a", b"b"),))
-    request.forget_wire()
-    assert (request.raw, request.headers) == (b"", ())
+def test_a_request_whose_parts_are_forgotten_can_be_had_again():
+    request = parse_chat_request(b'\xef\xbb\xbf{"model": "m"}', ((b"a", b"b"),))
+    assert request.body is request.body
+    request.forget()
+    assert request.headers == ()
+    assert request.body is not request.body
     assert (request.model, request.body) == ("m", {"model": "m"})
 
 

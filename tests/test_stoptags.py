@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gemproxy.chat.jsontext import loads
-from gemproxy.chat.stoptags import StopTagScanner
+from gemproxy.chat.stoptags import StopTagScanner, TagPatterns
 
 
 def scan(tags: Sequence[str], pieces: Iterable[str]) -> tuple[str, bool]:
@@ -180,18 +180,18 @@ FIRST_CHARACTERS = '<>[/"\\\b\f\n\r\t\x00\x1f\x7f xJkéЖ中\ud7ff\ue000\ufffd\u
 
 @pytest.mark.parametrize("char", FIRST_CHARACTERS)
 def test_a_tag_can_begin_however_its_first_character_is_spelled(char: str) -> None:
-    scanner = StopTagScanner([char + "stop"])
+    tags = TagPatterns([char + "stop"])
     for spelling in spellings(char):
         raw = b'{"c":"- %b -"}' % spelling
         assert loads(raw) == {"c": f"- {char} -"}
-        assert scanner.could_begin(raw), raw
+        assert tags.could_begin(raw), raw
 
 
 @given(st.characters(exclude_categories=["Cs"]), st.text())
 def test_a_tag_is_never_overlooked(char: str, around: str) -> None:
-    scanner = StopTagScanner(["never", char + "stop"])
+    tags = TagPatterns(["never", char + "stop"])
     for spelling in spellings(char):
-        assert scanner.could_begin(json.dumps(around).encode()[:-1] + spelling + b'"')
+        assert tags.could_begin(json.dumps(around).encode()[:-1] + spelling + b'"')
 
 
 @pytest.mark.parametrize(
@@ -208,16 +208,16 @@ def test_a_tag_is_never_overlooked(char: str, around: str) -> None:
 )
 def test_no_tag_can_begin_where_its_first_character_is_not(tag: str, raw: bytes) -> None:
     loads(raw)
-    assert not StopTagScanner([tag]).could_begin(raw)
+    assert not TagPatterns([tag]).could_begin(raw)
 
 
 def test_any_of_the_tags_could_begin() -> None:
-    scanner = StopTagScanner(["<a>", "", "[b]"])
-    assert scanner.could_begin(b'"<"')
-    assert scanner.could_begin(b'"\\u005B"')
-    assert not scanner.could_begin(b'"a"')
+    tags = TagPatterns(["<a>", "", "[b]"])
+    assert tags.could_begin(b'"<"')
+    assert tags.could_begin(b'"\\u005B"')
+    assert not tags.could_begin(b'"a"')
 
 
 @pytest.mark.parametrize("tags", [[], [""]])
 def test_no_tag_never_begins(tags: list[str]) -> None:
-    assert not StopTagScanner(tags).could_begin(b'{"content":"<\\u003c\\"\\\\"}')
+    assert not TagPatterns(tags).could_begin(b'{"content":"<\\u003c\\"\\\\"}')

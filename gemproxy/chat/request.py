@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from attrs import define, field
 
@@ -21,25 +21,29 @@ class ChatRequest:
     A chat completion request, parsed but not judged: backends validate what they use.
 
     @ivar raw: the body as it came, without a byte order mark.
-    @ivar body: the whole JSON object, with fields that nobody here knows.
     @ivar headers: the client's headers.
     @ivar stream: whether the client wants the answer as server-sent events.
     @ivar include_usage: whether a streaming client wants the final usage chunk.
     """
 
     raw: bytes = field(repr=False)
-    body: dict[str, Any] = field(repr=False)
+    _parsed: dict[str, Any] | None = field(repr=False, eq=False)
     model: str
     stream: bool
     include_usage: bool
     headers: Headers = field(default=(), repr=False)
 
-    def forget_wire(self) -> None:
+    @property
+    def body(self) -> dict[str, Any]:
+        """The whole JSON object, with fields that nobody here knows."""
+        return cast("dict[str, Any]", loads(self.raw)) if self._parsed is None else self._parsed
+
+    def forget(self) -> None:
         """
-        Let go of the body and the headers as they came, once a backend has made its own request of
-        them: a long conversation is not to be held for as long as its answer takes.
+        Let go of what takes the most memory, once a backend has made its own request of it: answers
+        take long. The body can still be had, for the price of parsing it again.
         """
-        self.raw = b""
+        self._parsed = None
         self.headers = ()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gemproxy.chat.sse import Event
-from gemproxy.chat.stoptags import StopTagScanner
+from gemproxy.chat.stoptags import StopTagScanner, patterns
 
 # What a chunk may hold besides content without being worth sending for it.
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
@@ -20,20 +20,24 @@ class StopTagFilter:
         that may follow is of interest.
     """
 
+    __slots__ = ("_alert", "_choices", "_filters", "_frame", "_patterns", "_stopped", "_tags")
+
     def __init__(self, tags: Sequence[str], choices: int) -> None:
         """@param choices: how many the client asked for."""
         self._tags = tags
         self._choices = choices
         self._filters: dict[int, _ChoiceFilter] = {}
-        self._finished: set[int] = set()
-        self._stopped: set[int] = set()
         self._frame: dict[str, Any] = {}
-        self._scout = StopTagScanner(tags)
+        self._patterns = patterns(tuple(tags))
         self._alert = False
+        self._stopped = False
 
     @property
     def ended(self) -> bool:
-        return bool(self._stopped) and len(self._finished | self._stopped) >= self._choices
+        if not self._stopped:
+            return False
+        ended = [known for known in self._filters.values() if known.finished or known.stopped]
+        return len(ended) >= self._choices
 
     @property
     def frame(self) -> dict[str, Any]:
@@ -61,7 +65,8 @@ class StopTagFilter:
             index = choice.get("index")
             if not isinstance(index, int):
                 index = 0
-            if index in self._stopped:
+            known = self._filters.get(index)
+            if known is not None and known.stopped:
                 changed = True
                 continue
             replaced = self._filter_choice(index, choice)
@@ -86,14 +91,14 @@ class StopTagFilter:
             self._choices == 1
             and bool(self._frame)
             and not self._alert
-            and not self._scout.could_begin(event.data)
+            and not self._patterns.could_begin(event.data)
         )
 
     def flush(self) -> list[Event]:
         """What was held back, now that the answer is over without a finish reason."""
         events = []
         for index, choice_filter in self._filters.items():
-            choice = None if index in self._stopped else choice_filter.flush()
+            choice = None if choice_filter.stopped else choice_filter.flush()
             if choice is not None:
                 events.append(Event.of(self._frame | {"choices": [{"index": index} | choice]}))
         return events
@@ -104,16 +109,23 @@ class StopTagFilter:
             choice_filter = self._filters[index] = _ChoiceFilter(self._tags)
         passed = choice_filter.feed(choice)
         if choice_filter.stopped:
-            self._stopped.add(index)
+            self._stopped = True
         elif choice.get("finish_reason") is not None:
-            self._finished.add(index)
+            choice_filter.finished = True
         return passed
 
 
 class _ChoiceFilter:
-    """The pieces of one choice, and what is held back of them: text, and what is told of it."""
+    """
+    The pieces of one choice, and what is held back of them: text, and what is told of it.
+
+    @ivar finished: whether it has come to its end by itself.
+    """
+
+    __slots__ = ("_logprobs", "_scanner", "finished")
 
     def __init__(self, tags: Sequence[str]) -> None:
+        self.finished = False
         self._scanner = StopTagScanner(tags)
         self._logprobs = _Logprobs()
 
@@ -164,8 +176,10 @@ class _Logprobs:
     @ivar _ahead: how many characters of their text have.
     """
 
+    __slots__ = ("_ahead", "_tokens")
+
     def __init__(self) -> None:
-        self._tokens: list[Any] = []
+        self._tokens: Sequence[Any] = ()
         self._ahead = 0
 
     def feed(self, logprobs: Any, passed: str, scanner: StopTagScanner) -> Any:
@@ -180,7 +194,7 @@ class _Logprobs:
             tokens = []
         if not (tokens or self._tokens):
             return None if scanner.held or scanner.stopped else logprobs
-        self._tokens += tokens
+        self._tokens = [*self._tokens, *tokens]
         self._ahead += len(passed)
         count = len(self._tokens)
         if scanner.held or scanner.stopped:

@@ -52,7 +52,7 @@ def _escaped_spellings(char: str) -> Iterable[str]:
         yield "u[dD][89a-fA-F]"
 
 
-class _Patterns:
+class TagPatterns:
     """
     What tags look like.
 
@@ -72,9 +72,20 @@ class _Patterns:
         escapes = _any_of(text for char in beginnings for text in _escaped_spellings(char))
         self.escape = re.compile(rf"\\(?:{escapes})".encode())
 
+    def could_begin(self, raw: bytes) -> bool:
+        """
+        Whether a tag could begin in an event: False is certain, and needs no parsing.
+
+        @param raw: the event's JSON.
+        """
+        for literal in self.literals:
+            if literal in raw:
+                return True
+        return b"\\" in raw and self.escape.search(raw) is not None
+
 
 # The same for all answers.
-_patterns = lru_cache(8)(_Patterns)
+patterns = lru_cache(8)(TagPatterns)
 
 
 class StopTagScanner:
@@ -84,8 +95,10 @@ class StopTagScanner:
     What may still become a tag is held back: always less than the longest tag.
     """
 
+    __slots__ = ("_patterns", "_stopped", "_tail")
+
     def __init__(self, tags: Sequence[str]) -> None:
-        self._patterns = _patterns(tuple(tags))
+        self._patterns = patterns(tuple(tags))
         self._tail = ""
         self._stopped = False
 
@@ -98,17 +111,6 @@ class StopTagScanner:
     def held(self) -> bool:
         """Whether something is held back."""
         return bool(self._tail)
-
-    def could_begin(self, raw: bytes) -> bool:
-        """
-        Whether a tag could begin in an event: False is certain, and needs no parsing.
-
-        @param raw: the event's JSON.
-        """
-        for literal in self._patterns.literals:
-            if literal in raw:
-                return True
-        return b"\\" in raw and self._patterns.escape.search(raw) is not None
 
     def feed(self, text: str) -> str:
         """What is certain to stand before any tag, of this text and of what was held back."""

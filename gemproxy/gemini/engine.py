@@ -72,14 +72,17 @@ class GeminiEngine:
 
     async def _complete(self, request: ChatRequest, answer: Answer) -> None:
         check_model(request.model)
-        request.forget_wire()
-        wanted = parameters(request.body, request.model, self.lenient)
+        body = request.body
+        request.forget()
+        wanted = parameters(body, request.model, self.lenient)
         answer.ignored(wanted.ignored)
         signs = family(request.model) is Family.LEVEL
-        messages = request.body.get("messages")
+        messages = body.get("messages")
         if self.fetch_pictures is not None:
             messages = await self.fetch_pictures(messages)
         talk = conversation(messages, self.signatures, signs)
+        # An answer takes long.
+        del body, messages
         chunks = ChunkFactory(
             f"chatcmpl-{secrets.token_hex(12)}", int(self.clock.seconds()), request.model
         )

@@ -92,7 +92,7 @@ class NewApi:
         asked = self._ask(
             b"POST", "/v1/chat/completions", _streaming_headers(request), streaming_body(request)
         )
-        request.forget_wire()
+        request.forget()
         response = await asked
         silence.broken()
         if response.code != 200:
@@ -228,10 +228,13 @@ def streaming_body(request: ChatRequest) -> bytes:
     The client's own bytes; or, if it does not stream, or calls the model by another name than the
     upstream does, its request made a fitting one.
     """
-    body = request.body | {"model": request.model}
+    body = request.body
+    if request.stream and body["model"] == request.model:
+        return request.raw
+    body = body | {"model": request.model}
     if request.stream:
-        return request.raw if body == request.body else dumps(body)
-    options = request.body.get("stream_options") or {}
+        return dumps(body)
+    options = body.get("stream_options") or {}
     return dumps(body | {"stream": True, "stream_options": options | {"include_usage": True}})
 
 

@@ -58,7 +58,7 @@ class ChatService:
         @raise CancelledError: the client has gone.
         """
         keys = [*self.own_keys, *bearer_keys(chat.headers)]
-        exchange = self.journal.begin(route, chat.model, chat.stream, chat.body, keys)
+        exchange = self.journal.begin(route, chat.model, chat.stream, chat.raw, keys)
         request.setHeader(b"x-request-id", exchange.id.encode())
         if isinstance(request, ProxyRequest):
             request.is_logged = True

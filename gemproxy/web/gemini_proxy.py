@@ -8,11 +8,11 @@ from twisted.web.server import Request
 
 from gemproxy.backend import Backend
 from gemproxy.chat.chunks import model_object
-from gemproxy.chat.request import parse_chat_request
 from gemproxy.web.answers import send_json
 from gemproxy.web.chat import ChatService
+from gemproxy.web.detached import Detached
 from gemproxy.web.health import Health
-from gemproxy.web.site import body_of, headers_of, make_app
+from gemproxy.web.site import chat_request_of, headers_of, make_app
 
 
 class GeminiProxy:
@@ -38,9 +38,9 @@ class GeminiProxy:
         self._chats = chats
 
     @app.route("/v1/chat/completions", methods=["POST"])
-    async def chat_completions(self, request: Request) -> None:
-        chat = parse_chat_request(body_of(request), headers_of(request))
-        await self._chats.answer(request, chat, self._backend, "gemini")
+    def chat_completions(self, request: Request) -> Detached:
+        chat = chat_request_of(request)
+        return Detached(self._chats.answer(request, chat, self._backend, "gemini"))
 
     @app.route("/v1/models", methods=["GET"])
     async def models(self, request: Request) -> None:

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
+from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
 from gemproxy.chat.errors import INVALID_REQUEST, ChatError, bad_request, overloaded
@@ -90,7 +91,6 @@ class Intake:
     def opened(self, request: ProxyRequest) -> None:
         self.open.add(request)
         self._clients[request.peer] += 1
-        request.notifyFinish().addBoth(lambda _: self._closed(request))
 
     def when_empty(self) -> Deferred[None]:
         """Fires when no request is under way."""
@@ -113,7 +113,10 @@ class Intake:
                 seconds=request.age(),
             )
 
-    def _closed(self, request: ProxyRequest) -> None:
+    def closed(self, request: ProxyRequest) -> None:
+        """A request is over, answered or not."""
+        if request not in self.open:
+            return
         self.open.discard(request)
         self._clients[request.peer] -= 1
         if not self._clients[request.peer]:
@@ -122,6 +125,17 @@ class Intake:
             emptied, self._emptied = self._emptied, []
             for waiting in emptied:
                 waiting.callback(None)
+
+
+class _UsedUp(Headers):
+    """Headers that have served their purpose: there are none, and none is taken."""
+
+    def setRawHeaders(self, name: Any, values: Any) -> None:
+        """Too late."""
+
+
+# Of thousands of requests that are answered for minutes.
+USED_UP = _UsedUp()
 
 
 class RequestFactory(Protocol):
@@ -223,14 +237,21 @@ class ProxyRequest(Request):
         else:
             super().requestReceived(command, path, version)
 
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        if self.startedWriting:
+            self.responseHeaders = USED_UP
+
     def finish(self) -> None:
         super().finish()
+        self._intake.closed(self)
         self._intake.answered(self)
 
     def connectionLost(self, reason: Failure) -> None:
         if self._deadline.active():
             self._deadline.cancel()
         super().connectionLost(reason)
+        self._intake.closed(self)
 
     def _too_slow(self) -> None:
         if self._refused or self.content is None:

@@ -13,20 +13,12 @@ from twisted.web.server import Request, Site
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from gemproxy.chat.errors import INVALID_REQUEST, ChatError, unknown_url
-from gemproxy.chat.request import Headers
+from gemproxy.chat.request import ChatRequest, Headers, parse_chat_request
 from gemproxy.web.answers import send_error
 from gemproxy.web.bursts import Bursts
 from gemproxy.web.connections import ClientChannel, Connections
-from gemproxy.web.intake import Intake
+from gemproxy.web.intake import USED_UP, Intake
 from gemproxy.web.upload import StreamedRequest
-
-
-def body_of(request: Request) -> bytes:
-    """The body of a request that was received whole; it is kept by whoever asks, and not here."""
-    assert request.content is not None
-    body = cast("bytes", request.content.read())
-    request.content.close()
-    return body
 
 
 def headers_of(request: Request) -> Headers:
@@ -36,6 +28,20 @@ def headers_of(request: Request) -> Headers:
         for name, values in request.requestHeaders.getAllRawHeaders()
         for value in values
     )
+
+
+def chat_request_of(request: Request) -> ChatRequest:
+    """
+    What a request that was received whole asks for. Nothing of it is kept anywhere else.
+
+    @raise ChatError: 400 for what is no chat completion request.
+    """
+    assert request.content is not None
+    raw = cast("bytes", request.content.read())
+    request.content.close()
+    chat = parse_chat_request(raw, headers_of(request))
+    request.requestHeaders = USED_UP
+    return chat
 
 
 def make_app() -> Klein:

@@ -12,13 +12,13 @@ from twisted.web.server import Request
 from gemproxy.backend import Backend
 from gemproxy.chat.chunks import model_object
 from gemproxy.chat.errors import ChatError, unknown_url
-from gemproxy.chat.request import parse_chat_request
 from gemproxy.log import make_logger
 from gemproxy.web.answers import send_json
 from gemproxy.web.chat import ChatService
+from gemproxy.web.detached import Detached
 from gemproxy.web.health import Health
 from gemproxy.web.passthrough import Passthrough
-from gemproxy.web.site import body_of, headers_of, make_app
+from gemproxy.web.site import chat_request_of, headers_of, make_app
 
 
 def is_gemini(model: str) -> bool:
@@ -65,13 +65,13 @@ class StreamProxy:
         self._chats = chats
 
     @app.route("/v1/chat/completions", methods=["POST"])
-    async def chat_completions(self, request: Request) -> None:
-        chat = parse_chat_request(body_of(request), headers_of(request))
+    def chat_completions(self, request: Request) -> Detached:
+        chat = chat_request_of(request)
+        backend, route = self._others, "stream/upstream"
         if is_gemini(chat.model):
             chat = evolve(chat, model=gemini_name(chat.model))
-            await self._chats.answer(request, chat, self._gemini, "stream/gemini")
-        else:
-            await self._chats.answer(request, chat, self._others, "stream/upstream")
+            backend, route = self._gemini, "stream/gemini"
+        return Detached(self._chats.answer(request, chat, backend, route))
 
     @app.route("/v1/models", methods=["GET"])
     async def models(self, request: Request) -> None:
