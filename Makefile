@@ -27,7 +27,7 @@ test: lint
 bench: $(VENV)/installed node_modules/installed
 	$(BIN)/python -m bench $(ARGS)
 
-# Everything goes wrong for three minutes; and 22,000 requests in a row.
+# Everything goes wrong for three minutes; and 40,000 requests in a row.
 chaos soak: $(VENV)/installed-for-tests node_modules/installed
 	$(BIN)/python -m bench.$@ $(ARGS)
 

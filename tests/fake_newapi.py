@@ -181,6 +181,8 @@ class _Connection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._fake.connections.remove(self)
+        # A request that has waited for the end of the one before it is not to be taken any more.
+        self._received.clear()
         if self._call is not None:
             self._call.closed = reactor.seconds()
             self._call.look()

@@ -68,6 +68,19 @@ async def test_what_the_api_counted_is_not_held_against_the_next(product: Produc
     assert await at_rest(product) == opened
 
 
+@ensureDeferred
+async def test_a_session_takes_a_long_conversation_however_much_is_in_it(product: Product) -> None:
+    (member,) = product.daemon.pool._members
+    member.sessions._resting.clear()
+    # The CLI reckons with more than a token for such a character.
+    sizes = [10, 150_000, 150_000, 198_000, 199_900]
+    for size in sizes:
+        product.api.play(plays.answer("Yes."))
+        assert (await product.ask(chat("\U0001f600" * size))).content == "Yes."
+        await product.until_idle()
+    assert [len(asked.texts[0][1]) for asked in product.asked] == sizes
+
+
 TOOLS = [{"type": "function", "function": {"name": "f"}}]
 
 

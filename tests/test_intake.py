@@ -666,3 +666,10 @@ async def test_a_thousand_clients_that_are_none_leave_no_trace(small: Relay) -> 
     timers = [call for call in reactor.getDelayedCalls() if "ProxyRequest" in str(call)]
     assert timers == []
     assert [text for text in small.warnings if "models of" not in text] == []
+
+
+def test_headers_that_are_used_up_are_the_same_for_all_and_take_none() -> None:
+    used_up = intake.USED_UP
+    used_up.setRawHeaders(b"x-gemproxy-ignored", [b"seed"])
+    used_up.addRawHeader(b"set-cookie", b"a=b")
+    assert list(used_up.getAllRawHeaders()) == []

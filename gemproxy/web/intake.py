@@ -133,6 +133,9 @@ class _UsedUp(Headers):
     def setRawHeaders(self, name: Any, values: Any) -> None:
         """Too late."""
 
+    def addRawHeader(self, name: Any, value: Any) -> None:
+        """Too late."""
+
 
 # Of thousands of requests that are answered for minutes.
 USED_UP = _UsedUp()
