@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
 from gemproxy.gemini import pool
 from gemproxy.standin import plays
@@ -58,6 +59,22 @@ async def test_sixty_requests_at_once_get_their_own_answers(product: Product) ->
     )
     await product.until_idle()
     assert product.session_files() == []
+
+
+@ensureDeferred
+async def test_a_worker_that_is_starting_when_the_daemon_stops_is_no_error(tmp_path: Path) -> None:
+    events: list[Any] = []
+    async with running(tmp_path, GEMINI_WORKERS=2, GEMINI_SESSIONS=1) as product:
+        product.api.play(plays.hang(), plays.hang())
+        for _ in range(2):
+            await product.begin(chat())
+        await until(lambda: len(product.worker_pids()) == 2, "another worker starts")
+        assert [member.ready for member in product.daemon.pool._members] == [True, False]
+        globalLogPublisher.addObserver(events.append)
+        product.drop_all()
+    globalLogPublisher.removeObserver(events.append)
+    errors = [event for event in events if event["log_level"] >= LogLevel.error]
+    assert [formatEvent(event) for event in errors] == []
 
 
 @ensureDeferred

@@ -239,10 +239,11 @@ class WorkerPool(Service):
 
     def _not_started(self, member: _Member, failure: Any) -> None:
         if member in self._members:
-            # It never became a process; a process reports its own end.
-            self.log.error(
-                "no CLI worker can be started: {reason}", reason=failure.getErrorMessage()
-            )
+            if not self._stopping:
+                self.log.error(
+                    "no CLI worker can be started: {reason}", reason=failure.getErrorMessage()
+                )
+            # It may never have become a process, which would report its own end.
             self.worker_ended(member.worker)
 
     def worker_ended(self, worker: Worker) -> None:
