@@ -19,18 +19,19 @@ _TICK = os.sysconf("SC_CLK_TCK")
 
 
 # Connections out are made from above; what is bound to one of these is not taken by chance.
-_PORTS = list(range(20_000, 32_000))
-_START = random.randrange(len(_PORTS))
-_ports = itertools.cycle(_PORTS[_START:] + _PORTS[:_START])
+_ports = itertools.cycle(random.sample(range(20_000, 32_000), 12_000))
 
 
 def free_port() -> int:
     """A port that nobody listens at, another one each time."""
-    for port in _ports:
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("a cycle has no end")
+    return next(filter(_is_free, _ports))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe, suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 @define

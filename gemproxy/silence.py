@@ -36,14 +36,6 @@ class Silence:
         self._paused = False
         self.broken()
 
-    async def limit(self, work: Deferred[_T]) -> _T:
-        """
-        Wait for work.
-
-        @raise TimeoutError: it was silent for too long; it is cancelled then.
-        """
-        return await self.watch(work)
-
     def watch(self, work: Deferred[_T]) -> Deferred[_T]:
         """
         Have work cancelled when it is silent for too long.

@@ -137,7 +137,7 @@ class Attempts:
         dialogue = Dialogue(self.clock, lease.worker, lease.sessions, marks, choice.model, text)
         choice.flow.add(exchange)
         try:
-            stop_reason = await silence.limit(Deferred.fromCoroutine(dialogue.answer()))
+            stop_reason = await silence.watch(Deferred.fromCoroutine(dialogue.answer()))
             _check(exchange, stop_reason, choice.writer)
         except CallFailed as error:
             # What the API says of a request is known better here.

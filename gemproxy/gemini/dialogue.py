@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from gemproxy.deadline import deadline
 from gemproxy.gemini import records
-from gemproxy.gemini.deadline import deadline
 from gemproxy.gemini.marks import Marks
 from gemproxy.gemini.session import Session
 from gemproxy.gemini.sessions import Sessions

@@ -57,6 +57,7 @@ class Exchange:
     @ivar reply: what the API has said so far.
     @ivar failure: why there is no whole reply; None while nothing is known to be wrong.
     @ivar asked: whether the CLI has sent its request.
+    @ivar aborted: whether nobody wants the reply any more.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Exchange:
         self._heard = heard
         self._thought = thought
         self._said = 0
-        self._aborted = False
+        self.aborted = False
         self._connecting: Deferred[IResponse] | None = None
         self._source: IPushProducer | None = None
         self._taps: list[_Tap] = []
@@ -94,14 +95,14 @@ class Exchange:
     def flowing(self, source: IPushProducer) -> None:
         self._connecting = None
         self._source = source
-        if self._aborted:
+        if self.aborted:
             source.stopProducing()
         elif self._held_up:
             source.pauseProducing()
 
     def received(self, data: bytes) -> bytes:
         """Bytes of the reply have come; returns what the CLI is to be told of them."""
-        if self._aborted:
+        if self.aborted:
             return b""
         try:
             news, thoughts = self.reply.feed(data)
@@ -118,14 +119,14 @@ class Exchange:
         """There is no more to come; returns what the CLI has yet to be told."""
         self._connecting = self._source = None
         news, thoughts = self.reply.close()
-        for text in () if self._aborted else thoughts:
+        for text in () if self.aborted else thoughts:
             self._thought(text)
         if self.failure is None and self.reply.error is not None:
             self.failure = midway_failure(self.reply.error)
         if self.failure is None:
             self.failure = failure
         self._heard()
-        return END if self._aborted else news
+        return END if self.aborted else news
 
     # What the request does:
 
@@ -136,15 +137,11 @@ class Exchange:
 
     def abort(self) -> None:
         """Close the connection to the API, at whatever stage it is."""
-        self._aborted = True
+        self.aborted = True
         if self._connecting is not None:
             self._connecting.cancel()
         if self._source is not None:
             self._source.stopProducing()
-
-    @property
-    def aborted(self) -> bool:
-        return self._aborted
 
     def tap(self) -> IPushProducer:
         """The API's side of the connection as a producer, for one more consumer to pause."""
@@ -227,8 +224,9 @@ class Gateway(Service):
     def _listening(self, port: IListeningPort) -> None:
         self._port = port
         host = cast("IPv4Address", port.getHost())
-        self._path = f"/{secrets.token_urlsafe(18)}/".encode()
-        self.url = f"http://127.0.0.1:{host.port}{self._path.decode().rstrip('/')}"
+        secret = secrets.token_urlsafe(18)
+        self._path = f"/{secret}/".encode()
+        self.url = f"http://127.0.0.1:{host.port}/{secret}"
 
     def stopService(self) -> Deferred[None] | None:
         super().stopService()

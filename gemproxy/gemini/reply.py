@@ -6,7 +6,7 @@ from typing import Any
 
 from gemproxy.chat.chunks import Usage
 from gemproxy.chat.jsontext import dumps, loads
-from gemproxy.chat.sse import Event, SSEDecoder
+from gemproxy.chat.sse import Event, SSEDecoder, encode
 from gemproxy.gemini.tools import Call
 
 
@@ -110,7 +110,7 @@ def _event(text: str, finish_reason: str | None) -> bytes:
     data = dumps({"candidates": [candidate]})
     # The CLI takes these two, which JSON may hold as they are, for ends of lines.
     data = data.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
-    return b"data: %b\n\n" % data
+    return encode(Event(data))
 
 
 # For a CLI whose answer nobody wants any more.

@@ -8,8 +8,8 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
+from gemproxy.deadline import deadline
 from gemproxy.gemini import records
-from gemproxy.gemini.deadline import deadline
 from gemproxy.gemini.marks import Marks
 from gemproxy.gemini.worker import Worker, WorkerDied
 

@@ -17,9 +17,9 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure as TwistedFailure
 
 from gemproxy import __version__
+from gemproxy.deadline import deadline
 from gemproxy.gemini import acp, records
 from gemproxy.gemini.cli import Cli, WorkerHome
-from gemproxy.gemini.deadline import deadline
 from gemproxy.log import details_are_wanted, make_logger
 
 LINE_LIMIT = 128 * 1024 * 1024
@@ -181,20 +181,17 @@ class Worker:
 
     def stop(self) -> Deferred[None]:
         """End the process, gently first; fires when it is gone."""
-        done: Deferred[None] = Deferred()
         self.usable = False
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
         if self._ended or self.pid is None:
-            done.callback(None)
-            return done
-        self._when_ended.append(done)
+            return
+        ended: Deferred[None] = Deferred()
+        self._when_ended.append(ended)
         self._signal_group(signal.SIGTERM)
-        killing = self._reactor.callLater(KILL_DELAY, self._signal_group, signal.SIGKILL)
-
-        def ended(result: None) -> None:
-            if killing.active():
-                killing.cancel()
-
-        return done.addCallback(ended)
+        with deadline(self._reactor, KILL_DELAY, self._signal_group, signal.SIGKILL):
+            await ended
 
     # What the protocol reports:
 

@@ -34,6 +34,7 @@ from gemproxy.chat.errors import (
 )
 from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.chat.request import ChatRequest, Headers
+from gemproxy.deadline import deadline
 from gemproxy.log import make_logger
 from gemproxy.newapi.headers import to_upstream, without
 from gemproxy.newapi.stream import StreamError, UpstreamStream
@@ -386,12 +387,8 @@ class _Reader(Protocol):
     async def read_start(cls, response: IResponse, clock: IReactorTime, patience: float) -> bytes:
         """As much as comes within C{patience} seconds, and is not too large."""
         reader = cls(_ERROR_LIMIT, whole=False)
-        enough = clock.callLater(patience, reader.stop)
-        try:
+        with deadline(clock, patience, reader.stop):
             return await reader._read(response)
-        finally:
-            if enough.active():
-                enough.cancel()
 
     async def _read(self, response: IResponse) -> bytes:
         response.deliverBody(self)

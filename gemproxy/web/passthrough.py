@@ -54,7 +54,7 @@ class Passthrough:
         try:
             work = Deferred.fromCoroutine(self._relay(request, relay, silence))
             relay.end_early = work.cancel
-            await silence.limit(work)
+            await silence.watch(work)
         except CancelledError:
             relay.abort()
             if relay.interruption is None:
