@@ -23,7 +23,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from gemproxy.gemini.turns import Part, Turn
+from gemproxy.gemini.turns import Turn
 
 # Characters of a conversation up to which the CLI is given the texts. It reckons with up to 1.5
 # tokens for one, and at some million of them it acts.
@@ -59,12 +59,7 @@ class Marks:
         What the CLI is prompted with: each part as a mark with its text behind it, and a last mark,
         by which L{prompted} knows the conversation.
         """
-        return [*map(self._stand_in, self._parts(), range(self.parts)), f"{self.nonce}:go:"]
-
-    @property
-    def parts(self) -> int:
-        """How many parts the conversation has."""
-        return sum(len(turn.parts) for turn in self.turns)
+        return [*self._stand_ins(), f"{self.nonce}:go:"]
 
     def restored(self, contents: Any) -> list[dict[str, Any]]:
         """
@@ -74,18 +69,19 @@ class Marks:
         @param contents: those that the CLI wrote.
         @raise ConversationAltered: they are not the conversation that the CLI was given.
         """
-        originals = self._parts()
+        # Made once: there may be hundreds of parts of earlier conversations to compare with.
+        expected = self._stand_ins()
         index = 0
         for content in _dicts(contents):
             if content.get("role") != "user":
                 continue
             for part in _dicts(content.get("parts")):
-                if index == len(originals):
+                if index == len(expected):
                     break
-                if part.get("text") == self._stand_in(originals[index], index):
+                if part.get("text") == expected[index]:
                     index += 1
-        if index < len(originals):
-            raise ConversationAltered(f"part {index} of {len(originals)} is missing")
+        if index < len(expected):
+            raise ConversationAltered(f"part {index} of {len(expected)} is missing")
         restored: list[dict[str, Any]] = []
         for turn in self.turns:
             if restored and restored[-1]["role"] == turn.role:
@@ -94,12 +90,13 @@ class Marks:
                 restored.append({"role": turn.role, "parts": list(turn.parts)})
         return restored
 
-    def _parts(self) -> list[Part]:
-        return [part for turn in self.turns for part in turn.parts]
-
-    def _stand_in(self, original: Part, index: int) -> str:
-        text = original.get("text", "") if self._texts_given else ""
-        return f"{self.nonce}:{index}:{text}"
+    def _stand_ins(self) -> list[str]:
+        """What the CLI is given for each part."""
+        parts = (part for turn in self.turns for part in turn.parts)
+        return [
+            f"{self.nonce}:{index}:{part.get('text', '') if self._texts_given else ''}"
+            for index, part in enumerate(parts)
+        ]
 
 
 def prompted(contents: Any) -> str | None:
