@@ -31,6 +31,8 @@ from gemproxy.gemini.pictures import PictureFetcher
 from gemproxy.gemini.pool import PoolLimits, WorkerPool
 from gemproxy.gemini.rundir import RunDirectory, root_for_user
 from gemproxy.gemini.worker import Worker
+from gemproxy.http.confined import ConfinedAgent
+from gemproxy.http.url import BaseURL
 from gemproxy.journal import DiskJournal, Journal, NoJournal
 from gemproxy.log import log_details, make_logger
 from gemproxy.metrics import Metrics
@@ -107,7 +109,7 @@ class EngineService(MultiService):
         reactor: Any,
         agent: IAgent,
         reads: Reads,
-        api_url: Callable[[], str],
+        api_url: Callable[[], BaseURL],
         environ: Mapping[str, str],
     ) -> None:
         super().__init__()
@@ -249,7 +251,9 @@ class Daemon(MultiService):
         return StreamProxy(gemini, others, passthrough, self._health, chats).app.resource()
 
     def _upstream(self, url: str, key: str | None) -> NewApi:
-        return NewApi(self._reactor, self._agent, base_url(url), key, self._config.timeout)
+        base = base_url(url)
+        agent = ConfinedAgent(self._agent, base.origin)
+        return NewApi(self._reactor, agent, base, key, self._config.timeout)
 
     def _add_chats(self, stop_tags: Sequence[str]) -> ChatService:
         config = self._config
@@ -274,12 +278,13 @@ class Daemon(MultiService):
         journal.setServiceParent(self)
         return journal
 
-    def _api_url(self) -> Callable[[], str]:
+    def _api_url(self) -> Callable[[], BaseURL]:
         if not self._config.demo:
-            return lambda: self._config.google_gemini_base_url
+            base = BaseURL.parse(self._config.google_gemini_base_url)
+            return lambda: base
         demo = Demo(self._reactor)
         demo.setServiceParent(self)
-        return lambda: demo.url
+        return lambda: BaseURL.parse(demo.url)
 
     def _listen(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import ssl
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,19 @@ async def test_origins_are_kept_apart(agent: PersistentAgent, upstream: FakeNewA
         assert (connections_of(upstream), connections_of(other)) == (1, 1)
     finally:
         await other.stop()
+
+
+@ensureDeferred
+async def test_only_so_many_origins_are_remembered(
+    agent: PersistentAgent, upstream: FakeNewApi
+) -> None:
+    under_way = agent.request(b"GET", f"{upstream.url}/v1/files".encode())
+    for number in range(200):
+        with suppress(Exception):
+            await agent.request(b"GET", b"http://127.1.1.%d:1/" % number)
+    assert len(agent._origins) <= 64
+    assert (await under_way).code == 200
+    assert (await agent.request(b"GET", f"{upstream.url}/v1/files".encode())).code == 200
 
 
 @ensureDeferred

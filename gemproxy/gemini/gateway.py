@@ -10,6 +10,7 @@ reason, usage, the API's own errors).
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable
 from typing import Any, cast
@@ -39,10 +40,14 @@ from gemproxy.chat.sse import EventTooLarge
 from gemproxy.gemini.failures import Failure, api_failure, midway_failure, transient
 from gemproxy.gemini.marks import ConversationAltered, prompted
 from gemproxy.gemini.reply import END, Reply
+from gemproxy.http.confined import ConfinedAgent
+from gemproxy.http.url import BaseURL
 from gemproxy.log import make_logger
 from gemproxy.unanswered import why_unanswered
 
 _ERROR_BODY_LIMIT = 256 * 1024
+
+_STREAM = re.compile(rb"v1[a-z0-9]*/models/[A-Za-z0-9._-]+:streamGenerateContent")
 
 # What the API may know of the program that asks.
 _PASSED_HEADERS = (b"user-agent", b"x-goog-api-client")
@@ -200,7 +205,7 @@ class Gateway(Service):
         reactor: Any,
         endpoint: IStreamServerEndpoint,
         agent: IAgent,
-        api_url: Callable[[], str],
+        api_url: Callable[[], BaseURL],
     ) -> None:
         """
         @param endpoint: listens on loopback, and at once.
@@ -249,11 +254,11 @@ class Gateway(Service):
         if not request.path.startswith(self._path):
             _refuse(request, 404)
             return
-        path = request.path[len(self._path) :].decode("latin-1")
+        path = request.path[len(self._path) :]
         asked = _json_of(request)
         exchange = self._exchanges.get(prompted(asked.get("contents")) or "")
-        if exchange is None or exchange.asked or not path.endswith(":streamGenerateContent"):
-            self.log.debug("gateway: refused {path}", path=path)
+        if exchange is None or exchange.asked or not _STREAM.fullmatch(path):
+            self.log.debug("gateway: refused {path!r}", path=path)
             _refuse(request, 404)
             return
         try:
@@ -269,8 +274,10 @@ class Gateway(Service):
         for name in _PASSED_HEADERS:
             if values := request.requestHeaders.getRawHeaders(name):
                 headers.setRawHeaders(name, values)
-        url = f"{self._api_url()}/{path}?alt=sse"
-        responding = self._agent.request(b"POST", url.encode("latin-1"), headers, BytesBody(body))
+        base = self._api_url()
+        agent = ConfinedAgent(self._agent, base.origin)
+        url = base.join(b"/" + path + b"?alt=sse")
+        responding = agent.request(b"POST", url, headers, BytesBody(body))
         exchange.connecting(responding)
         request.notifyFinish().addErrback(lambda _: exchange.abort())
         responding.addCallbacks(

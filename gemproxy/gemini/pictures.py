@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
@@ -60,6 +61,7 @@ _CONNECT_TIMEOUT = 10.0
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PORTS = frozenset({80, 443})
 _LEFT_IN_URL = "/?%:@!$&'()*+,;=~[]"
+_HOST = re.compile(r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+")
 # All of IPv6 that is given to hosts; what else can be written stands for something of IPv4.
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 
@@ -194,6 +196,8 @@ def _checked(url: str) -> str:
         raise _NotFetched("its URL is malformed") from None
     if parts.scheme not in ("http", "https") or not host:
         raise _NotFetched("its URL is none of http or https")
+    if not _HOST.fullmatch(host):
+        raise _NotFetched("its URL is malformed")
     if parts.username is not None or parts.password is not None:
         raise _NotFetched("its URL holds a user name or password")
     place = f"[{host}]" if ":" in host else host

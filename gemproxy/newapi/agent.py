@@ -7,21 +7,21 @@ are parsed in C, and what one read brought is handed out in one piece.
 
 from __future__ import annotations
 
-import re
 from typing import Any, cast
 
 from attrs import frozen
-from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.abstract import isIPAddress
 from twisted.internet.defer import Deferred, fail, gatherResults
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
-from twisted.web.client import URI, BrowserLikePolicyForHTTPS, ResponseNeverReceived
+from twisted.web.client import BrowserLikePolicyForHTTPS, ResponseNeverReceived
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
+from gemproxy.http.url import Origin, split_url
 from gemproxy.newapi.connection import Connection
 from gemproxy.newapi.pool import Pool
 from gemproxy.newapi.sending import request_head
@@ -29,9 +29,8 @@ from gemproxy.reads import Reads
 
 # RFC 9110 section 9.2.2, without PUT.
 _REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"DELETE", b"TRACE"})
-_DEFAULT_PORTS = {(b"http", 80), (b"https", 443)}
-# The origin, and the target; what follows a # is not sent.
-_URI = re.compile(rb"(https?://[^/?#]+)([^#]*)", re.I)
+# Requests decide where they go, so there may be only so many places to remember.
+_ORIGINS_LIMIT = 64
 
 
 class _Factory(Factory):
@@ -78,7 +77,7 @@ class PersistentAgent:
         self._reads = reads
         self._connect_timeout = connect_timeout
         self._tls = BrowserLikePolicyForHTTPS()
-        self._origins: dict[bytes, _Origin] = {}
+        self._origins: dict[Origin, _Origin] = {}
 
     def request(
         self,
@@ -128,30 +127,23 @@ class PersistentAgent:
 
         @raise ValueError: that is no absolute URI.
         """
-        parts = _URI.match(uri)
-        if parts is None:
-            raise ValueError(f"no URI of a web server: {uri!r}")
-        place, target = parts[1], parts[2]
+        place, target = split_url(uri)
         origin = self._origins.get(place)
         if origin is None:
-            origin = self._origins[place] = self._origin(URI.fromBytes(place))
-        return origin, target if target.startswith(b"/") else b"/" + target
+            if len(self._origins) >= _ORIGINS_LIMIT:
+                # Requests that it carries are not disturbed.
+                self._origins.pop(next(iter(self._origins))).pool.close()
+            origin = self._origins[place] = self._origin(place)
+        return origin, target
 
-    def _origin(self, uri: URI) -> _Origin:
-        host = uri.host.decode("ascii")
+    def _origin(self, place: Origin) -> _Origin:
+        host = place.host.decode("ascii")
         # For an address, there is nothing to be looked up by a thread.
         kind = TCP4ClientEndpoint if isIPAddress(host) else HostnameEndpoint
         endpoint: IStreamClientEndpoint = kind(
-            self._reactor, host, uri.port, timeout=self._connect_timeout
+            self._reactor, host, place.port, timeout=self._connect_timeout
         )
-        if uri.scheme == b"https":
-            endpoint = wrapClientTLS(self._tls.creatorForNetloc(uri.host, uri.port), endpoint)
-        name = b"[%b]" % uri.host if isIPv6Address(host) else uri.host
-        is_default = (uri.scheme, uri.port) in _DEFAULT_PORTS
+        if place.scheme == b"https":
+            endpoint = wrapClientTLS(self._tls.creatorForNetloc(place.host, place.port), endpoint)
         pool = Pool(self._reactor)
-        return _Origin(
-            name if is_default else b"%b:%d" % (name, uri.port),
-            pool,
-            endpoint,
-            _Factory(self._reads, pool),
-        )
+        return _Origin(place.netloc, pool, endpoint, _Factory(self._reads, pool))

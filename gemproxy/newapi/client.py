@@ -10,7 +10,7 @@ from attrs import frozen
 from hyperlink import EncodedURL
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
@@ -29,12 +29,14 @@ from gemproxy.chat.errors import (
     SERVER_ERROR,
     ChatError,
     Verbatim,
+    bad_request,
     upstream_failed,
     upstream_silent,
 )
 from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.chat.request import ChatRequest, Headers
 from gemproxy.deadline import deadline
+from gemproxy.http.url import BaseURL
 from gemproxy.log import make_logger
 from gemproxy.newapi.headers import to_upstream, without
 from gemproxy.newapi.stream import StreamError, UpstreamStream
@@ -54,9 +56,9 @@ _NO_COOKIES = IndexableCookieJar(DefaultCookiePolicy(allowed_domains=[]))
 _PASSED_ERROR_HEADERS = ("retry-after", "x-should-retry")
 
 
-def base_url(setting: str) -> str:
+def base_url(setting: str) -> BaseURL:
     """The base URL without its C{/v1}, which people add or not."""
-    return setting.rstrip("/").removesuffix("/v1").rstrip("/")
+    return BaseURL.parse(setting.rstrip("/").removesuffix("/v1"))
 
 
 @frozen
@@ -64,6 +66,7 @@ class NewApi:
     """
     An OpenAI-compatible upstream.
 
+    @ivar agent: is confined to the upstream.
     @ivar base: its base URL, without C{/v1}.
     @ivar fixed_key: shown to it instead of the client's own key.
     @ivar timeout: seconds of silence after which a request is given up.
@@ -73,7 +76,7 @@ class NewApi:
 
     clock: IReactorTime
     agent: IAgent
-    base: str
+    base: BaseURL
     fixed_key: str | None
     timeout: float
 
@@ -91,7 +94,7 @@ class NewApi:
     async def _complete(self, request: ChatRequest, answer: Answer, silence: Silence) -> None:
         answer.note("waiting for the upstream")
         asked = self._ask(
-            b"POST", "/v1/chat/completions", _streaming_headers(request), streaming_body(request)
+            b"POST", b"/v1/chat/completions", _streaming_headers(request), streaming_body(request)
         )
         request.forget()
         response = await asked
@@ -138,7 +141,7 @@ class NewApi:
 
     async def _get_models(self, headers: Headers) -> Any:
         headers = without(headers, b"accept-encoding")
-        response = await self._ask(b"GET", "/v1/models", headers, None)
+        response = await self._ask(b"GET", b"/v1/models", headers, None)
         if response.code != 200:
             raise await self._refusal(response)
         try:
@@ -157,11 +160,15 @@ class NewApi:
         sent = HeaderMap()
         for name, value in to_upstream(headers, self.fixed_key):
             sent.addRawHeader(name, value)
-        asked = maybeDeferred(self.agent.request, method, self.base.encode() + target, sent, body)
+        try:
+            url = self.base.join(target)
+        except ValueError:
+            return fail(bad_request("The request target is not a path."))
+        asked = maybeDeferred(self.agent.request, method, url, sent, body)
         return asked.addErrback(_as_chat_error)
 
     async def _ask(
-        self, method: bytes, path: str, headers: Headers, body: bytes | None
+        self, method: bytes, path: bytes, headers: Headers, body: bytes | None
     ) -> IResponse:
         """@raise ChatError: 502, there was no response."""
         sent = HeaderMap()
@@ -171,7 +178,7 @@ class NewApi:
         try:
             response = await client.request(
                 method.decode(),
-                _wire_url(self.base + path),
+                _wire_url(self.base.join(path).decode()),
                 headers=sent,
                 data=None if body is None else BytesBody(body),
                 unbuffered=True,

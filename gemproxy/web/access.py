@@ -88,6 +88,14 @@ class Access:
         # A page of our own address; not of a name, which anybody may point at us.
         return host is not None and _place_of(origin) == host and _is_local_name(host)
 
+    def is_own(self, authority: str, host: str | None) -> bool:
+        """
+        Whether the authority of an absolute request target is this proxy.
+
+        @param host: the Host header, if there is one; both have to agree.
+        """
+        return authority == host and self._is_own_name(host)
+
     def _is_own_name(self, host: str | None) -> bool:
         if host is None or _is_local_name(host) or "*" in self.origins:
             return True

@@ -26,6 +26,11 @@ class ClientChannel(HTTPChannel):
     transport: Any
     site: Any
 
+    @property
+    def request_line(self) -> tuple[bytes, bytes, bytes]:
+        """Method, target and version of the request whose headers have come."""
+        return self._command, self._path, self._version
+
     def connectionMade(self) -> None:
         super().connectionMade()
         _watch_over(self.transport)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from urllib.parse import unquote_to_bytes
 
 from attrs import frozen
@@ -22,7 +22,8 @@ from gemproxy.metrics import Metrics
 from gemproxy.web.access import OPEN_PATHS, Access
 from gemproxy.web.answers import send_error
 from gemproxy.web.bursts import Bursts
-from gemproxy.web.paths import tidy_path
+from gemproxy.web.connections import ClientChannel
+from gemproxy.web.paths import split_target, tidy_path
 
 HEADERS_TIMEOUT = 30.0
 BODY_TIMEOUT = 600.0
@@ -87,6 +88,23 @@ class Intake:
                 retry_after=1,
             )
         return None
+
+    def target(self, method: bytes, target: bytes, host: str | None) -> bytes:
+        """
+        The path and query that a request target means.
+
+        @param host: the Host header, if there is one.
+        @raise ChatError: 400, the target is neither a path nor a URI of this proxy.
+        """
+        if target == b"*" and method == b"OPTIONS":
+            return target
+        try:
+            authority, path = split_target(target)
+        except ValueError:
+            raise bad_request("The request target must be a path that begins with '/'.") from None
+        if authority is not None and not self.access.is_own(authority.decode("latin-1"), host):
+            raise bad_request("The request target is the URI of another server.")
+        return path
 
     def opened(self, request: ProxyRequest) -> None:
         self.open.add(request)
@@ -213,6 +231,12 @@ class ProxyRequest(Request):
         # Which of the paths it is for does not matter: none that is open to all takes a body.
         error = self._intake.refusal(self, b"")
         if error is None:
+            method, target, _ = cast("ClientChannel", self.channel).request_line
+            try:
+                self._intake.target(method, target, self.header_text(b"host"))
+            except ChatError as bad_target:
+                error = bad_target
+        if error is None:
             self._let_in()
             if length is not None and length > self._intake.limits.body:
                 error = self._too_large()
@@ -289,10 +313,16 @@ class ProxyRequest(Request):
     # When it is there:
 
     def process(self) -> None:
-        self.path = tidy_path(self.path)
+        bad_target = None
+        try:
+            self.uri = self._intake.target(self.method, self.uri, self.header_text(b"host"))
+        except ChatError as refusal:
+            bad_target = refusal
+        self.path = tidy_path(self.uri.partition(b"?")[0])
         preflight = self.method == b"OPTIONS" and self.getHeader(b"origin") is not None
         self._open_to_pages(preflight)
         error = None if self._is_let_in else self._intake.refusal(self, self.path)
+        error = error or bad_target
         if error is None and not _is_utf8(unquote_to_bytes(self.path)):
             error = bad_request("The path is not UTF-8.")
         if preflight and (error is None or error.status == 401):

@@ -14,6 +14,7 @@ from zope.interface import implementer
 from gemproxy.chat.errors import ChatError
 from gemproxy.silence import Silence
 from gemproxy.web.bursts import Bursts
+from gemproxy.web.connections import ClientChannel
 from gemproxy.web.intake import Intake, ProxyRequest
 from gemproxy.web.paths import tidy_path
 
@@ -148,9 +149,11 @@ class StreamedRequest(ProxyRequest):
     def gotLength(self, length: int | None) -> None:
         super().gotLength(length)
         # Twisted tells only requests that have been received whole.
-        method, target = self.channel._command, self.channel._path
-        path = tidy_path(target.partition(b"?")[0])
-        if length == 0 or self._refused or not self._is_streamed(method, path):
+        method, target, version = cast("ClientChannel", self.channel).request_line
+        if length == 0 or self._refused:
+            return
+        meant = self._intake.target(method, target, self.header_text(b"host"))
+        if not self._is_streamed(method, tidy_path(meant.partition(b"?")[0])):
             return
         assert self.content is not None
         self.content.close()
@@ -158,7 +161,7 @@ class StreamedRequest(ProxyRequest):
         self.content = self._upload
         # A client that is paused is not idle. There is a deadline for the whole body.
         self._idle_timeout = self.channel.setTimeout(None)
-        super(ProxyRequest, self).requestReceived(method, target, self.channel._version)
+        super(ProxyRequest, self).requestReceived(method, target, version)
         if self.startedWriting:
             # Nobody is to be told to go on.
             self.requestHeaders.removeHeader(b"expect")
