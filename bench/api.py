@@ -13,16 +13,16 @@ from twisted.internet import endpoints, task
 from twisted.internet.defer import Deferred
 
 from bench.answers import Spec
-from gemproxy.standin.app import StandIn
-from gemproxy.standin.asked import ReceivedRequest
-from gemproxy.standin.plays import Play, answer
+from testing.google.app import StandIn
+from testing.google.recorded_request import ReceivedRequest
+from testing.google.scenarios import Scenario, answer
 
 
 def words(spec: Spec) -> list[str]:
     return [f"#{number:06d} " for number in range(spec.chunks)]
 
 
-def _play(request: ReceivedRequest) -> Play:
+def _play(request: ReceivedRequest) -> Scenario:
     print(len(request.raw), flush=True)
     told = " ".join(text for _, text in request.texts)
     spec = Spec.of_model(told)

@@ -12,7 +12,7 @@ from pathlib import Path
 from attrs import define, field, frozen
 
 from bench.load import CLIENT_KEY, Target
-from bench.processes import Running, free_port
+from testing.processes import Running, free_port
 
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / ".cache" / "bench"

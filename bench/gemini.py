@@ -23,7 +23,7 @@ from bench.api import words
 from bench.contenders import ROOT, gemproxy_environment, start_gemproxy
 from bench.load import Received, connections
 from bench.numbers import Measures, percentile
-from bench.processes import Cost, Running, children, cost, cost_of_children, free_port
+from testing.processes import Cost, Running, children, cost, cost_of_children, free_port
 
 MODEL = "gemini-2.5-flash"
 _MARKER = b"#000000"

@@ -21,36 +21,37 @@ from gemproxy import __version__
 from gemproxy.backend import Backend
 from gemproxy.chat.errors import ChatError, overloaded
 from gemproxy.config import Config
+from gemproxy.demo import Demo
 from gemproxy.gemini.attempt import Attempts
 from gemproxy.gemini.backoff import RetryPolicy
-from gemproxy.gemini.cli import Cli, WorkerHome
+from gemproxy.gemini.cli.gateway import Gateway
+from gemproxy.gemini.cli.home import WorkerHome
+from gemproxy.gemini.cli.install import Cli
+from gemproxy.gemini.cli.rundir import RunDirectory, root_for_user
+from gemproxy.gemini.cli.worker import Worker
+from gemproxy.gemini.cli.worker_pool import PoolLimits, WorkerPool
 from gemproxy.gemini.engine import GeminiEngine, check_model
-from gemproxy.gemini.gateway import Gateway
 from gemproxy.gemini.keys import KeyRing
 from gemproxy.gemini.pictures import PictureFetcher
-from gemproxy.gemini.pool import PoolLimits, WorkerPool
-from gemproxy.gemini.rundir import RunDirectory, root_for_user
-from gemproxy.gemini.worker import Worker
+from gemproxy.http.agent import PersistentAgent
+from gemproxy.http.client_connections import Connections
 from gemproxy.http.confined import ConfinedAgent
+from gemproxy.http.transport import PromptEndpoint
 from gemproxy.http.url import BaseURL
+from gemproxy.http.write_coalescer import WriteCoalescer
 from gemproxy.journal import DiskJournal, Journal, NoJournal
-from gemproxy.log import log_details, make_logger
 from gemproxy.metrics import Metrics
-from gemproxy.newapi.agent import PersistentAgent
-from gemproxy.newapi.client import NewApi, base_url
-from gemproxy.reads import Reads
-from gemproxy.standin.app import StandIn
+from gemproxy.openai.backend import OpenAIBackend, base_url
+from gemproxy.util.log import log_details, make_logger
 from gemproxy.web.access import Access
-from gemproxy.web.answers import Heartbeats
+from gemproxy.web.admission import Admission, Limits
 from gemproxy.web.chat import ChatService
-from gemproxy.web.connections import Connections
 from gemproxy.web.gemini_proxy import GeminiProxy
 from gemproxy.web.health import Health
-from gemproxy.web.intake import Intake, Limits
 from gemproxy.web.passthrough import Passthrough
+from gemproxy.web.relay import Heartbeats
 from gemproxy.web.site import make_site
 from gemproxy.web.stream_proxy import StreamProxy, is_passed_through
-from gemproxy.web.transport import PromptEndpoint
 
 _CONNECT_TIMEOUT = 30.0
 # Seconds that an interrupted answer has to end, and a client to read what was written for it.
@@ -72,33 +73,6 @@ class _QuietClientFactory(_HTTP11ClientFactory):
     noisy = False
 
 
-class Demo(Service):
-    """
-    Serves the stand-in for the Gemini API, on loopback.
-
-    @ivar url: its base URL, once it runs.
-    """
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-        self._stand_in = StandIn(reactor, keep=0)
-        self._port: Any = None
-        self.url = ""
-
-    def startService(self) -> None:
-        super().startService()
-        self._port = self._reactor.listenTCP(0, self._stand_in.site(), interface="127.0.0.1")
-        self.url = f"http://127.0.0.1:{self._port.getHost().port}"
-
-    def stopService(self) -> Deferred[None]:
-        super().stopService()
-        return Deferred.fromCoroutine(self._stop())
-
-    async def _stop(self) -> None:
-        await self._port.stopListening()
-        await self._stand_in.stop()
-
-
 class EngineService(MultiService):
     """The Gemini engine and what it lives on: run directory, gateway, workers."""
 
@@ -108,7 +82,7 @@ class EngineService(MultiService):
         cli: Cli,
         reactor: Any,
         agent: IAgent,
-        reads: Reads,
+        coalescer: WriteCoalescer,
         api_url: Callable[[], BaseURL],
         environ: Mapping[str, str],
     ) -> None:
@@ -116,7 +90,7 @@ class EngineService(MultiService):
         assert config.gemini_api_key
         self._run_directory = RunDirectory(root_for_user(environ))
         self._workers_made = 0
-        endpoint = PromptEndpoint(reactor, 0, "127.0.0.1", reads)
+        endpoint = PromptEndpoint(reactor, 0, "127.0.0.1", coalescer)
         gateway = Gateway(reactor, endpoint, agent, api_url)
         gateway.setServiceParent(self)
 
@@ -172,8 +146,8 @@ class Daemon(MultiService):
         log_details(config.debug)
         self._config = config
         self._reactor = reactor
-        self._reads = Reads()
-        self._agent = PersistentAgent(reactor, self._reads, _CONNECT_TIMEOUT)
+        self._coalescer = WriteCoalescer()
+        self._agent = PersistentAgent(reactor, self._coalescer, _CONNECT_TIMEOUT)
         self._metrics = Metrics()
         self._journal = self._add_journal()
         self._interruptions: list[Callable[[ChatError], None]] = []
@@ -181,7 +155,7 @@ class Daemon(MultiService):
         self._connected: list[Connections] = []
         self._waiting: Deferred[Any] | None = None
         self._hurried = False
-        self._intake = Intake(
+        self._admission = Admission(
             Access(config.proxy_api_keys, config.cors_origins, _is_loopback(config.host)),
             Limits(config.max_body, config.client_requests),
             self._metrics,
@@ -193,7 +167,7 @@ class Daemon(MultiService):
         if config.needs_engine:
             assert cli is not None
             service = EngineService(
-                config, cli, reactor, self._agent, self._reads, self._api_url(), environ
+                config, cli, reactor, self._agent, self._coalescer, self._api_url(), environ
             )
             service.setServiceParent(self)
             self._watch(service.pool)
@@ -218,7 +192,7 @@ class Daemon(MultiService):
         self._metrics.watch(
             "requests_under_way",
             "Requests that are being received or answered",
-            lambda: len(self._intake.open),
+            lambda: len(self._admission.open),
         )
         self._metrics.watch(
             "connections",
@@ -250,10 +224,10 @@ class Daemon(MultiService):
         chats = self._add_chats(config.stop_tags)
         return StreamProxy(gemini, others, passthrough, self._health, chats).app.resource()
 
-    def _upstream(self, url: str, key: str | None) -> NewApi:
+    def _upstream(self, url: str, key: str | None) -> OpenAIBackend:
         base = base_url(url)
         agent = ConfinedAgent(self._agent, base.origin)
-        return NewApi(self._reactor, agent, base, key, self._config.timeout)
+        return OpenAIBackend(self._reactor, agent, base, key, self._config.timeout)
 
     def _add_chats(self, stop_tags: Sequence[str]) -> ChatService:
         config = self._config
@@ -293,8 +267,8 @@ class Daemon(MultiService):
         resource: Any,
         is_streamed: Callable[[bytes, bytes], bool] = lambda method, path: False,
     ) -> None:
-        site = make_site(resource, self._intake, self._reactor, is_streamed)
-        endpoint = PromptEndpoint(self._reactor, port, self._config.host, self._reads)
+        site = make_site(resource, self._admission, self._reactor, is_streamed)
+        endpoint = PromptEndpoint(self._reactor, port, self._config.host, self._coalescer)
         service = StreamServerEndpointService(endpoint, site)
         # A port that is taken ends the start.
         service._raiseSynchronously = True
@@ -329,7 +303,7 @@ class Daemon(MultiService):
             self._waiting.cancel()
 
     async def _stop(self) -> None:
-        self._intake.stopping = self._health.stopping = True
+        self._admission.stopping = self._health.stopping = True
         ports, self._ports = self._ports, []
         for port in ports:
             await port.disownServiceParent()
@@ -339,19 +313,19 @@ class Daemon(MultiService):
 
     async def _drain(self) -> None:
         """Let requests end; end those that do not; see that clients get what was written."""
-        if self._intake.open:
+        if self._admission.open:
             self.log.info(
                 "waiting up to {seconds:g} s for {count} requests",
                 seconds=self._config.drain,
-                count=len(self._intake.open),
+                count=len(self._admission.open),
             )
         deadline = self._reactor.seconds() + self._config.drain
-        await self._patiently(self._config.drain, self._intake.when_empty())
+        await self._patiently(self._config.drain, self._admission.when_empty())
         # That there are none may be news to whoever serves them.
-        if self._intake.open:
+        if self._admission.open:
             for interrupt_all in self._interruptions:
                 interrupt_all(overloaded("The proxy is stopping.", 5))
-        await self._within(_LAST_WORDS, self._intake.when_empty())
+        await self._within(_LAST_WORDS, self._admission.when_empty())
         closed = _all([connections.close() for connections in self._connected])
         left = deadline - self._reactor.seconds()
         await self._patiently(max(left, _LAST_WORDS), closed)

@@ -13,7 +13,7 @@ from twisted.python import usage
 
 from gemproxy import __version__
 from gemproxy.config import SETTINGS, BadSetting, Config
-from gemproxy.gemini.cli import Cli, CliUnusable, find_cli
+from gemproxy.gemini.cli.install import Cli, CliUnusable, find_cli
 
 
 def _help(meaning: str, env: str, default: str | None) -> str:

@@ -24,12 +24,12 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
-from bench.processes import free_port
 from gemproxy.config import Config
-from gemproxy.gemini.cli import find_cli
+from gemproxy.gemini.cli.install import find_cli
 from gemproxy.service import Daemon, build
-from gemproxy.standin.app import StandIn
-from tests.fake_newapi import FakeNewApi
+from testing.fake_newapi import FakeNewApi
+from testing.google.app import StandIn
+from testing.processes import free_port
 
 ROOT = Path(__file__).parent.parent
 CLI = str(ROOT / "node_modules" / ".bin" / "gemini")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gemproxy.gemini.acp import (
+from gemproxy.gemini.cli.acp import (
     Failure,
     LineDecoder,
     Message,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gemproxy.chat.errors import upstream_failed
 from gemproxy.gemini.backoff import RetryPolicy
-from gemproxy.gemini.failures import Failure
+from gemproxy.gemini.translate.errors import Failure
 
 
 def policy(

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gemproxy.gemini.cli import PINNED_VERSION, Cli, CliUnusable, WorkerHome, find_cli
+from gemproxy.gemini.cli.home import WorkerHome
+from gemproxy.gemini.cli.install import PINNED_VERSION, Cli, CliUnusable, find_cli
 
 
 def executable(path: Path, script: str = "#!/bin/sh\n", mode: int = 0o755) -> Path:

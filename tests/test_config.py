@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gemproxy import tap
 from gemproxy.config import DEFAULT_MODELS, SETTINGS, BadSetting, Config, Setting
-from gemproxy.gemini.cli import Cli
+from gemproxy.gemini.cli.install import Cli
 from gemproxy.tap import Options
 
 KEY = "the-key"

@@ -10,7 +10,7 @@ import pytest
 
 from gemproxy import __version__
 from gemproxy.config import SETTINGS, Setting
-from gemproxy.gemini import parameters
+from gemproxy.gemini.translate import parameters
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

@@ -10,8 +10,8 @@ from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
-from gemproxy.standin import plays
-from gemproxy.standin.asked import Closed
+from testing.google import scenarios
+from testing.google.recorded_request import Closed
 from tests.support import Connection, Product, chat, shared_daemon, until
 
 SESSIONS = 2
@@ -38,7 +38,7 @@ async def assert_nothing_is_left(product: Product) -> None:
     await product.until_idle()
     assert product.session_files() == []
     assert product.temp_files() == []
-    product.api.play(plays.answer("still here"))
+    product.api.play(scenarios.answer("still here"))
     assert (await product.ask(chat())).content == "still here"
     assert product.worker_pids() == pids
 
@@ -46,7 +46,7 @@ async def assert_nothing_is_left(product: Product) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 @ensureDeferred
 async def test_before_the_api_answers(product: Product, stream: bool) -> None:
-    product.api.play(plays.hang())
+    product.api.play(scenarios.hang())
     client = await product.begin(chat("Hi", stream=stream))
     await product.until_asked()
     await drop(product, client)
@@ -58,7 +58,7 @@ async def test_before_the_api_answers(product: Product, stream: bool) -> None:
 async def test_between_the_api_s_headers_and_its_first_chunk(
     product: Product, stream: bool
 ) -> None:
-    product.api.play(plays.hang(after=0))
+    product.api.play(scenarios.hang(after=0))
     client = await product.begin(chat("Hi", stream=stream))
     asked = await product.until_asked()
     await until(lambda: asked.first_byte_time, "the headers are out")
@@ -68,7 +68,7 @@ async def test_between_the_api_s_headers_and_its_first_chunk(
 
 @ensureDeferred
 async def test_in_the_middle_of_a_streamed_answer(product: Product) -> None:
-    product.api.play(plays.hang("One ", "two ", "three", after=2))
+    product.api.play(scenarios.hang("One ", "two ", "three", after=2))
     client = await product.begin(chat("Hi", stream=True))
     await client.until_received(b"two ")
     await drop(product, client)
@@ -77,7 +77,7 @@ async def test_in_the_middle_of_a_streamed_answer(product: Product) -> None:
 
 @ensureDeferred
 async def test_in_the_middle_of_an_answer_that_is_being_collected(product: Product) -> None:
-    product.api.play(plays.hang("One ", "two ", "three", after=2))
+    product.api.play(scenarios.hang("One ", "two ", "three", after=2))
     client = await product.begin(chat("Hi"))
     asked = await product.until_asked()
     await until(lambda: asked.first_chunk_time, "the answer has begun")
@@ -87,7 +87,7 @@ async def test_in_the_middle_of_an_answer_that_is_being_collected(product: Produ
 
 @ensureDeferred
 async def test_while_an_answer_pours_in(product: Product) -> None:
-    product.api.play(plays.answer(*["words " * 1000] * 5000, pace=0.001))
+    product.api.play(scenarios.answer(*["words " * 1000] * 5000, pace=0.001))
     client = await product.begin(chat("Hi", stream=True))
     await client.when(lambda: len(client.received) > 100_000)
     await drop(product, client)
@@ -96,7 +96,7 @@ async def test_while_an_answer_pours_in(product: Product) -> None:
 
 @ensureDeferred
 async def test_after_a_heartbeat(product: Product) -> None:
-    product.api.play(plays.hang())
+    product.api.play(scenarios.hang())
     client = await product.begin(chat("Hi", stream=True))
     await client.until_received(b": heartbeat")
     await drop(product, client)
@@ -112,7 +112,7 @@ async def test_while_the_session_is_set_up(product: Product) -> None:
         client = await product.begin(chat("Hi"))
         await until(lambda: member.sessions._waiting, "it waits for a session")
         client.drop()
-        await until(lambda: not product.daemon._intake.open, "it is noticed")
+        await until(lambda: not product.daemon._admission.open, "it is noticed")
         assert product.busy() == 1
         os.kill(member.worker.pid, signal.SIGCONT)
         await until(lambda: not product.busy(), "it has given the worker back")
@@ -127,7 +127,7 @@ async def test_while_the_session_is_set_up(product: Product) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 @ensureDeferred
 async def test_while_it_waits_for_a_worker(product: Product, stream: bool) -> None:
-    product.api.play(*[plays.hang()] * SESSIONS)
+    product.api.play(*[scenarios.hang()] * SESSIONS)
     busy = [await product.begin(chat("Hi")) for _ in range(SESSIONS)]
     await product.until_asked(SESSIONS)
     waiting = await product.begin(chat("Hi", stream=stream))
@@ -144,7 +144,7 @@ async def test_while_it_waits_for_a_worker(product: Product, stream: bool) -> No
 @pytest.mark.parametrize("stream", [False, True])
 @ensureDeferred
 async def test_between_two_tries(product: Product, stream: bool) -> None:
-    product.api.play(plays.error(503))
+    product.api.play(scenarios.error(503))
     client = await product.begin(chat("Hi", stream=stream))
     asked = await product.until_asked()
     await asked.when_closed()
@@ -160,7 +160,7 @@ async def test_between_two_tries(product: Product, stream: bool) -> None:
 async def test_one_client_that_goes_leaves_the_others_of_its_worker_alone(
     product: Product,
 ) -> None:
-    product.api.play(plays.hang(), plays.answer("One", " two", " three", pace=0.3))
+    product.api.play(scenarios.hang(), scenarios.answer("One", " two", " three", pace=0.3))
     goes = await product.begin(chat("Hi"))
     await product.until_asked(1)
     stays = await product.begin(chat("Hi", stream=True))

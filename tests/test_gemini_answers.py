@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pytest_twisted import ensureDeferred
 
-from gemproxy.standin import plays
+from testing.google import scenarios
 from tests.support import Product, chat, fresh_model, shared_daemon
 
 # Another try or two are enough to see that there is one.
@@ -23,19 +23,19 @@ FILTERED = (
 @pytest.mark.parametrize(
     ("play", "reason", "content"),
     [
-        (plays.answer("Whole."), "stop", "Whole."),
-        (plays.answer("As it is.", finish_reason="OTHER"), "stop", "As it is."),
-        (plays.answer("Cut", finish_reason="MAX_TOKENS"), "length", "Cut"),
-        (plays.empty(finish_reason="MAX_TOKENS"), "length", ""),
-        (plays.thinking("Hm", finish_reason="MAX_TOKENS"), "length", ""),
+        (scenarios.answer("Whole."), "stop", "Whole."),
+        (scenarios.answer("As it is.", finish_reason="OTHER"), "stop", "As it is."),
+        (scenarios.answer("Cut", finish_reason="MAX_TOKENS"), "length", "Cut"),
+        (scenarios.empty(finish_reason="MAX_TOKENS"), "length", ""),
+        (scenarios.thinking("Hm", finish_reason="MAX_TOKENS"), "length", ""),
         *(
-            (plays.answer("I will", finish_reason=reason), "content_filter", "I will")
+            (scenarios.answer("I will", finish_reason=reason), "content_filter", "I will")
             for reason in FILTERED
         ),
-        *((plays.empty(finish_reason=reason), "content_filter", "") for reason in FILTERED),
-        (plays.thinking("Hm", finish_reason="SAFETY"), "content_filter", ""),
+        *((scenarios.empty(finish_reason=reason), "content_filter", "") for reason in FILTERED),
+        (scenarios.thinking("Hm", finish_reason="SAFETY"), "content_filter", ""),
         *(
-            (plays.blocked(reason), "content_filter", "")
+            (scenarios.blocked(reason), "content_filter", "")
             for reason in ("SAFETY", "PROHIBITED_CONTENT", "BLOCKLIST", "OTHER")
         ),
     ],
@@ -43,7 +43,7 @@ FILTERED = (
 )
 @ensureDeferred
 async def test_an_answer_says_why_it_ended(
-    product: Product, play: plays.Play, reason: str, content: str, stream: bool
+    product: Product, play: scenarios.Scenario, reason: str, content: str, stream: bool
 ) -> None:
     for ask in product.both_ports:
         product.api.play(play)
@@ -64,7 +64,7 @@ BROKEN = ("MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "MALFORMED_RESPONSE
 @pytest.mark.parametrize("reason", ["STOP", "OTHER", *BROKEN])
 @ensureDeferred
 async def test_an_empty_answer_is_tried_again(product: Product, reason: str, stream: bool) -> None:
-    product.api.play(*[plays.empty(finish_reason=reason)] * 2, plays.answer("At last."))
+    product.api.play(*[scenarios.empty(finish_reason=reason)] * 2, scenarios.answer("At last."))
     reply = await product.ask(chat("Hi", stream=stream, model=fresh_model()))
     assert reply.content == "At last."
     assert len(product.asked) == 3
@@ -76,7 +76,7 @@ async def test_an_empty_answer_is_tried_again(product: Product, reason: str, str
 async def test_an_answer_that_stays_empty_is_an_error(
     product: Product, reason: str, stream: bool
 ) -> None:
-    product.api.play(*[plays.empty(finish_reason=reason)] * 3)
+    product.api.play(*[scenarios.empty(finish_reason=reason)] * 3)
     reply = await product.ask(chat("Hi", stream=stream, model=fresh_model()))
     assert (reply.status, reply.error["code"]) == (502, "upstream_error")
     assert reason in reply.error["message"]
@@ -88,7 +88,7 @@ async def test_an_answer_that_stays_empty_is_an_error(
 async def test_an_answer_whose_call_came_out_wrong_is_an_error(
     product: Product, reason: str
 ) -> None:
-    product.api.play(*[plays.answer("I look it up.", finish_reason=reason)] * 2)
+    product.api.play(*[scenarios.answer("I look it up.", finish_reason=reason)] * 2)
     reply = await product.ask(chat("Hi", stream=True))
     assert reply.content == "I look it up."
     assert reason in reply.data[-1]["error"]["message"]
@@ -102,7 +102,7 @@ async def test_an_answer_whose_call_came_out_wrong_is_an_error(
 
 @ensureDeferred
 async def test_thoughts_alone_are_no_answer(product: Product) -> None:
-    product.api.play(plays.thinking("Hm."))
+    product.api.play(scenarios.thinking("Hm."))
     reply = await product.ask(chat("Hi", stream=True))
     assert reply.data[-2]["choices"][0]["delta"] == {"reasoning_content": "Hm."}
     assert "empty answer" in reply.data[-1]["error"]["message"]
@@ -182,7 +182,7 @@ async def test_messages_arrive_as_turns(
 ) -> None:
     for ask in product.both_ports:
         for stream in (False, True):
-            product.api.play(plays.answer("ok"))
+            product.api.play(scenarios.answer("ok"))
             assert (await ask(chat(messages=messages, stream=stream))).content == "ok"
     for asked in product.asked:
         assert asked.system == instruction

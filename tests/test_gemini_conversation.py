@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pytest_twisted import ensureDeferred
 
-from gemproxy.standin import plays
+from testing.google import scenarios
 from tests.support import Product, chat, encode
 
 NASTY = [
@@ -73,7 +73,7 @@ def turn(role: str, *texts: str) -> dict[str, Any]:
 
 async def reached_api(product: Product, *messages: dict[str, Any]) -> dict[str, Any]:
     """The body that the API gets; the answer does not matter."""
-    product.api.play(plays.answer("ok"))
+    product.api.play(scenarios.answer("ok"))
     reply = await product.ask(chat(*messages))
     assert reply.status == 200, reply
     assert reply.content == "ok"
@@ -120,7 +120,7 @@ async def test_a_sole_message_that_looks_like_a_command_is_asked(
 
 @ensureDeferred
 async def test_lone_surrogates_are_replaced_and_pairs_are_joined(product: Product) -> None:
-    product.api.play(plays.answer("ok"))
+    product.api.play(scenarios.answer("ok"))
     raw = encode(chat("TEXT")).replace(b"TEXT", rb"a\ud800b \udc00 \ud83d\ude00")
     assert (await product.ask(raw)).status == 200
     assert product.asked[0].texts == [("user", "a\ufffdb \ufffd \U0001f600")]
@@ -194,7 +194,7 @@ async def test_empty_messages_are_left_out(product: Product) -> None:
 @ensureDeferred
 async def test_a_conversation_of_three_hundred_messages_arrives_whole(product: Product) -> None:
     messages = [f"message {number}" for number in range(301)]
-    product.api.play(plays.answer("ok"))
+    product.api.play(scenarios.answer("ok"))
     assert (await product.ask(chat(*messages))).content == "ok"
     assert product.asked[0].texts == [
         ("model" if number % 2 else "user", text) for number, text in enumerate(messages)
@@ -210,7 +210,7 @@ async def test_four_megabytes_arrive_byte_for_byte(
     product: Product, unit: str, messages: int
 ) -> None:
     text = unit * (4_000_000 // len(unit.encode()) // messages)
-    product.api.play(plays.answer("ok"))
+    product.api.play(scenarios.answer("ok"))
     reply = await product.ask(chat(system("Be brief."), *[user(text)] * messages))
     assert reply.status == 200, reply
     (asked,) = product.asked
@@ -242,14 +242,14 @@ async def test_nothing_of_the_machine_or_the_proxy_is_in_a_request(product: Prod
 @ensureDeferred
 async def test_nothing_of_a_conversation_stays_on_disk(product: Product) -> None:
     product.api.play(
-        plays.answer("the zebra's answer"),
-        plays.error(400, "the zebra's error"),
-        plays.cut("the zebra's", "half", after=1),
-        plays.garbage("the zebra's"),
+        scenarios.answer("the zebra's answer"),
+        scenarios.error(400, "the zebra's error"),
+        scenarios.cut("the zebra's", "half", after=1),
+        scenarios.garbage("the zebra's"),
     )
     for _ in range(4):
         await product.ask(chat("the zebra's past", "the zebra's words", "the zebra's question"))
-    product.api.play(plays.hang("the zebra's", "half", after=1))
+    product.api.play(scenarios.hang("the zebra's", "half", after=1))
     client = await product.begin(chat("the zebra's question", stream=True))
     await client.until_received(b"zebra")
     assert files_with(product, b"zebra") == []

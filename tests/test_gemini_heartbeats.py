@@ -12,8 +12,8 @@ from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
-from gemproxy.standin import plays
-from gemproxy.standin.asked import Closed
+from testing.google import scenarios
+from testing.google.recorded_request import Closed
 from tests.support import Connection, Product, Reply, chat, running, shared_daemon
 
 INTERVAL = 0.2
@@ -42,7 +42,7 @@ def silences(client: Connection, began: float) -> list[float]:
 @ensureDeferred
 async def test_a_streaming_client_never_waits_longer_than_the_interval(product: Product) -> None:
     product.api.play(
-        plays.answer("One", " two", " three", delay=0.9, first_chunk_delay=0.5, pace=0.7)
+        scenarios.answer("One", " two", " three", delay=0.9, first_chunk_delay=0.5, pace=0.7)
     )
     began = reactor.seconds()
     client = await product.begin(chat("Hi", stream=True))
@@ -54,7 +54,7 @@ async def test_a_streaming_client_never_waits_longer_than_the_interval(product: 
 
 @ensureDeferred
 async def test_a_heartbeat_is_a_comment_that_every_client_skips(product: Product) -> None:
-    product.api.play(plays.answer("One", " two", delay=0.5, pace=0.5))
+    product.api.play(scenarios.answer("One", " two", delay=0.5, pace=0.5))
     reply = await product.ask(chat("Hi", stream=True))
     assert reply.comments
     assert all(re.fullmatch(r": heartbeat [ -~]+", comment) for comment in reply.comments)
@@ -66,13 +66,15 @@ async def test_a_heartbeat_is_a_comment_that_every_client_skips(product: Product
 
 @ensureDeferred
 async def test_a_lively_answer_needs_no_heartbeat(product: Product) -> None:
-    product.api.play(plays.answer(*["word "] * 20, pace=INTERVAL / 4))
+    product.api.play(scenarios.answer(*["word "] * 20, pace=INTERVAL / 4))
     assert (await product.ask(chat("Hi", stream=True))).comments == []
 
 
 @ensureDeferred
 async def test_a_heartbeat_says_what_is_going_on(product: Product) -> None:
-    product.api.play(plays.error(503), plays.answer("One", delay=0.5), plays.answer("Two"))
+    product.api.play(
+        scenarios.error(503), scenarios.answer("One", delay=0.5), scenarios.answer("Two")
+    )
     first = await product.begin(chat("Hi", stream=True))
     await first.until_received(b": heartbeat retry 1 of 2 in 1 s")
     await first.until_received(b": heartbeat waiting for the model")
@@ -83,7 +85,7 @@ async def test_a_heartbeat_says_what_is_going_on(product: Product) -> None:
 
 @ensureDeferred
 async def test_white_space_keeps_a_client_waiting_that_does_not_stream(product: Product) -> None:
-    product.api.play(plays.answer("Hello", delay=1.5))
+    product.api.play(scenarios.answer("Hello", delay=1.5))
     began = reactor.seconds()
     client = await product.begin(chat())
     await client.when(lambda: client.received.endswith(b"\r\n\r\n1\r\n\n\r\n"))
@@ -100,7 +102,7 @@ async def test_white_space_keeps_a_client_waiting_that_does_not_stream(product: 
 
 @ensureDeferred
 async def test_an_answer_before_the_white_space_is_a_plain_response(product: Product) -> None:
-    product.api.play(plays.answer("Hello", delay=JSON_DELAY / 2))
+    product.api.play(scenarios.answer("Hello", delay=JSON_DELAY / 2))
     reply = await product.ask(chat())
     assert int(reply.headers["content-length"]) == len(reply.body)
     assert reply.body.startswith(b"{")
@@ -108,7 +110,7 @@ async def test_an_answer_before_the_white_space_is_a_plain_response(product: Pro
 
 @ensureDeferred
 async def test_an_error_after_the_white_space_is_in_the_body(product: Product) -> None:
-    product.api.play(plays.error(400, "Bad value.", delay=JSON_DELAY + 3 * INTERVAL))
+    product.api.play(scenarios.error(400, "Bad value.", delay=JSON_DELAY + 3 * INTERVAL))
     reply = await product.ask(chat())
     assert reply.status == 200
     assert reply.body.startswith(b"\n")
@@ -118,7 +120,7 @@ async def test_an_error_after_the_white_space_is_in_the_body(product: Product) -
 @ensureDeferred
 async def test_white_space_can_be_off(tmp_path: Path) -> None:
     async with running(tmp_path, HEARTBEAT_INTERVAL=0.05, JSON_HEARTBEAT_DELAY="off") as product:
-        product.api.play(plays.error(400, "Bad value.", delay=0.6))
+        product.api.play(scenarios.error(400, "Bad value.", delay=0.6))
         client = await product.begin(chat())
         reply = await client.reply()
         assert reply.status == 400
@@ -136,7 +138,7 @@ def assert_timed_out(error: dict[str, str]) -> None:
 async def test_a_silent_api_is_given_up(tmp_path: Path, after: int | None) -> None:
     async with running(tmp_path, TIMEOUT=TIMEOUT) as product:
         for stream in (False, True):
-            product.api.play(plays.hang(after=after))
+            product.api.play(scenarios.hang(after=after))
             began = reactor.seconds()
             reply = await product.ask(chat("Hi", stream=stream))
             assert TIMEOUT <= reactor.seconds() - began < TIMEOUT + 1.5
@@ -150,7 +152,7 @@ async def test_a_silent_api_is_given_up(tmp_path: Path, after: int | None) -> No
 
 @ensureDeferred
 async def test_an_api_that_falls_silent_is_given_up_with_an_error_event(product: Product) -> None:
-    product.api.play(plays.hang("Half", " of it", after=1))
+    product.api.play(scenarios.hang("Half", " of it", after=1))
     reply = await product.ask(chat("Hi", stream=True))
     assert reply.status == 200
     assert reply.content == "Half"
@@ -161,14 +163,14 @@ async def test_an_api_that_falls_silent_is_given_up_with_an_error_event(product:
 @ensureDeferred
 async def test_a_slow_api_that_is_never_silent_for_long_is_not_given_up(product: Product) -> None:
     words = ["a ", "b ", "c ", "d"]
-    product.api.play(plays.answer(*words, delay=TIMEOUT * 0.6, pace=TIMEOUT * 0.5))
+    product.api.play(scenarios.answer(*words, delay=TIMEOUT * 0.6, pace=TIMEOUT * 0.5))
     assert (await product.ask(chat("Hi", stream=True))).content == "a b c d"
 
 
 @ensureDeferred
 async def test_waiting_for_a_worker_is_no_silence_of_the_api(product: Product) -> None:
-    slow = plays.answer("a ", "b ", "c", pace=TIMEOUT * 0.6)
-    product.api.play(slow, plays.answer("Hello"))
+    slow = scenarios.answer("a ", "b ", "c", pace=TIMEOUT * 0.6)
+    product.api.play(slow, scenarios.answer("Hello"))
     first = await product.begin(chat("Hi", stream=True))
     await product.until_asked()
     second = await product.begin(chat("Hi", stream=True))
@@ -179,7 +181,7 @@ async def test_waiting_for_a_worker_is_no_silence_of_the_api(product: Product) -
 
 @ensureDeferred
 async def test_no_heartbeat_follows_the_end(product: Product) -> None:
-    product.api.play(plays.answer("Hello"))
+    product.api.play(scenarios.answer("Hello"))
     client = await product.begin(chat("Hi", stream=True))
     await client.reply()
     length = len(client.received)

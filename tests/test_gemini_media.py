@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pytest_twisted import ensureDeferred
 
-from gemproxy.standin import plays
+from testing.google import scenarios
 from tests.support import Product, chat
 
 BYTES = bytes(range(256)) * 3
@@ -44,7 +44,7 @@ async def test_media_arrive_in_any_turn_and_in_their_order(product: Product, str
         stream=stream,
     )
     for ask in product.both_ports:
-        product.api.play(plays.answer("Yes."))
+        product.api.play(scenarios.answer("Yes."))
         assert (await ask(body)).content == "Yes."
     question = {"text": "What is it?"}
     for asked in product.asked:
@@ -86,7 +86,7 @@ async def test_media_arrive_in_any_turn_and_in_their_order(product: Product, str
 )
 @ensureDeferred
 async def test_a_kind_arrives_with_its_type(product: Product, part: Any, mime_type: str) -> None:
-    product.api.play(plays.answer("ok"))
+    product.api.play(scenarios.answer("ok"))
     assert (await product.ask(chat(user(part)))).status == 200
     assert product.asked[0].body["contents"] == [{"role": "user", "parts": [inline(mime_type)]}]
 
@@ -96,7 +96,7 @@ async def test_a_picture_of_fifteen_megabytes_arrives(product: Product) -> None:
     data = base64.b64encode(random.Random(1).randbytes(15_000_000)).decode()
     picture = {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{data}"}}
     for messages in ([user(QUESTION, picture)], [user(picture), "A picture.", user(QUESTION)]):
-        product.api.play(plays.answer("ok"))
+        product.api.play(scenarios.answer("ok"))
         reply = await product.ask(chat(*messages))
         assert reply.status == 200, reply
     for asked in product.asked:

@@ -11,8 +11,8 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import gatherResults
 
-from gemproxy.standin import plays
-from gemproxy.standin.asked import Closed
+from testing.google import scenarios
+from testing.google.recorded_request import Closed
 from tests.support import Product, chat, fresh_model, running, until
 
 SCHEMA = {
@@ -33,7 +33,7 @@ async def settings_sent(product: Product, **body: Any) -> dict[str, Any]:
     """The generation settings that the API gets: the same in both modes and on both ports."""
     for stream in (False, True):
         for ask in product.both_ports:
-            product.api.play(plays.answer("ok"))
+            product.api.play(scenarios.answer("ok"))
             reply = await ask(chat("Hi", stream=stream, **body))
             assert reply.status == 200, reply
             assert reply.content == "ok"
@@ -136,7 +136,7 @@ async def test_an_effort_arrives_as_the_family_takes_it(
 async def test_a_header_lists_what_is_ignored(product: Product, stream: bool) -> None:
     more = {"logprobs": True, "logit_bias": {"1": 5}, "bad\r\nname: x": 1, "min_p": 0.1}
     for ask in product.both_ports:
-        product.api.play(plays.answer("ok"))
+        product.api.play(scenarios.answer("ok"))
         reply = await ask(chat("Hi", stream=stream, temperature=1, **more))
         assert reply.status == 200
         assert reply.headers["x-gemproxy-ignored"] == "logprobs, logit_bias, min_p"
@@ -186,7 +186,7 @@ async def test_a_strict_proxy_refuses_what_it_cannot_honour(tmp_path: Path) -> N
                     assert name in reply.reason
         assert not product.asked
         # What SillyTavern sends with everything asks for nothing.
-        product.api.play(plays.answer("ok"))
+        product.api.play(scenarios.answer("ok"))
         usual = {"presence_penalty": 0, "logit_bias": {}, "logprobs": False, "user": "me"}
         assert (await product.ask(chat("Hi", **usual))).content == "ok"
 
@@ -199,7 +199,7 @@ async def test_forty_different_settings_start_no_process(tmp_path: Path) -> None
     async with running(tmp_path, GEMINI_WORKERS=4) as product:
         workers = product.worker_pids()
         for number in range(40):
-            product.api.play(plays.answer("ok"))
+            product.api.play(scenarios.answer("ok"))
             reply = await product.ask(
                 chat("Hi", temperature=number / 40, seed=number, max_tokens=number + 1)
             )
@@ -235,7 +235,9 @@ async def test_forty_requests_at_once_are_not_mixed_up(
     product: Product, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        product.api, "_chooser", lambda asked: plays.answer("You ", "said: ", asked.texts[-1][1])
+        product.api,
+        "_chooser",
+        lambda asked: scenarios.answer("You ", "said: ", asked.texts[-1][1]),
     )
     replies = await product.ask_all(map(distinct, range(40)))
     for number, reply in enumerate(replies):
@@ -290,7 +292,7 @@ def summed(n: int) -> dict[str, Any]:
 @ensureDeferred
 async def test_each_answer_is_a_choice_of_its_own(product: Product, n: int) -> None:
     for ask in product.both_ports:
-        product.api.play(*(plays.answer(f"answer {i}", usage=COUNTED) for i in range(n)))
+        product.api.play(*(scenarios.answer(f"answer {i}", usage=COUNTED) for i in range(n)))
         reply = await ask(chat("Hi", n=n, temperature=1))
         choices = reply.json["choices"]
         assert [choice["index"] for choice in choices] == list(range(n))
@@ -308,7 +310,7 @@ async def test_each_streamed_answer_has_its_index(product: Product, n: int) -> N
     options = {"include_usage": True}
     for ask in product.both_ports:
         product.api.play(
-            *(plays.answer(f"{i}a", f"{i}b", f"{i}c", usage=COUNTED) for i in range(n))
+            *(scenarios.answer(f"{i}a", f"{i}b", f"{i}c", usage=COUNTED) for i in range(n))
         )
         reply = await ask(chat("Hi", n=n, stream=True, stream_options=options))
         *chunks, usage, done = reply.data
@@ -329,7 +331,7 @@ async def test_each_streamed_answer_has_its_index(product: Product, n: int) -> N
 @pytest.mark.parametrize("stream", [False, True])
 @ensureDeferred
 async def test_an_answer_that_fails_ends_the_others(product: Product, stream: bool) -> None:
-    product.api.play(*[plays.hang("One", " two", after=1)] * 3)
+    product.api.play(*[scenarios.hang("One", " two", after=1)] * 3)
     client = await product.begin(chat("Hi", n=3, stream=stream))
     await product.until_asked(3)
     first, *_ = product.asked
@@ -349,8 +351,8 @@ async def test_an_answer_that_fails_ends_the_others(product: Product, stream: bo
 
 @ensureDeferred
 async def test_a_refused_answer_refuses_them_all(product: Product) -> None:
-    hanging = plays.hang(after=0)
-    product.api.play(hanging, hanging, plays.error(400, "No."))
+    hanging = scenarios.hang(after=0)
+    product.api.play(hanging, hanging, scenarios.error(400, "No."))
     reply = await product.ask(chat("Hi", n=3, stream=True))
     assert (reply.status, reply.error["message"]) == (400, "No.")
     ends = await gatherResults([asked.when_closed() for asked in product.asked])
@@ -361,7 +363,7 @@ async def test_a_refused_answer_refuses_them_all(product: Product) -> None:
 async def test_answers_stream_side_by_side_and_end_when_the_client_goes(
     product: Product,
 ) -> None:
-    product.api.play(*[plays.hang("One", " two", after=1)] * 4)
+    product.api.play(*[scenarios.hang("One", " two", after=1)] * 4)
     client = await product.begin(chat("Hi", n=4, stream=True))
     await product.until_asked(4)
     await client.when(lambda: client.received.count(b'"One"') == 4)
@@ -375,7 +377,7 @@ async def test_answers_stream_side_by_side_and_end_when_the_client_goes(
 
 @ensureDeferred
 async def test_an_answer_among_several_is_tried_again_by_itself(product: Product) -> None:
-    product.api.play(plays.answer("a"), plays.error(503), plays.answer("b"))
+    product.api.play(scenarios.answer("a"), scenarios.error(503), scenarios.answer("b"))
     reply = await product.ask(chat("Hi", n=2, model=fresh_model()))
     texts = {choice["message"]["content"] for choice in reply.json["choices"]}
     assert texts == {"a", "b"}

@@ -12,9 +12,9 @@ from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
-from gemproxy.gemini import pool
-from gemproxy.standin import plays
-from gemproxy.standin.asked import Closed
+from gemproxy.gemini.cli import worker_pool
+from testing.google import scenarios
+from testing.google.recorded_request import Closed
 from tests.support import CLI, Product, chat, processes_at_home_in, running, until
 
 
@@ -65,7 +65,7 @@ async def test_sixty_requests_at_once_get_their_own_answers(product: Product) ->
 async def test_a_worker_that_is_starting_when_the_daemon_stops_is_no_error(tmp_path: Path) -> None:
     events: list[Any] = []
     async with running(tmp_path, GEMINI_WORKERS=2, GEMINI_SESSIONS=1) as product:
-        product.api.play(plays.hang(), plays.hang())
+        product.api.play(scenarios.hang(), scenarios.hang())
         for _ in range(2):
             await product.begin(chat())
         await until(lambda: len(product.worker_pids()) == 2, "another worker starts")
@@ -81,7 +81,7 @@ async def test_a_worker_that_is_starting_when_the_daemon_stops_is_no_error(tmp_p
 async def test_workers_start_when_needed_and_requests_wait_beyond_that(tmp_path: Path) -> None:
     limits = {"GEMINI_WORKERS": 2, "GEMINI_SESSIONS": 2, "GEMINI_QUEUE": 2}
     async with running(tmp_path, **limits) as product:
-        product.api.play(*[plays.hang()] * 4)
+        product.api.play(*[scenarios.hang()] * 4)
         clients = [await product.begin(chat(f"{n}")) for n in range(2)]
         await product.until_asked(2)
         assert len(product.worker_pids()) == 1
@@ -100,7 +100,7 @@ async def test_workers_start_when_needed_and_requests_wait_beyond_that(tmp_path:
         assert refused.reason == refused.error["message"]
 
         # First come, first served.
-        product.api.play(plays.hang(), plays.answer("at last"))
+        product.api.play(scenarios.hang(), scenarios.answer("at last"))
         clients[1].drop()
         assert words(await product.until_asked(5)) == "4"
         clients[0].drop()
@@ -165,11 +165,11 @@ async def test_a_worn_worker_retires_when_its_successor_is_warm(
 ) -> None:
     async with running(tmp_path, GEMINI_WORKERS=1) as product:
         (old,) = product.worker_pids()
-        product.api.play(plays.hang("One", " two", after=1))
+        product.api.play(scenarios.hang("One", " two", after=1))
         slow = await product.begin(chat("slow", stream=True))
         await slow.until_received(b"One")
         assert (await product.ask(chat())).status == 200
-        monkeypatch.setattr(pool, mark, value)
+        monkeypatch.setattr(worker_pool, mark, value)
         assert (await product.ask(chat())).status == 200
 
         # The old one serves until the new one can, and stays for what it has begun.
@@ -191,10 +191,10 @@ async def test_a_worn_worker_retires_when_its_successor_is_warm(
 async def test_workers_that_nobody_needs_end_but_for_the_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "IDLE_LIFE", 0.2)
-    monkeypatch.setattr(pool, "_REVIEW_INTERVAL", 0.1)
+    monkeypatch.setattr(worker_pool, "IDLE_LIFE", 0.2)
+    monkeypatch.setattr(worker_pool, "_REVIEW_INTERVAL", 0.1)
     async with running(tmp_path, GEMINI_WORKERS=2, GEMINI_SESSIONS=1) as product:
-        product.api.play(plays.hang(), plays.hang())
+        product.api.play(scenarios.hang(), scenarios.hang())
         clients = [await product.begin(chat()) for _ in range(2)]
         await product.until_asked(2)
         assert len(product.worker_pids()) == 2
@@ -211,7 +211,7 @@ async def test_stopping_ends_every_process_and_removes_the_run_directory(tmp_pat
     settings = {"GEMINI_CLI": cli_that(tmp_path, "sleep 100 &"), "GEMINI_SESSIONS": 1, "DRAIN": 0}
     run = tmp_path / "run"
     async with running(run, **settings) as product:
-        product.api.play(plays.hang("Half", after=1), plays.hang())
+        product.api.play(scenarios.hang("Half", after=1), scenarios.hang())
         streaming = await product.begin(chat(stream=True))
         await streaming.until_received(b"Half")
         plain = await product.begin(chat())

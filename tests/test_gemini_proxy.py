@@ -10,8 +10,8 @@ import pytest
 from pytest_twisted import ensureDeferred
 
 from gemproxy.config import DEFAULT_MODELS
-from gemproxy.gemini.gateway import Exchange
-from gemproxy.standin import plays
+from gemproxy.gemini.cli.gateway import Exchange
+from testing.google import scenarios
 from tests.support import Product, Reply, chat, fresh_model, until
 
 COUNTED = {"promptTokenCount": 7, "candidatesTokenCount": 5, "thoughtsTokenCount": 3}
@@ -39,7 +39,7 @@ def assert_error(reply: Reply, status: int, type: str, code: str | None, param: 
 
 @ensureDeferred
 async def test_a_stream_is_role_contents_finish_and_done(product: Product) -> None:
-    product.api.play(plays.answer("Hel", "lo ", "\u00fc\U0001f600", pace=0.2))
+    product.api.play(scenarios.answer("Hel", "lo ", "\u00fc\U0001f600", pace=0.2))
     reply = await product.ask(chat("Hi", stream=True))
     assert reply.status == 200
     assert reply.headers["content-type"].startswith("text/event-stream")
@@ -73,7 +73,7 @@ async def test_the_chunks_of_a_stream_share_id_time_and_model(product: Product) 
 
 @ensureDeferred
 async def test_usage_is_in_the_last_chunk_for_those_who_want_it(product: Product) -> None:
-    product.api.play(plays.answer("Hello", usage=COUNTED))
+    product.api.play(scenarios.answer("Hello", usage=COUNTED))
     reply = await product.ask(chat("Hi", stream=True, stream_options={"include_usage": True}))
     *_, finish, usage, done = reply.data
     assert done == "[DONE]"
@@ -84,7 +84,7 @@ async def test_usage_is_in_the_last_chunk_for_those_who_want_it(product: Product
 
 @ensureDeferred
 async def test_a_piece_reaches_the_client_before_the_next_one_exists(product: Product) -> None:
-    product.api.play(plays.hang("One", " two", after=1))
+    product.api.play(scenarios.hang("One", " two", after=1))
     client = await product.begin(chat("Hi", stream=True))
     await client.until_received(b'"One"')
     assert client.text_so_far() == "One"
@@ -92,7 +92,7 @@ async def test_a_piece_reaches_the_client_before_the_next_one_exists(product: Pr
 
 @ensureDeferred
 async def test_thoughts_stream_as_reasoning_content(product: Product) -> None:
-    product.api.play(plays.thinking(["Hm. ", "So."], "Yes"))
+    product.api.play(scenarios.thinking(["Hm. ", "So."], "Yes"))
     reply = await product.ask(chat("Hi", stream=True))
     deltas = [c["choices"][0]["delta"] for c in reply.data[:-1]]
     assert deltas == [
@@ -107,7 +107,7 @@ async def test_thoughts_stream_as_reasoning_content(product: Product) -> None:
 @ensureDeferred
 async def test_an_answer_of_many_megabytes_streams_whole(product: Product) -> None:
     pieces = [f"{number:07}" * 10_000 for number in range(60)]
-    product.api.play(plays.answer(*pieces))
+    product.api.play(scenarios.answer(*pieces))
     assert (await product.ask(chat("Hi", stream=True))).content == "".join(pieces)
 
 
@@ -116,7 +116,7 @@ async def test_a_client_that_reads_slowly_slows_the_api_down_and_gets_everything
     product: Product,
 ) -> None:
     pieces = [f"{number:07}" * 10_000 for number in range(250)]
-    product.api.play(plays.answer(*pieces))
+    product.api.play(scenarios.answer(*pieces))
     client = await product.begin(chat("Hi", stream=True))
     await client.until_received(b"0000000")
     client.transport.pauseProducing()
@@ -133,7 +133,7 @@ async def test_a_client_that_reads_slowly_slows_the_api_down_and_gets_everything
 
 @ensureDeferred
 async def test_a_client_that_does_not_stream_gets_one_completion(product: Product) -> None:
-    product.api.play(plays.answer("Hel", "lo", usage=COUNTED))
+    product.api.play(scenarios.answer("Hel", "lo", usage=COUNTED))
     reply = await product.ask(chat("Hi"))
     assert reply.status == 200
     assert reply.headers["content-type"] == "application/json"
@@ -153,7 +153,7 @@ async def test_a_client_that_does_not_stream_gets_one_completion(product: Produc
 
 @ensureDeferred
 async def test_thoughts_are_a_field_of_the_message(product: Product) -> None:
-    product.api.play(plays.thinking(["Hm. ", "So."], "Yes"))
+    product.api.play(scenarios.thinking(["Hm. ", "So."], "Yes"))
     message = (await product.ask(chat("Hi"))).json["choices"][0]["message"]
     assert (message["content"], message["reasoning_content"]) == ("Yes", "Hm. So.")
 
@@ -165,7 +165,7 @@ async def test_thoughts_are_a_field_of_the_message(product: Product) -> None:
 @ensureDeferred
 async def test_an_answer_arrives_as_the_model_gave_it(product: Product, text: str) -> None:
     for stream in (False, True):
-        product.api.play(plays.answer(text))
+        product.api.play(scenarios.answer(text))
         assert (await product.ask(chat("Hi", stream=stream))).content == text
 
 
@@ -173,18 +173,18 @@ async def test_an_answer_arrives_as_the_model_gave_it(product: Product, text: st
 @pytest.mark.parametrize(
     ("play", "reason", "content"),
     [
-        (plays.answer("cut off", finish_reason="MAX_TOKENS"), "length", "cut off"),
-        (plays.empty(finish_reason="MAX_TOKENS"), "length", ""),
-        (plays.answer("I will", finish_reason="SAFETY"), "content_filter", "I will"),
-        (plays.empty(finish_reason="SAFETY"), "content_filter", ""),
-        (plays.empty(finish_reason="PROHIBITED_CONTENT"), "content_filter", ""),
-        (plays.answer("As it", finish_reason="RECITATION"), "content_filter", "As it"),
-        (plays.blocked(), "content_filter", ""),
+        (scenarios.answer("cut off", finish_reason="MAX_TOKENS"), "length", "cut off"),
+        (scenarios.empty(finish_reason="MAX_TOKENS"), "length", ""),
+        (scenarios.answer("I will", finish_reason="SAFETY"), "content_filter", "I will"),
+        (scenarios.empty(finish_reason="SAFETY"), "content_filter", ""),
+        (scenarios.empty(finish_reason="PROHIBITED_CONTENT"), "content_filter", ""),
+        (scenarios.answer("As it", finish_reason="RECITATION"), "content_filter", "As it"),
+        (scenarios.blocked(), "content_filter", ""),
     ],
 )
 @ensureDeferred
 async def test_the_finish_reason_is_the_model_s(
-    product: Product, play: plays.Play, reason: str, content: str, stream: bool
+    product: Product, play: scenarios.Scenario, reason: str, content: str, stream: bool
 ) -> None:
     product.api.play(play)
     reply = await product.ask(chat("Hi", stream=stream))
@@ -394,13 +394,13 @@ async def test_a_bad_request_says_which_parameter_and_why(
 @pytest.mark.parametrize(
     ("play", "status", "type", "code"),
     [
-        (plays.error(400, "Bad value."), 400, "invalid_request_error", None),
-        (plays.invalid_key(), 401, "invalid_request_error", "invalid_api_key"),
-        (plays.error(403, "Not you."), 403, "permission_error", "permission_denied"),
-        (plays.error(404, "No such model."), 404, "invalid_request_error", "model_not_found"),
-        (plays.daily_quota(), 429, "insufficient_quota", "insufficient_quota"),
+        (scenarios.error(400, "Bad value."), 400, "invalid_request_error", None),
+        (scenarios.invalid_key(), 401, "invalid_request_error", "invalid_api_key"),
+        (scenarios.error(403, "Not you."), 403, "permission_error", "permission_denied"),
+        (scenarios.error(404, "No such model."), 404, "invalid_request_error", "model_not_found"),
+        (scenarios.daily_quota(), 429, "insufficient_quota", "insufficient_quota"),
         (
-            plays.error(
+            scenarios.error(
                 400, "The input token count (1048600) exceeds the maximum number of tokens"
             ),
             400,
@@ -411,7 +411,12 @@ async def test_a_bad_request_says_which_parameter_and_why(
 )
 @ensureDeferred
 async def test_an_error_before_the_first_byte_is_a_status_with_its_reason(
-    product: Product, play: plays.Play, status: int, type: str, code: str | None, stream: bool
+    product: Product,
+    play: scenarios.Scenario,
+    status: int,
+    type: str,
+    code: str | None,
+    stream: bool,
 ) -> None:
     product.api.play(play)
     reply = await product.ask(chat("Hi", stream=stream, model=fresh_model()))
@@ -422,7 +427,7 @@ async def test_an_error_before_the_first_byte_is_a_status_with_its_reason(
 
 @ensureDeferred
 async def test_a_reason_phrase_is_one_line_of_printable_ascii(product: Product) -> None:
-    product.api.play(plays.error(400, "Line\r\nSet-Cookie: a=b\n\u00e9\0" + "x" * 5000))
+    product.api.play(scenarios.error(400, "Line\r\nSet-Cookie: a=b\n\u00e9\0" + "x" * 5000))
     reply = await product.ask(chat())
     assert reply.reason.startswith("Line Set-Cookie: a=b ??xxx")
     assert len(reply.reason) <= 200
@@ -435,15 +440,15 @@ async def test_a_reason_phrase_is_one_line_of_printable_ascii(product: Product) 
 async def test_an_error_in_place_of_an_answer_counts_whatever_the_status_was(
     product: Product, stream: bool
 ) -> None:
-    product.api.play(plays.answer(plays.daily_quota().refusal.body))
+    product.api.play(scenarios.answer(scenarios.daily_quota().refusal.body))
     reply = await product.ask(chat("Hi", stream=stream, model=fresh_model()))
     assert (reply.status, reply.error["type"]) == (429, "insufficient_quota")
 
 
 @ensureDeferred
 async def test_an_error_in_the_middle_of_an_answer_is_told_as_it_was(product: Product) -> None:
-    overloaded = plays.error(503, "The model is overloaded.").refusal.body
-    product.api.play(plays.answer("Half an", overloaded))
+    overloaded = scenarios.error(503, "The model is overloaded.").refusal.body
+    product.api.play(scenarios.answer("Half an", overloaded))
     reply = await product.ask(chat("Hi", stream=True))
     assert reply.content == "Half an"
     assert reply.data[-1]["error"]["message"] == "The model is overloaded."
@@ -451,7 +456,7 @@ async def test_an_error_in_the_middle_of_an_answer_is_told_as_it_was(product: Pr
 
 @ensureDeferred
 async def test_what_the_cli_cannot_read_is_a_failure_of_the_backend(product: Product) -> None:
-    product.api.play(plays.garbage("Half an"))
+    product.api.play(scenarios.garbage("Half an"))
     reply = await product.ask(chat("Hi", stream=True))
     assert reply.content == "Half an"
     assert reply.data[-1]["error"]["type"] == "server_error"
@@ -461,7 +466,7 @@ async def test_what_the_cli_cannot_read_is_a_failure_of_the_backend(product: Pro
 async def test_an_error_after_the_first_byte_is_an_event_and_a_proper_end(
     product: Product,
 ) -> None:
-    product.api.play(plays.cut("Half an", " answer", after=1))
+    product.api.play(scenarios.cut("Half an", " answer", after=1))
     reply = await product.ask(chat("Hi", stream=True))
     assert reply.status == 200
     assert reply.content == "Half an"
@@ -476,6 +481,6 @@ async def test_an_error_after_the_first_byte_is_an_event_and_a_proper_end(
 async def test_a_cut_answer_is_an_error_for_a_client_that_does_not_stream(
     product: Product,
 ) -> None:
-    product.api.play(plays.cut("Half an", " answer", after=1))
+    product.api.play(scenarios.cut("Half an", " answer", after=1))
     reply = await product.ask(chat("Hi"))
     assert_error(reply, 502, "server_error", "upstream_error", None)

@@ -11,8 +11,8 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
-from bench.processes import free_port
-from gemproxy.standin import plays
+from testing.google import scenarios
+from testing.processes import free_port
 from tests.support import Product, chat, fresh_model, running, shared_daemon, until
 
 RETRIES = 2
@@ -21,20 +21,20 @@ DELAY = 0.1
 shared_product = shared_daemon("module", MAX_RETRIES=RETRIES, RETRY_DELAY=DELAY, TIMEOUT=20)
 
 TRANSIENT = {
-    "429 of a minute": plays.rate_limited(0.2),
-    "bare 429": plays.bare_rate_limited(),
-    "500": plays.error(500, "Internal error."),
-    "502": plays.error(502, "Bad gateway."),
-    "503": plays.error(503, "The model is overloaded."),
-    "503 in place of an answer": plays.answer(plays.error(503).refusal.body),
-    "connection reset": plays.cut(),
-    "connection closed": plays.cut(reset=False),
-    "reset after the headers": plays.cut(after=0),
-    "empty answer": plays.empty(),
-    "answer of an empty text": plays.answer(""),
-    "end without a word": plays.empty(finish_reason=None),
-    "malformed function call": plays.empty(finish_reason="MALFORMED_FUNCTION_CALL"),
-    "no JSON": plays.garbage(),
+    "429 of a minute": scenarios.rate_limited(0.2),
+    "bare 429": scenarios.bare_rate_limited(),
+    "500": scenarios.error(500, "Internal error."),
+    "502": scenarios.error(502, "Bad gateway."),
+    "503": scenarios.error(503, "The model is overloaded."),
+    "503 in place of an answer": scenarios.answer(scenarios.error(503).refusal.body),
+    "connection reset": scenarios.cut(),
+    "connection closed": scenarios.cut(reset=False),
+    "reset after the headers": scenarios.cut(after=0),
+    "empty answer": scenarios.empty(),
+    "answer of an empty text": scenarios.answer(""),
+    "end without a word": scenarios.empty(finish_reason=None),
+    "malformed function call": scenarios.empty(finish_reason="MALFORMED_FUNCTION_CALL"),
+    "no JSON": scenarios.garbage(),
 }
 
 
@@ -42,9 +42,9 @@ TRANSIENT = {
 @pytest.mark.parametrize("play", TRANSIENT.values(), ids=TRANSIENT.keys())
 @ensureDeferred
 async def test_what_may_pass_is_tried_again(
-    product: Product, play: plays.Play, stream: bool
+    product: Product, play: scenarios.Scenario, stream: bool
 ) -> None:
-    product.api.play(play, plays.answer("at last"))
+    product.api.play(play, scenarios.answer("at last"))
     reply = await product.ask(chat("Hi", stream=stream))
     assert reply.status == 200, reply
     assert reply.content == "at last"
@@ -54,7 +54,7 @@ async def test_what_may_pass_is_tried_again(
 
 @ensureDeferred
 async def test_the_delay_grows_from_try_to_try(product: Product) -> None:
-    product.api.play(plays.error(503), plays.error(503), plays.answer("at last"))
+    product.api.play(scenarios.error(503), scenarios.error(503), scenarios.answer("at last"))
     assert (await product.ask(chat())).content == "at last"
     first, second, third = (asked.time for asked in product.asked)
     assert second - first >= DELAY
@@ -63,7 +63,7 @@ async def test_the_delay_grows_from_try_to_try(product: Product) -> None:
 
 @ensureDeferred
 async def test_the_delay_that_the_api_asks_for_is_kept(product: Product) -> None:
-    product.api.play(plays.rate_limited(1.5), plays.answer("at last"))
+    product.api.play(scenarios.rate_limited(1.5), scenarios.answer("at last"))
     assert (await product.ask(chat())).content == "at last"
     first, second = (asked.time for asked in product.asked)
     assert 1.5 <= second - first < 5
@@ -71,7 +71,7 @@ async def test_the_delay_that_the_api_asks_for_is_kept(product: Product) -> None
 
 @ensureDeferred
 async def test_a_delay_longer_than_the_patience_is_the_client_s(product: Product) -> None:
-    product.api.play(plays.rate_limited(36))
+    product.api.play(scenarios.rate_limited(36))
     reply = await product.ask(chat())
     assert (reply.status, reply.error["code"]) == (429, "rate_limit_exceeded")
     assert reply.headers["retry-after"] == "36"
@@ -82,27 +82,27 @@ async def test_a_delay_longer_than_the_patience_is_the_client_s(product: Product
 @pytest.mark.parametrize(
     ("play", "status", "type", "code", "retry_after"),
     [
-        (plays.rate_limited(0.2), 429, "rate_limit_error", "rate_limit_exceeded", "1"),
-        (plays.bare_rate_limited(), 429, "rate_limit_error", "rate_limit_exceeded", "10"),
-        (plays.error(500, "Internal error."), 500, "server_error", "upstream_error", None),
-        (plays.error(502, "Bad gateway."), 502, "server_error", "upstream_error", None),
-        (plays.error(503, "Overloaded."), 503, "server_error", "upstream_error", "10"),
-        (plays.cut(), 502, "server_error", "upstream_error", None),
-        (plays.empty(), 502, "server_error", "upstream_error", None),
-        (plays.garbage(), 502, "server_error", "upstream_error", None),
+        (scenarios.rate_limited(0.2), 429, "rate_limit_error", "rate_limit_exceeded", "1"),
+        (scenarios.bare_rate_limited(), 429, "rate_limit_error", "rate_limit_exceeded", "10"),
+        (scenarios.error(500, "Internal error."), 500, "server_error", "upstream_error", None),
+        (scenarios.error(502, "Bad gateway."), 502, "server_error", "upstream_error", None),
+        (scenarios.error(503, "Overloaded."), 503, "server_error", "upstream_error", "10"),
+        (scenarios.cut(), 502, "server_error", "upstream_error", None),
+        (scenarios.empty(), 502, "server_error", "upstream_error", None),
+        (scenarios.garbage(), 502, "server_error", "upstream_error", None),
     ],
 )
 @ensureDeferred
 async def test_the_last_error_is_told_as_itself_when_the_tries_are_used_up(
     product: Product,
-    play: plays.Play,
+    play: scenarios.Scenario,
     status: int,
     type: str,
     code: str,
     retry_after: str | None,
     stream: bool,
 ) -> None:
-    product.api.play(*[plays.error(500, "not the last")] * RETRIES, play)
+    product.api.play(*[scenarios.error(500, "not the last")] * RETRIES, play)
     reply = await product.ask(chat("Hi", stream=stream))
     assert (reply.status, reply.error["type"], reply.error["code"]) == (status, type, code)
     assert reply.headers.get("retry-after") == retry_after
@@ -115,21 +115,21 @@ async def test_the_last_error_is_told_as_itself_when_the_tries_are_used_up(
 @pytest.mark.parametrize(
     ("play", "status"),
     [
-        (plays.daily_quota(), 429),
-        (plays.daily_quota(0.1), 429),
-        (plays.invalid_key(), 401),
-        (plays.error(401, "No."), 401),
-        (plays.error(403, "Not you."), 403),
-        (plays.error(400, "Bad value."), 400),
-        (plays.error(404, "No such model."), 404),
-        (plays.blocked(), 200),
-        (plays.empty(finish_reason="SAFETY"), 200),
-        (plays.empty(finish_reason="MAX_TOKENS"), 200),
+        (scenarios.daily_quota(), 429),
+        (scenarios.daily_quota(0.1), 429),
+        (scenarios.invalid_key(), 401),
+        (scenarios.error(401, "No."), 401),
+        (scenarios.error(403, "Not you."), 403),
+        (scenarios.error(400, "Bad value."), 400),
+        (scenarios.error(404, "No such model."), 404),
+        (scenarios.blocked(), 200),
+        (scenarios.empty(finish_reason="SAFETY"), 200),
+        (scenarios.empty(finish_reason="MAX_TOKENS"), 200),
     ],
 )
 @ensureDeferred
 async def test_what_would_fail_again_is_not_tried_again(
-    product: Product, play: plays.Play, status: int, stream: bool
+    product: Product, play: scenarios.Scenario, status: int, stream: bool
 ) -> None:
     product.api.play(play)
     reply = await product.ask(chat("Hi", stream=stream, model=fresh_model()))
@@ -142,7 +142,7 @@ async def test_what_would_fail_again_is_not_tried_again(
 
 @ensureDeferred
 async def test_a_daily_quota_says_what_google_said_and_to_leave_it(product: Product) -> None:
-    product.api.play(plays.daily_quota())
+    product.api.play(scenarios.daily_quota())
     reply = await product.ask(chat(model=fresh_model()))
     assert (reply.status, reply.error["type"]) == (429, "insufficient_quota")
     assert reply.error["message"].startswith("You exceeded your current quota")
@@ -151,20 +151,20 @@ async def test_a_daily_quota_says_what_google_said_and_to_leave_it(product: Prod
 
 
 AFTER_CONTENT = {
-    "reset": plays.cut("Half", " of it", after=1),
-    "closed": plays.cut("Half", " of it", after=1, reset=False),
-    "no finish reason": plays.answer("Half", finish_reason=None),
-    "error": plays.answer("Half", plays.rate_limited(0.1).refusal.body),
-    "no JSON": plays.garbage("Half"),
+    "reset": scenarios.cut("Half", " of it", after=1),
+    "closed": scenarios.cut("Half", " of it", after=1, reset=False),
+    "no finish reason": scenarios.answer("Half", finish_reason=None),
+    "error": scenarios.answer("Half", scenarios.rate_limited(0.1).refusal.body),
+    "no JSON": scenarios.garbage("Half"),
 }
 
 
 @pytest.mark.parametrize("play", AFTER_CONTENT.values(), ids=AFTER_CONTENT.keys())
 @ensureDeferred
 async def test_nothing_is_tried_again_once_content_went_out(
-    product: Product, play: plays.Play
+    product: Product, play: scenarios.Scenario
 ) -> None:
-    product.api.play(play, plays.answer("a second answer"))
+    product.api.play(play, scenarios.answer("a second answer"))
     reply = await product.ask(chat("Hi", stream=True))
     assert reply.content == "Half"
     assert reply.data[-1]["error"]["message"]
@@ -206,7 +206,9 @@ def kill(product: Product) -> None:
 async def test_requests_of_a_killed_worker_are_tried_in_the_next(
     product: Product, stream: bool
 ) -> None:
-    product.api.play(plays.hang(), plays.hang(after=0), plays.answer("One"), plays.answer("Two"))
+    product.api.play(
+        scenarios.hang(), scenarios.hang(after=0), scenarios.answer("One"), scenarios.answer("Two")
+    )
     clients = [await product.begin(chat("Hi", stream=stream)) for _ in range(2)]
     await product.until_asked(2)
     kill(product)
@@ -219,7 +221,7 @@ async def test_requests_of_a_killed_worker_are_tried_in_the_next(
 async def test_an_answer_that_was_half_out_when_the_worker_died_is_an_error(
     product: Product,
 ) -> None:
-    product.api.play(plays.hang("Half", " of it", after=1), plays.answer("a second answer"))
+    product.api.play(scenarios.hang("Half", " of it", after=1), scenarios.answer("a second answer"))
     client = await product.begin(chat("Hi", stream=True))
     await client.until_received(b"Half")
     kill(product)

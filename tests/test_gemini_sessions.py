@@ -11,12 +11,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from gemproxy.gemini import acp, session
-from gemproxy.gemini.cli import WorkerHome
-from gemproxy.gemini.session import Session
-from gemproxy.gemini.sessions import Sessions
-from gemproxy.gemini.worker import CallFailed, Worker, WorkerDied
-from gemproxy.standin import plays
+from gemproxy.gemini.cli import acp, session
+from gemproxy.gemini.cli.home import WorkerHome
+from gemproxy.gemini.cli.session import Session
+from gemproxy.gemini.cli.sessions import Sessions
+from gemproxy.gemini.cli.worker import CallFailed, Worker, WorkerDied
+from testing.google import scenarios
 from tests.support import Product, chat, shared_daemon, until
 
 shared_product = shared_daemon("module", GEMINI_WORKERS=1, MAX_RETRIES=0)
@@ -59,7 +59,7 @@ async def test_the_next_conversation_may_have_another_model(product: Product) ->
 @ensureDeferred
 async def test_what_the_api_counted_is_not_held_against_the_next(product: Product) -> None:
     # More than any model takes.
-    product.api.play(plays.answer("Yes.", usage={"promptTokenCount": 5_000_000}))
+    product.api.play(scenarios.answer("Yes.", usage={"promptTokenCount": 5_000_000}))
     opened = await at_rest(product)
     reply = await product.ask(chat("x" * 1000))
     assert reply.json["usage"]["prompt_tokens"] == 5_000_000
@@ -75,7 +75,7 @@ async def test_a_session_takes_a_long_conversation_however_much_is_in_it(product
     # The CLI reckons with more than a token for such a character.
     sizes = [10, 150_000, 150_000, 198_000, 199_900]
     for size in sizes:
-        product.api.play(plays.answer("Yes."))
+        product.api.play(scenarios.answer("Yes."))
         assert (await product.ask(chat("\U0001f600" * size))).content == "Yes."
         await product.until_idle()
     assert [len(asked.texts[0][1]) for asked in product.asked] == sizes
@@ -87,10 +87,10 @@ TOOLS = [{"type": "function", "function": {"name": "f"}}]
 @pytest.mark.parametrize(
     "play",
     [
-        plays.calls("f"),
-        plays.blocked("SAFETY"),
-        plays.error(400),
-        plays.cut("One", " two", after=1),
+        scenarios.calls("f"),
+        scenarios.blocked("SAFETY"),
+        scenarios.error(400),
+        scenarios.cut("One", " two", after=1),
     ],
     ids=["a call", "a blocked prompt", "an error", "half an answer"],
 )
@@ -99,7 +99,7 @@ async def test_after_answers_of_all_kinds_the_next_is_as_good_as_ever(
     product: Product, play: Any
 ) -> None:
     for _ in range(3):
-        product.api.play(play, plays.answer("Fine."))
+        product.api.play(play, scenarios.answer("Fine."))
         await product.ask(chat("Hi", tools=TOOLS))
         await product.until_idle()
         reply = await product.ask(chat("How are you?"))
@@ -114,12 +114,12 @@ async def test_a_session_whose_answer_is_wanted_no_more_is_told_that_it_is_whole
 ) -> None:
     opened = await at_rest(product)
     for number in range(3):
-        product.api.play(plays.hang("Half", after=1))
+        product.api.play(scenarios.hang("Half", after=1))
         client = await product.begin(chat(stream=True))
         await client.until_received(b"Half")
         client.drop()
         await product.until_idle()
-        product.api.play(plays.hang(f"One{number}<disclaimer>two", after=1))
+        product.api.play(scenarios.hang(f"One{number}<disclaimer>two", after=1))
         reply = await product.ask(chat(), product.stream_port)
         assert (reply.content, reply.json["choices"][0]["finish_reason"]) == (
             f"One{number}",
@@ -135,7 +135,7 @@ async def test_a_session_that_is_left_before_it_has_said_anything_is_not_used_ag
     product: Product, after: int | None
 ) -> None:
     opened = await at_rest(product)
-    product.api.play(plays.hang(after=after))
+    product.api.play(scenarios.hang(after=after))
     client = await product.begin(chat(stream=True))
     await product.until_asked()
     client.drop()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pytest_twisted import ensureDeferred
 
-from gemproxy.standin import plays
+from testing.google import scenarios
 from tests.support import Product, chat
 
 TITLED = "**Weighing the matter**\n\nFirst, \u00e9\u2028\U0001f600.\n\n\n"
@@ -17,7 +17,7 @@ THOUGHTS = [TITLED, " ", "/help ", "\n", "**Bold**", "data: [DONE]\n\n", '{"a":1
 @ensureDeferred
 async def test_thoughts_stream_before_the_content_as_they_were_thought(product: Product) -> None:
     for ask in product.both_ports:
-        product.api.play(plays.thinking(THOUGHTS, "So: ", "yes."))
+        product.api.play(scenarios.thinking(THOUGHTS, "So: ", "yes."))
         reply = await ask(chat("Hi", stream=True))
         assert [chunk["choices"][0]["delta"] for chunk in reply.data[:-1]] == [
             {"role": "assistant", "content": ""},
@@ -31,7 +31,7 @@ async def test_thoughts_stream_before_the_content_as_they_were_thought(product: 
 @ensureDeferred
 async def test_thoughts_are_a_field_of_a_message_and_not_of_its_content(product: Product) -> None:
     for ask in product.both_ports:
-        product.api.play(plays.thinking(THOUGHTS, "So: ", "yes."))
+        product.api.play(scenarios.thinking(THOUGHTS, "So: ", "yes."))
         message = (await ask(chat("Hi"))).json["choices"][0]["message"]
         assert message == {
             "role": "assistant",
@@ -43,7 +43,9 @@ async def test_thoughts_are_a_field_of_a_message_and_not_of_its_content(product:
 @ensureDeferred
 async def test_a_thought_reaches_the_client_before_the_next_one_exists(product: Product) -> None:
     thought = {"text": "Hm.", "thought": True}
-    product.api.play(plays.Play(((thought,), (thought,)), fault=plays.hang("x", after=1).fault))
+    product.api.play(
+        scenarios.Scenario(((thought,), (thought,)), fault=scenarios.hang("x", after=1).fault)
+    )
     client = await product.begin(chat("Hi", stream=True))
     await client.until_received(b'"reasoning_content":"Hm."')
     assert client.received.count(b"Hm.") == 1
@@ -51,9 +53,9 @@ async def test_a_thought_reaches_the_client_before_the_next_one_exists(product: 
 
 @ensureDeferred
 async def test_a_thought_and_a_word_in_one_piece_are_told_apart(product: Product) -> None:
-    both = [plays.thought("Hm."), plays.text("Yes."), plays.thought("Or?")]
+    both = [scenarios.thought("Hm."), scenarios.text("Yes."), scenarios.thought("Or?")]
     for stream in (False, True):
-        product.api.play(plays.answer(both))
+        product.api.play(scenarios.answer(both))
         reply = await product.ask(chat("Hi", stream=stream))
         assert reply.content == "Yes."
         assert reply.body.count(b'"reasoning_content":"Hm.') == 1
@@ -68,7 +70,7 @@ async def test_reasoning_tokens_are_counted(product: Product, stream: bool) -> N
         "candidatesTokenCount": 20,
         "thoughtsTokenCount": 300,
     }
-    product.api.play(plays.thinking("Hm.", "Yes.", usage=counted))
+    product.api.play(scenarios.thinking("Hm.", "Yes.", usage=counted))
     reply = await product.ask(chat("Hi", stream=stream, stream_options={"include_usage": True}))
     assert (reply.data[-2] if stream else reply.json)["usage"] == {
         "prompt_tokens": 100,
@@ -81,7 +83,7 @@ async def test_reasoning_tokens_are_counted(product: Product, stream: bool) -> N
 
 @ensureDeferred
 async def test_reasoning_of_the_history_is_not_sent_back(product: Product) -> None:
-    product.api.play(plays.answer("ok"))
+    product.api.play(scenarios.answer("ok"))
     past: list[dict[str, Any]] = [
         {"role": "assistant", "content": "Yes.", "reasoning_content": "zebra"},
         {"role": "user", "content": "Sure?", "reasoning_content": "zebra"},

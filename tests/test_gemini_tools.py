@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pytest_twisted import ensureDeferred
 
-from gemproxy.standin import plays
+from testing.google import scenarios
 from tests.support import Product, Reply, chat
 
 SCHEMA = {
@@ -65,7 +65,7 @@ def called(calls: list[Any]) -> list[tuple[str, Any]]:
 async def test_functions_are_declared_to_the_model_unchanged(product: Product) -> None:
     for ask in product.both_ports:
         for stream in (False, True):
-            product.api.play(plays.answer("ok"))
+            product.api.play(scenarios.answer("ok"))
             assert (await ask(chat("Hi", tools=TOOLS, stream=stream))).content == "ok"
     declared = [
         {
@@ -83,7 +83,7 @@ async def test_functions_are_declared_to_the_model_unchanged(product: Product) -
 
 @ensureDeferred
 async def test_no_functions_are_declared_but_the_client_s(product: Product) -> None:
-    product.api.play(plays.answer("ok"))
+    product.api.play(scenarios.answer("ok"))
     await product.ask(chat("Hi"))
     assert "tools" not in product.asked[0].body
 
@@ -103,7 +103,7 @@ async def test_no_functions_are_declared_but_the_client_s(product: Product) -> N
 @ensureDeferred
 async def test_the_choice_of_functions_arrives(product: Product, choice: Any, config: Any) -> None:
     for stream in (False, True):
-        product.api.play(plays.answer("ok"))
+        product.api.play(scenarios.answer("ok"))
         reply = await product.ask(chat("Hi", tools=TOOLS, tool_choice=choice, stream=stream))
         assert reply.content == "ok"
     for asked in product.asked:
@@ -127,30 +127,30 @@ ARGS = {"city": 'K\u00f6ln\u2028"\\', "wait_for_previous": True, "deep": [1, {"x
 @pytest.mark.parametrize(
     ("play", "text", "wanted"),
     [
-        (plays.calls(("get_weather", ARGS)), "", [("get_weather", ARGS)]),
-        (plays.calls("mcp_oai_time"), "", [("mcp_oai_time", {})]),
+        (scenarios.calls(("get_weather", ARGS)), "", [("get_weather", ARGS)]),
+        (scenarios.calls("mcp_oai_time"), "", [("mcp_oai_time", {})]),
         (
-            plays.calls(("get_weather", ARGS), "_a-b.c:d", ("get_weather", {"city": "b"})),
+            scenarios.calls(("get_weather", ARGS), "_a-b.c:d", ("get_weather", {"city": "b"})),
             "",
             [("get_weather", ARGS), ("_a-b.c:d", {}), ("get_weather", {"city": "b"})],
         ),
         (
-            plays.answer([plays.call("a", {"n": 1})], [plays.call("b", {"n": 2})], ()),
+            scenarios.answer([scenarios.call("a", {"n": 1})], [scenarios.call("b", {"n": 2})], ()),
             "",
             [("a", {"n": 1}), ("b", {"n": 2})],
         ),
         (
-            plays.answer("Let me ", "see.", [plays.call("get_weather", ARGS)]),
+            scenarios.answer("Let me ", "see.", [scenarios.call("get_weather", ARGS)]),
             "Let me see.",
             [("get_weather", ARGS)],
         ),
         (
-            plays.answer([plays.text("Let me see."), plays.call("get_weather", ARGS)]),
+            scenarios.answer([scenarios.text("Let me see."), scenarios.call("get_weather", ARGS)]),
             "Let me see.",
             [("get_weather", ARGS)],
         ),
         (
-            plays.thinking("Hm.", [plays.call("get_weather", ARGS)], "more"),
+            scenarios.thinking("Hm.", [scenarios.call("get_weather", ARGS)], "more"),
             "more",
             [("get_weather", ARGS)],
         ),
@@ -159,7 +159,7 @@ ARGS = {"city": 'K\u00f6ln\u2028"\\', "wait_for_previous": True, "deep": [1, {"x
 )
 @ensureDeferred
 async def test_calls_are_handed_to_the_client(
-    product: Product, play: plays.Play, text: str, wanted: list[Any]
+    product: Product, play: scenarios.Scenario, text: str, wanted: list[Any]
 ) -> None:
     for ask in product.both_ports:
         for stream in (False, True):
@@ -175,7 +175,7 @@ async def test_calls_are_handed_to_the_client(
 
 @ensureDeferred
 async def test_calls_stream_as_deltas(product: Product) -> None:
-    product.api.play(plays.answer("So:", [plays.call("a", {"n": 1}), plays.call("b")]))
+    product.api.play(scenarios.answer("So:", [scenarios.call("a", {"n": 1}), scenarios.call("b")]))
     reply = await product.ask(chat("Hi", tools=TOOLS, stream=True))
     deltas = [chunk["choices"][0]["delta"] for chunk in reply.data[:-1]]
     first, second = (
@@ -204,7 +204,7 @@ async def test_calls_stream_as_deltas(product: Product) -> None:
 @ensureDeferred
 async def test_one_call_alone_is_handed_on_where_no_more_are_wanted(product: Product) -> None:
     for stream in (False, True):
-        product.api.play(plays.calls("a", "b"))
+        product.api.play(scenarios.calls("a", "b"))
         body = chat("Hi", tools=TOOLS, parallel_tool_calls=False, stream=stream)
         _, calls, reason = reply_of(await product.ask(body))
         assert (called(calls), reason) == ([("a", {})], "tool_calls")
@@ -240,7 +240,7 @@ async def test_a_tool_of_the_cli_s_own_never_runs(
     mark = str(tmp_path / "mark")
     args = {key: json.loads(json.dumps(args[key]).replace("MARK", mark)) for key in args}
     before = files_in(product.run_root)
-    product.api.play(plays.answer("Let me.", [plays.call(name, args)]))
+    product.api.play(scenarios.answer("Let me.", [scenarios.call(name, args)]))
     more = {"tools": [tool(name)]} if declared else {}
     text, calls, reason = reply_of(await product.ask(chat("Hi", **more)))
     # It is the client's to judge.
@@ -336,7 +336,7 @@ def contents(*signatures: dict[str, Any]) -> list[Any]:
 async def test_calls_and_results_arrive_as_native_parts(product: Product) -> None:
     for ask in product.both_ports:
         for stream in (False, True):
-            product.api.play(plays.answer("ok"))
+            product.api.play(scenarios.answer("ok"))
             reply = await ask(chat(*HISTORY, tools=TOOLS, stream=stream))
             assert reply.content == "ok"
     assert [asked.contents for asked in product.asked] == [contents()] * 4
@@ -345,7 +345,7 @@ async def test_calls_and_results_arrive_as_native_parts(product: Product) -> Non
 @ensureDeferred
 async def test_the_newest_models_get_a_signature_with_each_step(product: Product) -> None:
     signature = {"thoughtSignature": "skip_thought_signature_validator"}
-    product.api.play(plays.answer("ok"))
+    product.api.play(scenarios.answer("ok"))
     assert (await product.ask(chat(*HISTORY, model="gemini-3-pro-preview"))).content == "ok"
     assert product.asked[0].contents == contents(signature, signature)
 
@@ -356,8 +356,8 @@ async def test_the_newest_models_get_a_signature_with_each_step(product: Product
 async def test_a_signature_comes_back_to_the_model(
     product: Product, stream: bool, kept_by_client: bool
 ) -> None:
-    signed = plays.call("get_weather", ARGS) | {"thoughtSignature": "c2lnbmVk"}
-    product.api.play(plays.answer([signed, plays.call("other")]), plays.answer("ok"))
+    signed = scenarios.call("get_weather", ARGS) | {"thoughtSignature": "c2lnbmVk"}
+    product.api.play(scenarios.answer([signed, scenarios.call("other")]), scenarios.answer("ok"))
     _, calls, _ = reply_of(
         await product.ask(chat("Hi", model="gemini-3-pro-preview", tools=TOOLS, stream=stream))
     )
@@ -401,9 +401,9 @@ async def test_a_loop_of_three_turns_costs_three_requests_of_the_api(
     product: Product, stream: bool
 ) -> None:
     product.api.play(
-        plays.calls(("get_weather", {"city": "A"}), ("get_weather", {"city": "B"})),
-        plays.answer("Now the time.", [plays.call("mcp_oai_time")]),
-        plays.answer("Sunny, at noon."),
+        scenarios.calls(("get_weather", {"city": "A"}), ("get_weather", {"city": "B"})),
+        scenarios.answer("Now the time.", [scenarios.call("mcp_oai_time")]),
+        scenarios.answer("Sunny, at noon."),
     )
     messages: list[Any] = [{"role": "user", "content": "Weather and time?"}]
     wanted = [

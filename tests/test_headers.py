@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gemproxy.chat.request import Headers
-from gemproxy.newapi.headers import end_to_end, to_upstream, without
+from gemproxy.openai.headers import end_to_end, to_upstream, without
 
 HOP_BY_HOP = (
     *(b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade"),

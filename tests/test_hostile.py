@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from pytest_twisted import ensureDeferred
 
-from gemproxy.gemini import reply as reply_module
-from gemproxy.standin import plays
-from tests.fake_newapi import Call, FakeNewApi, stream
+from gemproxy.gemini.translate import reply as reply_module
+from testing.fake_newapi import Call, FakeNewApi, stream
+from testing.google import scenarios
 from tests.support import ROOT, Product, chat, gpt, running, running_relay
 
 BUNDLE = ROOT / "node_modules" / "@google" / "gemini-cli" / "bundle"
@@ -109,7 +109,7 @@ async def assert_calm(product: Product, before: set[str], pids: list[int]) -> No
 
 async def warm(product: Product) -> tuple[set[str], list[int]]:
     """What there is after an ordinary request."""
-    product.api.play(plays.answer("Fine"))
+    product.api.play(scenarios.answer("Fine"))
     assert (await product.ask(chat())).status == 200
     await product.until_idle()
     return files_of_workers(product), product.worker_pids()
@@ -122,7 +122,7 @@ async def test_calls_of_every_tool_that_the_cli_has_are_the_client_s(
 ) -> None:
     before = await warm(product)
     names = tools_of_the_cli()
-    product.api.play(plays.calls(*((name, traps.args()) for name in names)))
+    product.api.play(scenarios.calls(*((name, traps.args()) for name in names)))
     reply = await product.ask(chat("Hi", stream=stream))
     assert reply.status == 200
     for name in names:
@@ -140,7 +140,7 @@ async def test_even_if_calls_reached_the_cli_it_would_run_none(
         monkeypatch.setattr(reply_module.Call, "of_part", lambda part: None)
         for names in (tools_of_the_cli(), ["run_shell_command"], ["read_file"]):
             asked = len(product.asked)
-            product.api.play(plays.calls(*((name, traps.args()) for name in names)))
+            product.api.play(scenarios.calls(*((name, traps.args()) for name in names)))
             assert (await product.ask(chat("Hi"))).status in (200, 502)
             # There is no second request, that would tell the API what a tool said.
             assert len(product.asked) == asked + 1
@@ -184,7 +184,7 @@ async def test_what_looks_like_a_command_is_words_wherever_it_stands(
 ) -> None:
     before = await warm(product)
     words = hostile_words(traps)
-    product.api.play(*[plays.answer(text) for text in words])
+    product.api.play(*[scenarios.answer(text) for text in words])
     for text in words:
         asked = len(product.asked)
         reply = await product.ask(
@@ -211,7 +211,7 @@ async def test_names_and_arguments_of_calls_in_a_history_are_words_too(
     product: Product, traps: Traps
 ) -> None:
     before = await warm(product)
-    product.api.play(plays.answer("Fine"))
+    product.api.play(scenarios.answer("Fine"))
     function = {"name": "run_shell_command", "arguments": '{"command": "touch x"}'}
     reply = await product.ask(
         chat()

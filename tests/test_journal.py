@@ -17,9 +17,10 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock, deferLater
 
 from gemproxy.chat.chunks import Usage
-from gemproxy.journal import TEXT_LIMIT, WRITE_DELAY, DiskJournal, Exchange, without_media
-from gemproxy.standin import plays
-from tests.fake_newapi import answer, chunk, document, event, events, hang, stream
+from gemproxy.exchange import TEXT_LIMIT, Exchange, without_media
+from gemproxy.journal import WRITE_DELAY, DiskJournal
+from testing.fake_newapi import answer, chunk, document, event, events, hang, stream
+from testing.google import scenarios
 from tests.support import Product, chat, fresh_model, gpt, running_relay, until
 
 DAY = 1_750_000_000.0
@@ -476,7 +477,7 @@ async def test_what_is_written_at_the_end_is_not_lost(tmp_path: Path) -> None:
 async def test_both_ports_keep_the_exchanges_of_gemini(product: Product) -> None:
     folder = product.run_root.parent / "logs"
     for port, route in ((product.port, "gemini"), (product.stream_port, "stream/gemini")):
-        product.api.play(plays.error(503), plays.thinking("Hm.", "One", " two"))
+        product.api.play(scenarios.error(503), scenarios.thinking("Hm.", "One", " two"))
         model = fresh_model()
         await product.ask(chat("Hi", model=model), port)
 

@@ -11,9 +11,9 @@ from twisted.internet.task import Clock
 
 from gemproxy.chat.errors import ChatError
 from gemproxy.gemini import keys
-from gemproxy.gemini.failures import Failure, api_failure, transient
-from gemproxy.gemini.keys import LONGEST_REST, RATE_REST, REST, KeyRing, Ticket
-from gemproxy.standin import refusals
+from gemproxy.gemini.keys import LONGEST_REST, RATE_REST, REST, KeyLease, KeyRing
+from gemproxy.gemini.translate.errors import Failure, api_failure, transient
+from testing.google import refusals
 
 MODEL = "gemini-x"
 
@@ -38,13 +38,13 @@ class Ring(KeyRing):
 
     def fail(self, failure: Failure, model: str = MODEL) -> tuple[str, bool]:
         """Which key was used for a request that failed, and whether to try another at once."""
-        ticket = self.take(model)
-        return ticket.key, self.give_back(ticket, failure)
+        lease = self.take(model)
+        return lease.key, self.give_back(lease, failure)
 
     def succeed(self, model: str = MODEL) -> str:
-        ticket = self.take(model)
-        assert self.give_back(ticket, None) is False
-        return ticket.key
+        lease = self.take(model)
+        assert self.give_back(lease, None) is False
+        return lease.key
 
     def refusal(self, model: str = MODEL) -> ChatError:
         with pytest.raises(ChatError) as caught:
@@ -218,7 +218,7 @@ _STEPS = st.lists(
 @given(_STEPS, st.integers(1, 3))
 def test_no_order_of_things_loses_a_key(steps: list[tuple[str, int]], count: int) -> None:
     ring = Ring(*"abc"[:count])
-    out: list[Ticket] = []
+    out: list[KeyLease] = []
     ends = {"good": None, "daily": DAILY, "minute": MINUTE, "bad": BAD_KEY, "busy": BUSY}
     for step, number in steps:
         if step == "take":
@@ -230,16 +230,16 @@ def test_no_order_of_things_loses_a_key(steps: list[tuple[str, int]], count: int
         elif step == "wait":
             ring.clock.advance(number * 20.0)
         elif out:
-            ticket = out.pop(number % len(out))
+            lease = out.pop(number % len(out))
             if step == "drop":
-                ring.drop(ticket)
+                ring.drop(lease)
             else:
-                ring.give_back(ticket, ends[step])
+                ring.give_back(lease, ends[step])
         # One probe at a time for each key.
-        probes = Counter(ticket.key for ticket in out if ticket.is_probe)
+        probes = Counter(lease.key for lease in out if lease.is_probe)
         assert all(probes[key] <= 1 for key in "abc") or any(s == "good" for s, _ in steps)
-    for ticket in out:
-        ring.drop(ticket)
+    for lease in out:
+        ring.drop(lease)
     ring.clock.advance(LONGEST_REST)
     used = {ring.succeed() for _ in range(count)}
     assert used == set("abc"[:count])

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gemproxy.gemini.marks import ConversationAltered, Marks, prompted
-from gemproxy.gemini.turns import Turn
+from gemproxy.gemini.cli.marks import ConversationAltered, Marks, prompted
+from gemproxy.gemini.translate.messages import Turn
 from tests.strategies import json_values
 
 NONCE = "0f3c9a"

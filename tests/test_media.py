@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gemproxy.chat.errors import ChatError
-from gemproxy.gemini.media import KINDS, SIZE_LIMIT, is_remote, media_part
+from gemproxy.gemini.translate.media import KINDS, SIZE_LIMIT, is_remote, media_part
 from tests.strategies import json_values
 
 BYTES = bytes(range(256))

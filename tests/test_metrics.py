@@ -14,10 +14,10 @@ from pytest_twisted import ensureDeferred
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
 from gemproxy import metrics
-from gemproxy.log import log_details
 from gemproxy.metrics import Metrics
-from gemproxy.standin import plays
-from tests.fake_newapi import answer, events, stream
+from gemproxy.util.log import log_details
+from testing.fake_newapi import answer, events, stream
+from testing.google import scenarios
 from tests.support import Client, Product, chat, gpt, running, running_relay, until
 
 
@@ -80,11 +80,11 @@ def test_labels_are_escaped() -> None:
 async def test_what_the_gemini_proxy_counts(tmp_path: Path) -> None:
     async with running(tmp_path, RETRY_DELAY=0.05, GEMINI_WORKERS=2) as product:
         before = await read(product)
-        product.api.play(plays.error(503), plays.answer("One"), plays.error(400))
+        product.api.play(scenarios.error(503), scenarios.answer("One"), scenarios.error(400))
         model = "gemini-2.5-flash"
         assert (await product.ask(chat())).status == 200
         assert (await product.ask(chat())).status == 400
-        product.api.play(plays.hang("Half", after=1))
+        product.api.play(scenarios.hang("Half", after=1))
         left = await product.begin(chat(stream=True))
         await left.until_received(b"Half")
         left.drop()
@@ -121,7 +121,7 @@ async def test_what_the_stream_proxy_counts() -> None:
         waiting = await relay.begin(gpt(stream=True))
         await waiting.until_received(b": heartbeat")
         waiting.drop()
-        await until(lambda: not relay.daemon._intake.open, "it is over")
+        await until(lambda: not relay.daemon._admission.open, "it is over")
         await relay.get("/v1/files")
         await relay.get("/nowhere")
 
@@ -140,7 +140,7 @@ async def test_what_the_stream_proxy_counts() -> None:
 async def test_neither_keys_nor_texts_are_in_logs_or_metrics(
     product: Product, logged: list[Any]
 ) -> None:
-    product.api.play(plays.answer("s3cret answer"), plays.error(400, "No."))
+    product.api.play(scenarios.answer("s3cret answer"), scenarios.error(400, "No."))
     for model in ("gemini-2.5-flash", "gemini-x"):
         await product.ask(chat("s3cret prompt", model=model), Authorization="Bearer s3cret-key")
     text = "\n".join(formatEvent(event) for event in logged)
@@ -152,7 +152,7 @@ async def test_neither_keys_nor_texts_are_in_logs_or_metrics(
 
 @ensureDeferred
 async def test_a_request_s_line_says_what_became_of_it(product: Product, logged: list[Any]) -> None:
-    product.api.play(plays.error(503), plays.answer("Well."))
+    product.api.play(scenarios.error(503), scenarios.answer("Well."))
     reply = await product.ask(chat(stream=True))
     id = reply.headers["x-request-id"]
     (line,) = (formatEvent(e) for e in logged if f"request={id} " in formatEvent(e))
@@ -168,7 +168,7 @@ async def test_debugging_shows_the_dialogue_with_texts_cut_short(
     tmp_path: Path, logged: list[Any]
 ) -> None:
     async with running(tmp_path, DEBUG="true") as product:
-        product.api.play(plays.answer("word " * 50))
+        product.api.play(scenarios.answer("word " * 50))
         assert (await product.ask(chat("the prompt " * 20))).status == 200
         lines = [formatEvent(e) for e in logged if e["log_level"] is LogLevel.debug]
     text = "\n".join(lines)

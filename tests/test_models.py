@@ -9,8 +9,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
 from gemproxy.config import DEFAULT_MODELS
-from gemproxy.standin import plays
-from tests.fake_newapi import (
+from testing.fake_newapi import (
     Call,
     Script,
     document,
@@ -21,6 +20,7 @@ from tests.fake_newapi import (
     stream,
     verbatim,
 )
+from testing.google import scenarios
 from tests.support import Product, Relay, chat, fresh_model, gpt, running_relay
 
 
@@ -94,7 +94,7 @@ async def test_ours_alone_when_the_upstream_has_no_list(
     relay: Relay, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if how != "hang":
-        monkeypatch.setattr("gemproxy.newapi.client.MODELS_TIMEOUT", 0.3)
+        monkeypatch.setattr("gemproxy.openai.backend.MODELS_TIMEOUT", 0.3)
     await with_lists(relay, document(GEMINI), BROKEN[how])
     began = reactor.seconds()
     reply = await relay.get("/v1/models")
@@ -115,7 +115,7 @@ async def test_entries_that_are_none_are_left_out(relay: Relay) -> None:
 async def test_theirs_alone_when_gemini_has_no_list(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gemproxy.newapi.client.MODELS_TIMEOUT", 0.3)
+    monkeypatch.setattr("gemproxy.openai.backend.MODELS_TIMEOUT", 0.3)
     await with_lists(relay, hang(), document(listed("gpt-x")))
     began = reactor.seconds()
     assert ids(await relay.get("/v1/models")) == ["gpt-x"]
@@ -177,10 +177,10 @@ async def test_another_gemproxy_stands_behind(product: Product) -> None:
         assert (await relay.get("/health")).json == {"status": "ok"}
         for name in ("gemini-2.5-flash", "models/Gemini-2.5-Flash"):
             for wanted in (True, False):
-                product.api.play(plays.thinking("Hm.", "One", " two <disclaimer> never"))
+                product.api.play(scenarios.thinking("Hm.", "One", " two <disclaimer> never"))
                 reply = await relay.ask(chat("Hi", model=name, stream=wanted))
                 assert reply.content == "One two "
-        product.api.play(plays.error(400, "Bad value."), plays.daily_quota())
+        product.api.play(scenarios.error(400, "Bad value."), scenarios.daily_quota())
         model = fresh_model()
         for wanted, status in ((True, 400), (False, 429)):
             reply = await relay.ask(chat("Hi", model=model, stream=wanted))

@@ -13,7 +13,7 @@ from openai import OpenAI
 from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
 
-from tests.fake_newapi import (
+from testing.fake_newapi import (
     EVENT_STREAM,
     USAGE,
     answer,

@@ -14,7 +14,7 @@ from openai import OpenAI
 from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
 
-from gemproxy.standin import plays
+from testing.google import scenarios
 from tests.support import Product, fresh_model
 
 MODEL = "gemini-2.5-flash"
@@ -63,7 +63,7 @@ async def in_thread(port: int, work: Callable[[OpenAI], _T]) -> _T:
 
 @ensureDeferred
 async def test_a_completion_and_its_parts(product: Product, port: int) -> None:
-    product.api.play(plays.thinking("Hm.", "Hi ", "there."))
+    product.api.play(scenarios.thinking("Hm.", "Hi ", "there."))
     got = await in_thread(
         port,
         lambda client: client.chat.completions.create(
@@ -92,7 +92,7 @@ async def test_a_completion_and_its_parts(product: Product, port: int) -> None:
 
 @ensureDeferred
 async def test_a_stream_and_its_parts(product: Product, port: int) -> None:
-    product.api.play(plays.thinking(["H", "m."], "Hi ", "there."))
+    product.api.play(scenarios.thinking(["H", "m."], "Hi ", "there."))
 
     def work(client: OpenAI) -> Any:
         with client.chat.completions.stream(
@@ -112,7 +112,7 @@ async def test_a_stream_and_its_parts(product: Product, port: int) -> None:
 @pytest.mark.parametrize("api", ["chat", "beta"])
 @ensureDeferred
 async def test_an_answer_is_parsed_into_a_model(product: Product, port: int, api: str) -> None:
-    product.api.play(plays.answer(*json.dumps(ANSWER, ensure_ascii=False)))
+    product.api.play(scenarios.answer(*json.dumps(ANSWER, ensure_ascii=False)))
 
     def work(client: OpenAI) -> Any:
         completions = client.chat.completions if api == "chat" else client.beta.chat.completions
@@ -130,7 +130,7 @@ async def test_an_answer_is_parsed_into_a_model(product: Product, port: int, api
 
 @ensureDeferred
 async def test_a_stream_is_parsed_into_a_model(product: Product, port: int) -> None:
-    product.api.play(plays.answer(*json.dumps(ANSWER)))
+    product.api.play(scenarios.answer(*json.dumps(ANSWER)))
 
     def work(client: OpenAI) -> Any:
         with client.chat.completions.stream(
@@ -146,10 +146,10 @@ async def test_what_is_cut_or_blocked_is_not_parsed(product: Product, port: int)
     def work(client: OpenAI) -> Any:
         return client.chat.completions.parse(model=MODEL, messages=HELLO, response_format=Answer)
 
-    product.api.play(plays.answer('{"steps": [', finish_reason="MAX_TOKENS"))
+    product.api.play(scenarios.answer('{"steps": [', finish_reason="MAX_TOKENS"))
     with pytest.raises(openai.LengthFinishReasonError):
         await in_thread(port, work)
-    product.api.play(plays.blocked())
+    product.api.play(scenarios.blocked())
     with pytest.raises(openai.ContentFilterFinishReasonError):
         await in_thread(port, work)
 
@@ -157,11 +157,13 @@ async def test_what_is_cut_or_blocked_is_not_parsed(product: Product, port: int)
 @pytest.mark.parametrize("stream", [False, True])
 @ensureDeferred
 async def test_a_loop_of_three_turns_with_tools(product: Product, port: int, stream: bool) -> None:
-    signed = plays.call("GetWeather", {"city": "A", "days": 2}) | {"thoughtSignature": "c2ln"}
+    signed = scenarios.call("GetWeather", {"city": "A", "days": 2}) | {"thoughtSignature": "c2ln"}
     product.api.play(
-        plays.answer("I look.", [signed, plays.call("GetWeather", {"city": "B", "days": 1})]),
-        plays.calls(("GetWeather", {"city": "\u00e9", "days": 3})),
-        plays.answer("Rain ", "everywhere."),
+        scenarios.answer(
+            "I look.", [signed, scenarios.call("GetWeather", {"city": "B", "days": 1})]
+        ),
+        scenarios.calls(("GetWeather", {"city": "\u00e9", "days": 3})),
+        scenarios.answer("Rain ", "everywhere."),
     )
     tools = [openai.pydantic_function_tool(GetWeather)]
 
@@ -225,7 +227,7 @@ async def test_a_loop_of_three_turns_with_tools(product: Product, port: int, str
 @ensureDeferred
 async def test_a_picture_is_seen(product: Product, port: int, stream: bool) -> None:
     data = base64.b64encode(bytes(range(256))).decode()
-    product.api.play(plays.answer("A cat."))
+    product.api.play(scenarios.answer("A cat."))
     content: list[Any] = [
         {"type": "text", "text": "What is it?"},
         {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}},
@@ -253,7 +255,7 @@ async def test_several_answers_stream_side_by_side(product: Product, port: int) 
             return stream.get_final_completion().choices
 
     # The last one to be asked for answers first.
-    product.api.play(*(plays.answer(f"answer {n}", delay=0.1 * (2 - n)) for n in range(3)))
+    product.api.play(*(scenarios.answer(f"answer {n}", delay=0.1 * (2 - n)) for n in range(3)))
     choices = await in_thread(port, work)
     assert [choice.index for choice in choices] == [0, 1, 2]
     assert {choice.message.content for choice in choices} == {f"answer {n}" for n in range(3)}
@@ -268,10 +270,10 @@ async def test_errors_are_the_sdk_s_own(product: Product, port: int) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         await in_thread(port, lambda client: work(client, n=9))
     assert refused.value.param == "n"
-    product.api.play(plays.error(404, "No such model."))
+    product.api.play(scenarios.error(404, "No such model."))
     with pytest.raises(openai.NotFoundError, match="No such model") as unknown:
         await in_thread(port, work)
     assert unknown.value.code == "model_not_found"
-    product.api.play(plays.cut("Half", " of it", after=1))
+    product.api.play(scenarios.cut("Half", " of it", after=1))
     with pytest.raises(openai.APIError, match="broke off"):
         await in_thread(port, lambda client: list(work(client, stream=True)))

@@ -8,10 +8,10 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
-from gemproxy.standin import plays
-from tests.fake_newapi import Call
+from testing.fake_newapi import Call
+from testing.google import scenarios
 from tests.support import Relay, chat, gpt, running, running_relay, until
-from tests.test_intake import all_of, assert_fine, say, statuses
+from tests.test_admission import all_of, assert_fine, say, statuses
 from tests.test_relay_flow import memory
 
 MB = 1_000_000
@@ -22,7 +22,7 @@ CROWD = 200
 async def test_a_crowd_is_refused_at_once_and_the_rest_stays_quick(tmp_path: Path) -> None:
     limits = {"GEMINI_WORKERS": 1, "GEMINI_SESSIONS": 2, "GEMINI_QUEUE": 3}
     async with running(tmp_path, **limits) as product:
-        product.api.play(*[plays.hang()] * 5)
+        product.api.play(*[scenarios.hang()] * 5)
         served = [await product.begin(chat(f"{n}")) for n in range(5)]
         await product.until_asked(2)
         await until(lambda: product.daemon.pool.queued() == 3, "the others wait")

@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 import yaml
 
-from bench.processes import free_port
 from gemproxy import __version__
 from gemproxy.config import SETTINGS
-from gemproxy.gemini.cli import NODE_MAJOR, PINNED_VERSION
+from gemproxy.gemini.cli.install import NODE_MAJOR, PINNED_VERSION
+from testing.processes import free_port
 from tests.support import ROOT
 
 SOURCES = ("LICENSE", "README.md", "gemproxy", "pyproject.toml", "setup.cfg", "twisted")

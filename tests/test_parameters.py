@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from gemproxy.chat.errors import ChatError
 from gemproxy.chat.jsontext import dumps, loads
-from gemproxy.gemini.parameters import Parameters
-from gemproxy.gemini.parameters import parameters as read_parameters
+from gemproxy.gemini.translate.parameters import Parameters
+from gemproxy.gemini.translate.parameters import parameters as read_parameters
 from tests.strategies import json_values
 
 MODEL = "gemini-2.5-flash"

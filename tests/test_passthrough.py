@@ -12,8 +12,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
-from bench.processes import free_port
-from tests.fake_newapi import (
+from testing.fake_newapi import (
     DONE,
     EVENT_STREAM,
     Call,
@@ -26,6 +25,7 @@ from tests.fake_newapi import (
     in_http_chunks,
     verbatim,
 )
+from testing.processes import free_port
 from tests.support import Connection, Relay, Reply, deaf_port, running_relay
 from tests.test_relay_flow import memory, quiet
 

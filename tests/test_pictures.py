@@ -23,11 +23,11 @@ from twisted.web.client import BrowserLikePolicyForHTTPS, HTTPConnectionPool
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
-from bench.processes import free_port
 from gemproxy.chat.errors import ChatError
 from gemproxy.gemini import pictures
 from gemproxy.gemini.pictures import PictureFetcher, is_public
-from gemproxy.standin import plays
+from testing.google import scenarios
+from testing.processes import free_port
 from tests.support import chat, running, until
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
@@ -556,7 +556,7 @@ async def test_a_picture_is_fetched_for_the_model_where_that_is_on(
     question = {"role": "user", "content": [{"type": "text", "text": "What is it?"}]}
     question["content"].append(picture(server.url("/a.png")))
     async with running(tmp_path, FETCH_IMAGES="true", GEMINI_WORKERS=1) as product:
-        product.api.play(plays.answer("A picture."))
+        product.api.play(scenarios.answer("A picture."))
         assert (await product.ask(chat(question))).content == "A picture."
         data = PNG_URL.partition(",")[2]
         assert product.asked[0].parts == [

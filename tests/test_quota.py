@@ -11,8 +11,8 @@ from twisted.internet import reactor
 
 from gemproxy.gemini import keys
 from gemproxy.service import EngineService
-from gemproxy.standin import plays
-from gemproxy.standin.app import StandIn
+from testing.google import scenarios
+from testing.google.app import StandIn
 from tests.support import Product, chat, fresh_model, shared_daemon, until
 
 KEYS = ("first-key", "second-key", "third-key")
@@ -32,7 +32,7 @@ def used(product: Product) -> list[str]:
 
 async def exhaust(product: Product, model: str) -> None:
     """Use up the daily quota of all keys."""
-    product.api.play(*[plays.daily_quota()] * len(KEYS))
+    product.api.play(*[scenarios.daily_quota()] * len(KEYS))
     reply = await product.ask(chat(model=model))
     assert (reply.status, reply.error["code"]) == (429, "insufficient_quota")
     assert sorted(used(product)[-len(KEYS) :]) == sorted(KEYS)
@@ -47,14 +47,16 @@ async def test_several_keys_share_the_requests(product: Product) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
-    "play", [plays.daily_quota(), plays.invalid_key(), plays.rate_limited(30)], ids=range(3)
+    "play",
+    [scenarios.daily_quota(), scenarios.invalid_key(), scenarios.rate_limited(30)],
+    ids=range(3),
 )
 @ensureDeferred
 async def test_another_key_steps_in_and_the_client_does_not_notice(
-    product: Product, play: plays.Play, stream: bool
+    product: Product, play: scenarios.Scenario, stream: bool
 ) -> None:
     model = fresh_model()
-    product.api.play(play, *[plays.answer("Fine")] * 8)
+    product.api.play(play, *[scenarios.answer("Fine")] * 8)
     began = reactor.seconds()
     for _ in range(5):
         assert (await product.ask(chat(model=model, stream=stream))).status == 200
@@ -113,7 +115,7 @@ async def test_one_request_probes_after_the_rest(
     assert len(product.asked) == len(KEYS)
 
     # There are as many probes as keys; the rest of the requests is refused.
-    product.api.play(*[plays.hang("Half", after=1)] * len(KEYS))
+    product.api.play(*[scenarios.hang("Half", after=1)] * len(KEYS))
     probes = [await product.begin(chat(model=model, stream=True)) for _ in KEYS]
     for probe in probes:
         await probe.until_received(b"Half")
@@ -133,7 +135,7 @@ async def test_one_request_probes_after_the_rest(
 @ensureDeferred
 async def test_keys_that_are_no_keys_are_told_as_such(product: Product) -> None:
     model = fresh_model()
-    product.api.play(*[plays.invalid_key()] * len(KEYS))
+    product.api.play(*[scenarios.invalid_key()] * len(KEYS))
     reply = await product.ask(chat(model=model))
     assert (reply.status, reply.error["code"]) == (401, "invalid_api_key")
     assert sorted(used(product)) == sorted(KEYS)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gemproxy.gemini.records import clear, delete_reports, keep_off_disk
+from gemproxy.gemini.cli.records import clear, delete_reports, keep_off_disk
 
 SESSION = "0123abcd-4567-89ab-cdef-000000000000"
 RECORD = "session-2026-01-01T00-00-0123abcd.jsonl"
@@ -33,7 +33,7 @@ def test_the_record_of_a_session_takes_no_more(chats: Path):
 def test_where_there_is_no_such_device_what_is_written_is_lost(
     chats: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("gemproxy.gemini.records._NOWHERE", Path("/dev/null"))
+    monkeypatch.setattr("gemproxy.gemini.cli.records._NOWHERE", Path("/dev/null"))
     keep_off_disk(chats, SESSION)
     with (chats / RECORD).open("a") as record:
         record.write("What was said.")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pytest_twisted import ensureDeferred
 
-from tests.fake_newapi import (
+from testing.fake_newapi import (
     DONE,
     USAGE,
     answer,

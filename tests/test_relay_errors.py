@@ -9,8 +9,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
-from bench.processes import free_port
-from tests.fake_newapi import (
+from testing.fake_newapi import (
     DONE,
     EVENT_STREAM,
     Call,
@@ -28,6 +27,7 @@ from tests.fake_newapi import (
     usage_chunk,
     verbatim,
 )
+from testing.processes import free_port
 from tests.support import Relay, Reply, deaf_port, gpt, running_relay
 
 both_modes = pytest.mark.parametrize("wanted", [True, False])
@@ -459,7 +459,7 @@ async def test_chunks_of_strange_shapes_harm_nobody(relay: Relay, wanted: bool) 
 async def test_an_event_without_an_end_is_not_collected_for_ever(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gemproxy.newapi.stream.SSEDecoder", _small_decoder)
+    monkeypatch.setattr("gemproxy.openai.stream.SSEDecoder", _small_decoder)
     relay.upstream.always(events(b"data: " + b"x" * 5000, then="hang"))
     for wanted in (True, False):
         assert_error(await relay.ask(gpt(stream=wanted)), 502, "upstream_error", "event")

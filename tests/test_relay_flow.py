@@ -15,8 +15,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
-from gemproxy.standin import plays
-from tests.fake_newapi import (
+from testing.fake_newapi import (
     DONE,
     EVENT_STREAM,
     USAGE,
@@ -35,6 +34,7 @@ from tests.fake_newapi import (
     usage_chunk,
     verbatim,
 )
+from testing.google import scenarios
 from tests.support import Connection, Relay, chat, gpt, running, running_relay
 
 both_modes = pytest.mark.parametrize("wanted", [True, False])
@@ -395,7 +395,7 @@ async def test_gemini_heartbeats(tmp_path: Path) -> None:
     settings = {"HEARTBEAT_INTERVAL": INTERVAL, "JSON_HEARTBEAT_DELAY": 0.3}
     async with running(tmp_path, **settings) as product:
         for wanted in (True, False):
-            product.api.play(plays.answer("One", " two", delay=0.8, pace=0.5))
+            product.api.play(scenarios.answer("One", " two", delay=0.8, pace=0.5))
             began = reactor.seconds()
             client = await product.begin(chat("Hi", stream=wanted), port=product.stream_port)
             reply = await client.reply()

@@ -10,9 +10,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
-from gemproxy.standin import plays
-from gemproxy.standin.asked import Closed
-from tests.fake_newapi import (
+from testing.fake_newapi import (
     DONE,
     EVENT_STREAM,
     USAGE,
@@ -26,6 +24,8 @@ from tests.fake_newapi import (
     stream,
     usage_chunk,
 )
+from testing.google import scenarios
+from testing.google.recorded_request import Closed
 from tests.support import Product, Relay, Reply, chat, gpt, running_relay
 
 BEFORE = 'Hi <b>"there"</b>, <!-- 世界 🎉 --> '
@@ -437,7 +437,7 @@ async def test_usage_after_the_last_choice_stopped_by_itself_is_not_doubled(rela
 async def test_gemini_a_tag_is_found_across_every_cut(product: Product, wanted: bool) -> None:
     text = BEFORE + "<disclaimer>never"
     for cut in range(len(BEFORE), len(BEFORE) + 12, 2):
-        product.api.play(plays.answer(text[:cut], text[cut:], "never"))
+        product.api.play(scenarios.answer(text[:cut], text[cut:], "never"))
         reply = await product.ask(chat("Hi", stream=wanted), product.stream_port)
         assert_stopped(reply, BEFORE)
 
@@ -445,7 +445,7 @@ async def test_gemini_a_tag_is_found_across_every_cut(product: Product, wanted: 
 @both_modes
 @ensureDeferred
 async def test_gemini_is_aborted_at_once(product: Product, wanted: bool) -> None:
-    product.api.play(plays.hang("One ", "<!--ST0P_", "PROXY_END-->", after=3))
+    product.api.play(scenarios.hang("One ", "<!--ST0P_", "PROXY_END-->", after=3))
     options = {"stream_options": {"include_usage": True}} if wanted else {}
     body = chat("Hi", stream=wanted, **options)
     reply = await product.ask(body, product.stream_port)
@@ -462,14 +462,14 @@ async def test_gemini_is_aborted_at_once(product: Product, wanted: bool) -> None
 async def test_gemini_what_only_looks_like_a_tag_is_released(
     product: Product, wanted: bool
 ) -> None:
-    product.api.play(plays.answer("a < b <!--", " <disclaim", "ed> <"))
+    product.api.play(scenarios.answer("a < b <!--", " <disclaim", "ed> <"))
     reply = await product.ask(chat("Hi", stream=wanted), product.stream_port)
     assert reply.content == "a < b <!-- <disclaimed> <"
 
 
 @ensureDeferred
 async def test_gemini_thoughts_are_not_searched(product: Product) -> None:
-    product.api.play(plays.thinking("Think <disclaimer>", "One"))
+    product.api.play(scenarios.thinking("Think <disclaimer>", "One"))
     body = chat("Hi", reasoning_effort="low")
     message = (await product.ask(body, product.stream_port)).json["choices"][0]["message"]
     assert message["content"] == "One"
@@ -479,6 +479,6 @@ async def test_gemini_thoughts_are_not_searched(product: Product) -> None:
 @both_modes
 @ensureDeferred
 async def test_the_gemini_proxy_knows_no_tags(product: Product, wanted: bool) -> None:
-    product.api.play(plays.answer("One <disclaimer>", " two"))
+    product.api.play(scenarios.answer("One <disclaimer>", " two"))
     reply = await product.ask(chat("Hi", stream=wanted))
     assert reply.content == "One <disclaimer> two"

@@ -9,7 +9,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
 
-from tests.fake_newapi import (
+from testing.fake_newapi import (
     DONE,
     EVENT_STREAM,
     USAGE,

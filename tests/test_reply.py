@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from gemproxy.chat.chunks import Usage
 from gemproxy.chat.jsontext import loads
-from gemproxy.gemini.reply import Reply
-from gemproxy.gemini.tools import Call
+from gemproxy.gemini.translate.reply import Reply
+from gemproxy.gemini.translate.tools import Call
 from tests.strategies import json_values
 
 

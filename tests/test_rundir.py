@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from gemproxy.gemini import rundir
-from gemproxy.gemini.rundir import RunDirectory, root_for_user
+from gemproxy.gemini.cli import rundir
+from gemproxy.gemini.cli.rundir import RunDirectory, root_for_user
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def directory(root: Path) -> Iterator[RunDirectory]:
 
 KILLED_DAEMON = """
 import os, pathlib, signal, sys
-from gemproxy.gemini.rundir import RunDirectory
+from gemproxy.gemini.cli.rundir import RunDirectory
 path = RunDirectory(pathlib.Path(sys.argv[1])).acquire()
 (path / "worker-1").mkdir()
 (path / "worker-1" / "secret").write_text("a conversation")

@@ -20,9 +20,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError
 
 from gemproxy import service
-from gemproxy.standin import plays
-from gemproxy.standin.app import StandIn
-from tests.fake_newapi import FakeNewApi, answer, chunk, events, stream
+from testing.fake_newapi import FakeNewApi, answer, chunk, events, stream
+from testing.google import scenarios
+from testing.google.app import StandIn
 from tests.support import (
     CLI,
     Client,
@@ -231,7 +231,7 @@ async def test_what_does_not_finish_in_time_is_told_and_ended_properly(tmp_path:
 @ensureDeferred
 async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     async with with_api(tmp_path, DRAIN=60) as (daemon, api):
-        api.play(plays.hang("Half", after=1), plays.hang())
+        api.play(scenarios.hang("Half", after=1), scenarios.hang())
         (streaming,) = await begun(daemon, model="gemini-x")
         plain = await daemon.begin(chat())
         await api.when_request(1)
@@ -265,7 +265,7 @@ async def test_ctrl_c_is_such_a_signal_too(tmp_path: Path) -> None:
 @ensureDeferred
 async def test_a_terminal_that_goes_away_is_no_reason_to_end(tmp_path: Path) -> None:
     async with with_api(tmp_path) as (daemon, api):
-        api.play(plays.answer("Half", " and", " the", " rest", pace=0.2))
+        api.play(scenarios.answer("Half", " and", " the", " rest", pace=0.2))
         (streaming,) = await begun(daemon, model="gemini-x")
         workers = processes_at_home_in(daemon.runs)
         daemon.signal(signal.SIGHUP)
@@ -274,7 +274,7 @@ async def test_a_terminal_that_goes_away_is_no_reason_to_end(tmp_path: Path) -> 
         assert processes_at_home_in(daemon.runs) == workers
 
         # An answer through a worker that comes to its end while the daemon does.
-        api.play(plays.answer("Half", " and", " the", " rest", pace=0.2))
+        api.play(scenarios.answer("Half", " and", " the", " rest", pace=0.2))
         (streaming,) = await begun(daemon, model="gemini-x")
         daemon.signal(signal.SIGTERM)
         reply = await streaming.reply()
@@ -314,8 +314,8 @@ async def test_not_a_byte_of_a_finished_answer_is_cut(monkeypatch: pytest.Monkey
         relay.upstream.play(events(chunk(text), *answer()[1:]))
         client = await relay.begin(gpt())
         client.transport.pauseProducing()
-        await until(lambda: relay.daemon._intake.open, "it is under way")
-        await until(lambda: not relay.daemon._intake.open, "it is answered")
+        await until(lambda: relay.daemon._admission.open, "it is under way")
+        await until(lambda: not relay.daemon._admission.open, "it is answered")
         stopping = relay.daemon.stopService()
         gone: Deferred[None] = Deferred()
         reactor.callLater(0.5, gone.callback, None)
@@ -335,8 +335,8 @@ async def test_a_client_that_takes_nothing_is_not_waited_for_longer_than_allowed
         relay.upstream.play(events(chunk("x" * 20_000_000), *answer()[1:]))
         client = await relay.begin(gpt())
         client.transport.pauseProducing()
-        await until(lambda: relay.daemon._intake.open, "it is under way")
-        await until(lambda: not relay.daemon._intake.open, "it is answered")
+        await until(lambda: relay.daemon._admission.open, "it is under way")
+        await until(lambda: not relay.daemon._admission.open, "it is answered")
         began = reactor.seconds()
         await relay.daemon.stopService()
         assert 0.3 <= reactor.seconds() - began < 2

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gemproxy.gemini.thinking import EFFORTS, Family, family, thinking_config
+from gemproxy.gemini.translate.thinking import EFFORTS, Family, family, thinking_config
 
 FAMILIES = [
     ("gemini-1.5-pro", Family.NONE),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gemproxy.chat.errors import ChatError
 from gemproxy.chat.jsontext import dumps, loads
-from gemproxy.gemini.tools import (
+from gemproxy.gemini.translate.tools import (
     Call,
     Signatures,
     call_parts,

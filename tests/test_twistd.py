@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 from attrs import define
 
-from bench.processes import free_port
 from gemproxy import __version__
 from gemproxy.config import SETTINGS
+from testing.processes import free_port
 from tests.support import CLI, ROOT, processes_at_home_in
 
 TWISTD = str(Path(sys.executable).with_name("twistd"))

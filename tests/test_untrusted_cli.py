@@ -15,11 +15,11 @@ from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.logger import formatEvent, globalLogPublisher
 
-from gemproxy.gemini import dialogue, pool, session, worker
-from gemproxy.standin import plays
+from gemproxy.gemini.cli import prompt_turn, session, worker, worker_pool
+from testing.google import scenarios
 from tests.support import ROOT, Product, chat, processes_at_home_in, running, until
 
-FAKE = ROOT / "tests" / "fake_cli.py"
+FAKE = ROOT / "testing" / "fake_cli.py"
 
 
 @pytest.fixture(autouse=True)
@@ -30,8 +30,8 @@ def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "STDERR_LIMIT", 1_000_000)
     monkeypatch.setattr(worker, "_EXIT_DELAY", 0.2)
     monkeypatch.setattr(session, "SETUP_TIMEOUT", 0.5)
-    monkeypatch.setattr(dialogue, "CANCEL_TIMEOUT", 0.3)
-    monkeypatch.setattr(pool, "_FIRST_RESTART_DELAY", 0.05)
+    monkeypatch.setattr(prompt_turn, "CANCEL_TIMEOUT", 0.3)
+    monkeypatch.setattr(worker_pool, "_FIRST_RESTART_DELAY", 0.05)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ async def with_fakes(tmp_path: Path, **settings: Any) -> AsyncIterator[tuple[Pro
 
 
 async def ask(product: Product, how: str = "well", **fields: Any) -> Any:
-    product.api.play(plays.answer("Well ", "said."))
+    product.api.play(scenarios.answer("Well ", "said."))
     return await product.ask(chat(model=f"gemini-{how}", **fields))
 
 
@@ -187,7 +187,7 @@ async def test_at_every_step_a_worker_may_fail(
 async def test_the_others_go_on(tmp_path: Path, logged: list[Any]) -> None:
     limits = {"GEMINI_WORKERS": 3, "MAX_RETRIES": 2, "RETRY_DELAY": 0.1, "TIMEOUT": 20}
     async with with_fakes(tmp_path, **limits) as (product, _):
-        product.api.play(plays.hang("Half", after=1))
+        product.api.play(scenarios.hang("Half", after=1))
         streaming = await product.begin(chat(stream=True, model="gemini-well"))
         await streaming.until_received(b"Half")
         bad = [

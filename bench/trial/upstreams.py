@@ -11,11 +11,11 @@ from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.task import deferLater
 
 from bench.trial.markers import marker_in, pieces_for
-from gemproxy.standin import plays
-from gemproxy.standin.app import StandIn
-from gemproxy.standin.asked import ReceivedRequest
-from gemproxy.standin.plays import Play
-from tests.fake_newapi import EVENT_STREAM, JSON, Call, FakeNewApi, answer, event, events
+from testing.fake_newapi import EVENT_STREAM, JSON, Call, FakeNewApi, answer, event, events
+from testing.google import scenarios
+from testing.google.app import StandIn
+from testing.google.recorded_request import ReceivedRequest
+from testing.google.scenarios import Scenario
 
 SAID = "the chaos says so"
 PAGE = b"<html>no</html>"
@@ -82,47 +82,47 @@ class Google:
     def connections(self) -> int:
         return len(self.site.protocols)  # type: ignore[attr-defined]
 
-    def _play(self, request: ReceivedRequest) -> Play:
+    def _play(self, request: ReceivedRequest) -> Scenario:
         told = request.texts[-1][1] if request.texts else ""
         marker = marker_in(told)
         if marker is None:
-            return plays.answer("Nobody asked.")
+            return scenarios.answer("Nobody asked.")
         pieces = pieces_for(marker)
-        play = plays.answer(*pieces, pace=self._weather.randomness.choice((0, 0, 0.002)))
+        play = scenarios.answer(*pieces, pace=self._weather.randomness.choice((0, 0, 0.002)))
         some = self._weather.randomness.randint(0, len(pieces))
         match self._weather.fault(_GOOGLE_FAULTS, "Google"):
             case "429 of a minute":
-                return plays.rate_limited(0.2)
+                return scenarios.rate_limited(0.2)
             case "bare 429":
-                return plays.bare_rate_limited()
+                return scenarios.bare_rate_limited()
             case "500":
-                return plays.error(500, SAID)
+                return scenarios.error(500, SAID)
             case "503":
-                return plays.error(503, SAID)
+                return scenarios.error(503, SAID)
             case "503 after content":
-                return plays.answer(*pieces[:some], plays.error(503, SAID).refusal.body)  # type: ignore[union-attr]
+                return scenarios.answer(*pieces[:some], scenarios.error(503, SAID).refusal.body)  # type: ignore[union-attr]
             case "hang":
-                return plays.hang()
+                return scenarios.hang()
             case "hang after some":
-                return plays.hang(*pieces, after=some)
+                return scenarios.hang(*pieces, after=some)
             case "reset":
-                return plays.cut()
+                return scenarios.cut()
             case "reset after some":
-                return plays.cut(*pieces, after=some)
+                return scenarios.cut(*pieces, after=some)
             case "close after some":
-                return plays.cut(*pieces, after=some, reset=False)
+                return scenarios.cut(*pieces, after=some, reset=False)
             case "trickle":
                 return evolve(play, pace=0.1)
             case "no JSON":
-                return plays.garbage(*pieces[:some])
+                return scenarios.garbage(*pieces[:some])
             case "empty":
-                return plays.empty()
+                return scenarios.empty()
             case "no end":
                 return evolve(play, finish_reason=None)
             case "late":
                 return evolve(play, delay=1.5)
             case "blocked":
-                return plays.blocked()
+                return scenarios.blocked()
         return play
 
 

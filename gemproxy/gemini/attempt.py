@@ -12,17 +12,17 @@ from twisted.internet.interfaces import IReactorTime
 from gemproxy.backend import Answer
 from gemproxy.chat.chunks import Usage
 from gemproxy.chat.errors import ChatError, upstream_silent
-from gemproxy.gemini.dialogue import Dialogue
-from gemproxy.gemini.failures import Failure, cli_failure, too_long, transient
+from gemproxy.gemini.cli.gateway import Exchange, Gateway
+from gemproxy.gemini.cli.marks import Marks
+from gemproxy.gemini.cli.prompt_turn import PromptTurn
+from gemproxy.gemini.cli.worker import CallFailed, WorkerDied
+from gemproxy.gemini.cli.worker_pool import WorkerPool
 from gemproxy.gemini.flow import Flow
-from gemproxy.gemini.gateway import Exchange, Gateway
-from gemproxy.gemini.marks import Marks
-from gemproxy.gemini.pool import WorkerPool
-from gemproxy.gemini.reply import Reply
-from gemproxy.gemini.turns import Conversation
-from gemproxy.gemini.worker import CallFailed, WorkerDied
+from gemproxy.gemini.translate.errors import Failure, cli_failure, too_long, transient
+from gemproxy.gemini.translate.messages import Conversation
+from gemproxy.gemini.translate.reply import Reply
 from gemproxy.gemini.writer import ChoiceWriter
-from gemproxy.silence import Silence
+from gemproxy.util.idle_timeout import IdleTimeout
 
 _FINISH_REASONS = {
     "STOP": "stop",
@@ -117,10 +117,10 @@ class Attempts:
             contents = marks.restored(asked.get("contents"))
             return _api_request(choice.talk, contents, choice.settings)
 
-        silence = Silence(self.clock, self.timeout)
+        idle_timeout = IdleTimeout(self.clock, self.timeout)
 
         def heard() -> None:
-            silence.broken()
+            idle_timeout.reset()
             choice.tally.count(choice, exchange.reply.usage)
 
         exchange = Exchange(key, compose, heard, choice.writer.thought)
@@ -131,13 +131,15 @@ class Attempts:
                 exchange.failure = transient("The Gemini CLI said what the API had not.")
                 lease.worker.give_up("it said what the API had not")
                 return
-            silence.broken()
+            idle_timeout.reset()
             choice.writer.content(piece)
 
-        dialogue = Dialogue(self.clock, lease.worker, lease.sessions, marks, choice.model, text)
+        prompt_turn = PromptTurn(
+            self.clock, lease.worker, lease.sessions, marks, choice.model, text
+        )
         choice.flow.add(exchange)
         try:
-            stop_reason = await silence.watch(Deferred.fromCoroutine(dialogue.answer()))
+            stop_reason = await idle_timeout.watch(Deferred.fromCoroutine(prompt_turn.answer()))
             _check(exchange, stop_reason, choice.writer)
         except CallFailed as error:
             # What the API says of a request is known better here.
@@ -152,7 +154,7 @@ class Attempts:
             choice.flow.remove(exchange)
             self.gateway.close(marks.nonce)
             exchange.abort()
-            dialogue.close().addCallback(lambda _: lease.release())
+            prompt_turn.close().addCallback(lambda _: lease.release())
         if exchange.reply.calls:
             choice.writer.calls(exchange.reply.calls)
         return exchange.reply

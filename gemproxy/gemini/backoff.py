@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from attrs import frozen
 
-from gemproxy.gemini.failures import Failure
+from gemproxy.gemini.translate.errors import Failure
 
 _JITTER = 0.25
 _CEILING = 60.0

@@ -21,13 +21,13 @@ from gemproxy.gemini.attempt import Attempts, Choice, Tally, TryFailed, finish_r
 from gemproxy.gemini.backoff import RetryPolicy
 from gemproxy.gemini.flow import Flow
 from gemproxy.gemini.keys import KeyRing
-from gemproxy.gemini.parameters import parameters
-from gemproxy.gemini.thinking import Family, family
-from gemproxy.gemini.together import all_or_none
-from gemproxy.gemini.tools import Signatures
-from gemproxy.gemini.turns import conversation
+from gemproxy.gemini.translate.messages import conversation
+from gemproxy.gemini.translate.parameters import parameters
+from gemproxy.gemini.translate.thinking import Family, family
+from gemproxy.gemini.translate.tools import Signatures
 from gemproxy.gemini.writer import ChoiceWriter, Opening
-from gemproxy.log import make_logger
+from gemproxy.util.gather import gather_or_cancel
+from gemproxy.util.log import make_logger
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
@@ -103,7 +103,9 @@ class GeminiEngine:
         ]
         answer.pace(flow)
         try:
-            await all_or_none([Deferred.fromCoroutine(self._choose(choice)) for choice in choices])
+            await gather_or_cancel(
+                [Deferred.fromCoroutine(self._choose(choice)) for choice in choices]
+            )
         finally:
             answer.pace(None)
         if tally.total is not None and (request.include_usage or not request.stream):
@@ -113,17 +115,17 @@ class GeminiEngine:
         """Have one choice made, by as many tries as it takes."""
         retried = 0
         while True:
-            ticket = self.keys.take(choice.model)
+            lease = self.keys.take(choice.model)
             try:
-                reply = await self.attempts.run(choice, ticket.key)
+                reply = await self.attempts.run(choice, lease.key)
             except TryFailed as failed:
                 failure = failed.failure
-                another_key = self.keys.give_back(ticket, failure)
+                another_key = self.keys.give_back(lease, failure)
             except BaseException:
-                self.keys.drop(ticket)
+                self.keys.drop(lease)
                 raise
             else:
-                self.keys.give_back(ticket, None)
+                self.keys.give_back(lease, None)
                 break
             if choice.writer.begun:
                 raise failure.error

@@ -8,7 +8,7 @@ from attrs import define, evolve, field, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from gemproxy.chat.errors import ChatError
-from gemproxy.gemini.failures import Failure
+from gemproxy.gemini.translate.errors import Failure
 
 # Daily quotas come back at midnight in California, but some are raised before. Where Google does
 # not say when to ask again, a key rests ever longer while probes find that nothing has changed.
@@ -32,7 +32,7 @@ class _Rest:
 
 
 @frozen(eq=False)
-class Ticket:
+class KeyLease:
     """
     One use of a key for one model; to be given back with what came of it.
 
@@ -57,7 +57,7 @@ class KeyRing:
         self._keys = list(keys)
         self._rests: dict[tuple[str, str], _Rest] = {}
 
-    def take(self, model: str) -> Ticket:
+    def take(self, model: str) -> KeyLease:
         """
         The key to make the next request with.
 
@@ -70,23 +70,21 @@ class KeyRing:
                     rest.probing = True
                 self._keys.remove(key)
                 self._keys.append(key)
-                return Ticket(key, model, rest is not None)
+                return KeyLease(key, model, rest is not None)
         waits = {key: self._wait(key, model) for key in self._keys}
         soonest = min(waits, key=lambda key: waits[key])
         raise evolve(self._rests[soonest, model].error, retry_after=max(1.0, waits[soonest]))
 
-    def give_back(self, ticket: Ticket, failure: Failure | None) -> bool:
+    def give_back(self, lease: KeyLease, failure: Failure | None) -> bool:
         """
         @param failure: what came of the use; None for nothing bad.
         @return: whether another key may do better at once.
         """
-        place = (ticket.key, ticket.model)
+        place = (lease.key, lease.model)
         if failure is None:
             self._rests.pop(place, None)
             return False
-        others = any(
-            (key, ticket.model) not in self._rests for key in self._keys if key != place[0]
-        )
+        others = any((key, lease.model) not in self._rests for key in self._keys if key != place[0])
         code = failure.error.code
         if code == "insufficient_quota":
             self._rest(place, self._longer_rest(place), failure)
@@ -96,7 +94,7 @@ class KeyRing:
             first = RATE_REST if code == "rate_limit_exceeded" else self._longer_rest(place)
             self._rest(place, first, failure)
         else:
-            self.drop(ticket)
+            self.drop(lease)
             return False
         return others
 
@@ -113,9 +111,9 @@ class KeyRing:
         if len(self._rests) > _RESTS_LIMIT:
             del self._rests[min(self._rests, key=lambda place: self._rests[place].until)]
 
-    def drop(self, ticket: Ticket) -> None:
-        """Give back a ticket of which nobody knows what would have come."""
-        if ticket.is_probe and (rest := self._rests.get((ticket.key, ticket.model))):
+    def drop(self, lease: KeyLease) -> None:
+        """Give back a lease of which nobody knows what would have come."""
+        if lease.is_probe and (rest := self._rests.get((lease.key, lease.model))):
             rest.probing = False
 
     def exhausted(self) -> dict[str, float]:

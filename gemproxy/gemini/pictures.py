@@ -50,8 +50,8 @@ from zope.interface import implementer
 
 from gemproxy import __version__
 from gemproxy.chat.errors import bad_request
-from gemproxy.gemini.media import SIZE_LIMIT, is_remote
-from gemproxy.gemini.together import all_or_none
+from gemproxy.gemini.translate.media import SIZE_LIMIT, is_remote
+from gemproxy.util.gather import gather_or_cancel
 
 TIME_LIMIT = 20.0
 MOST_PICTURES = 16
@@ -135,7 +135,7 @@ class PictureFetcher:
         if not places:
             return messages
         allowance = _Allowance()
-        pictures = await all_or_none(
+        pictures = await gather_or_cancel(
             [
                 Deferred.fromCoroutine(self._fetch_in_time(url, where, allowance))
                 for url, where in places.items()

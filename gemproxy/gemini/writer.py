@@ -7,7 +7,7 @@ from typing import Any
 from gemproxy.backend import Answer
 from gemproxy.chat.chunks import ChunkFactory
 from gemproxy.chat.sse import Event
-from gemproxy.gemini.tools import Call
+from gemproxy.gemini.translate.tools import Call
 
 
 class Opening:

@@ -13,12 +13,13 @@ from gemproxy.backend import Backend
 from gemproxy.chat.errors import SERVER_ERROR, ChatError
 from gemproxy.chat.request import ChatRequest, Headers
 from gemproxy.chat.stopfilter import StopTagFilter
-from gemproxy.journal import Exchange, Journal
-from gemproxy.log import make_logger
+from gemproxy.exchange import Exchange
+from gemproxy.journal import Journal
 from gemproxy.metrics import Metrics
-from gemproxy.web.answers import DocumentRelay, EventStreamRelay, Heartbeats
-from gemproxy.web.intake import ProxyRequest
-from gemproxy.web.pulse import Pulse
+from gemproxy.util.log import make_logger
+from gemproxy.web.admission import ProxyRequest
+from gemproxy.web.heartbeat_timer import HeartbeatTimer
+from gemproxy.web.relay import DocumentRelay, EventStreamRelay, Heartbeats
 
 # As nginx has it in its log; it is not sent to anybody.
 _CLIENT_GONE = 499
@@ -42,11 +43,11 @@ class ChatService:
     own_keys: Sequence[str] = ()
     stop_tags: Sequence[str] = ()
     _under_way: set[EventStreamRelay | DocumentRelay] = field(factory=set)
-    _pulse: Pulse = field(init=False)
+    _heartbeat_timer: HeartbeatTimer = field(init=False)
 
-    @_pulse.default
-    def _make_pulse(self) -> Pulse:
-        return Pulse(self.clock, self.heartbeats.interval)
+    @_heartbeat_timer.default
+    def _make_pulse(self) -> HeartbeatTimer:
+        return HeartbeatTimer(self.clock, self.heartbeats.interval)
 
     async def answer(
         self, request: Request, chat: ChatRequest, backend: Backend, route: str
@@ -73,7 +74,7 @@ class ChatService:
             self.metrics,
         )
         self._under_way.add(relay)
-        self._pulse.add(relay)
+        self._heartbeat_timer.add(relay)
         try:
             error = await self._outcome(backend, chat, relay)
             if error is None:
@@ -87,7 +88,7 @@ class ChatService:
             raise
         finally:
             relay.close()
-            self._pulse.remove(relay)
+            self._heartbeat_timer.remove(relay)
             self._under_way.discard(relay)
             self._close(exchange)
 

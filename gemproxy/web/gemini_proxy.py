@@ -8,10 +8,10 @@ from twisted.web.server import Request
 
 from gemproxy.backend import Backend
 from gemproxy.chat.chunks import model_object
-from gemproxy.web.answers import send_json
 from gemproxy.web.chat import ChatService
 from gemproxy.web.detached import Detached
 from gemproxy.web.health import Health
+from gemproxy.web.relay import send_json
 from gemproxy.web.site import chat_request_of, headers_of, make_app
 
 

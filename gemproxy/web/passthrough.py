@@ -23,8 +23,8 @@ from gemproxy.chat.errors import ChatError, bad_request, upstream_failed, upstre
 from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.sse import Event, encode
 from gemproxy.metrics import Metrics
-from gemproxy.silence import Silence
-from gemproxy.web.answers import send_error
+from gemproxy.util.idle_timeout import IdleTimeout
+from gemproxy.web.relay import send_error
 from gemproxy.web.site import headers_of
 from gemproxy.web.upload import Upload
 
@@ -48,13 +48,13 @@ class Passthrough:
 
         @raise CancelledError: the client has gone.
         """
-        silence = Silence(self.clock, self.timeout)
-        relay = _ResponseRelay(request, silence)
+        idle_timeout = IdleTimeout(self.clock, self.timeout)
+        relay = _ResponseRelay(request, idle_timeout)
         self._under_way.add(relay)
         try:
-            work = Deferred.fromCoroutine(self._relay(request, relay, silence))
+            work = Deferred.fromCoroutine(self._relay(request, relay, idle_timeout))
             relay.end_early = work.cancel
-            await silence.watch(work)
+            await idle_timeout.watch(work)
         except CancelledError:
             relay.abort()
             if relay.interruption is None:
@@ -75,10 +75,12 @@ class Passthrough:
             relay.interruption = error
             relay.end_early()
 
-    async def _relay(self, request: Request, relay: _ResponseRelay, silence: Silence) -> None:
+    async def _relay(
+        self, request: Request, relay: _ResponseRelay, idle_timeout: IdleTimeout
+    ) -> None:
         body = request.content if isinstance(request.content, Upload) else None
         if body is not None:
-            body.watch(silence)
+            body.watch(idle_timeout)
         response = await self.upstream.forward(
             request.method, _target(request), headers_of(request), body
         )
@@ -107,11 +109,11 @@ class _ResponseRelay(Protocol):
     @ivar end_early: to be set to what makes the upstream stop.
     """
 
-    def __init__(self, request: Request, silence: Silence) -> None:
+    def __init__(self, request: Request, idle_timeout: IdleTimeout) -> None:
         self.interruption: ChatError | None = None
         self.end_early: Callable[[], None] = lambda: None
         self._request = request
-        self._silence = silence
+        self._idle_timeout = idle_timeout
         self._done: Deferred[None] = Deferred()
         self._begun = False
         self._is_events = False
@@ -120,7 +122,7 @@ class _ResponseRelay(Protocol):
     async def deliver(self, response: IResponse) -> None:
         """@raise ChatError: the response was cut off."""
         # An upload that is not over yet does not matter any more.
-        self._silence.resume()
+        self._idle_timeout.resume()
         self._begin(response)
         response.deliverBody(self)
         await self._done
@@ -149,18 +151,18 @@ class _ResponseRelay(Protocol):
             self._request.registerProducer(self, True)
 
     def pauseProducing(self) -> None:
-        self._silence.pause()
+        self._idle_timeout.pause()
         self._upstream.pauseProducing()
 
     def resumeProducing(self) -> None:
-        self._silence.resume()
+        self._idle_timeout.resume()
         self._upstream.resumeProducing()
 
     def stopProducing(self) -> None:
         self._upstream.stopProducing()
 
     def dataReceived(self, data: bytes) -> None:
-        self._silence.broken()
+        self._idle_timeout.reset()
         if self._is_producing:
             self._request.write(data)
 

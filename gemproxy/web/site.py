@@ -9,15 +9,16 @@ from typing import Any, cast
 from klein import Klein
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
-from twisted.web.server import Request, Site
+from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from gemproxy.chat.errors import INVALID_REQUEST, ChatError, unknown_url
 from gemproxy.chat.request import ChatRequest, Headers, parse_chat_request
-from gemproxy.web.answers import send_error
-from gemproxy.web.bursts import Bursts
-from gemproxy.web.connections import ClientChannel, Connections
-from gemproxy.web.intake import USED_UP, Intake
+from gemproxy.http.client_connections import ClientChannel, Connections
+from gemproxy.http.site import QuietSite
+from gemproxy.web.admission import USED_UP, Admission
+from gemproxy.web.relay import send_error
+from gemproxy.web.throttle import AdmissionThrottle
 from gemproxy.web.upload import StreamedRequest
 
 
@@ -67,28 +68,23 @@ def make_app() -> Klein:
     return app
 
 
-class ProxySite(Site):
+class ProxySite(QuietSite):
     """
-    A site that logs no accesses: who knows more says more.
+    A site of the proxy.
 
     @ivar connections: of its clients.
     """
 
     protocol = ClientChannel  # type: ignore[assignment]
-    noisy = False
-    displayTracebacks = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.connections = Connections()
 
-    def log(self, request: Any) -> None:
-        """Nothing."""
-
 
 def make_site(
     resource: Any,
-    intake: Intake,
+    admission: Admission,
     reactor: Any,
     is_streamed: Callable[[bytes, bytes], bool] = lambda method, path: False,
 ) -> ProxySite:
@@ -98,5 +94,5 @@ def make_site(
     @param is_streamed: tells, by method and path, which requests are served while their bodies
         are still coming in.
     """
-    factory = partial(StreamedRequest, intake, Bursts(reactor), is_streamed)
-    return ProxySite(resource, factory, parsePOSTFormSubmission=False, reactor=reactor)
+    factory = partial(StreamedRequest, admission, AdmissionThrottle(reactor), is_streamed)
+    return ProxySite(resource, factory, reactor=reactor)

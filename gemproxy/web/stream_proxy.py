@@ -12,12 +12,12 @@ from twisted.web.server import Request
 from gemproxy.backend import Backend
 from gemproxy.chat.chunks import model_object
 from gemproxy.chat.errors import ChatError, unknown_url
-from gemproxy.log import make_logger
-from gemproxy.web.answers import send_json
+from gemproxy.util.log import make_logger
 from gemproxy.web.chat import ChatService
 from gemproxy.web.detached import Detached
 from gemproxy.web.health import Health
 from gemproxy.web.passthrough import Passthrough
+from gemproxy.web.relay import send_json
 from gemproxy.web.site import chat_request_of, headers_of, make_app
 
 

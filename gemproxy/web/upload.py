@@ -12,11 +12,11 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from zope.interface import implementer
 
 from gemproxy.chat.errors import ChatError
-from gemproxy.silence import Silence
-from gemproxy.web.bursts import Bursts
-from gemproxy.web.connections import ClientChannel
-from gemproxy.web.intake import Intake, ProxyRequest
+from gemproxy.http.client_connections import ClientChannel
+from gemproxy.util.idle_timeout import IdleTimeout
+from gemproxy.web.admission import Admission, ProxyRequest
 from gemproxy.web.paths import tidy_path
+from gemproxy.web.throttle import AdmissionThrottle
 
 
 @implementer(IBodyProducer)
@@ -32,15 +32,15 @@ class Upload:
         self.length: Any = UNKNOWN_LENGTH if length is None else length
         self.complete = False
         self._client = client
-        self._silence: Silence | None = None
+        self._idle_timeout: IdleTimeout | None = None
         self._held: list[bytes] = []
         self._consumer: IConsumer | None = None
         self._done: Deferred[None] = Deferred(lambda _: self.stopProducing())
         self._is_stopped = False
 
-    def watch(self, silence: Silence) -> None:
+    def watch(self, idle_timeout: IdleTimeout) -> None:
         """While it is the client's turn, the upstream's silence does not count."""
-        self._silence = silence
+        self._idle_timeout = idle_timeout
 
     # What the client says:
 
@@ -108,11 +108,11 @@ class Upload:
         self._held.clear()
 
     def _wait_for_client(self, waits: bool) -> None:
-        if self._silence is not None:
+        if self._idle_timeout is not None:
             if waits:
-                self._silence.pause()
+                self._idle_timeout.pause()
             else:
-                self._silence.resume()
+                self._idle_timeout.resume()
 
     def _finish(self, failure: Failure | None) -> None:
         if self._done.called:
@@ -133,14 +133,14 @@ class StreamedRequest(ProxyRequest):
 
     def __init__(
         self,
-        intake: Intake,
-        bursts: Bursts,
+        admission: Admission,
+        throttle: AdmissionThrottle,
         is_streamed: Callable[[bytes, bytes], bool],
         *args: Any,
         **kwargs: Any,
     ) -> None:
         """@param is_streamed: tells by method and tidied path."""
-        super().__init__(intake, bursts, *args, **kwargs)
+        super().__init__(admission, throttle, *args, **kwargs)
         self._is_streamed = is_streamed
         self._upload: Upload | None = None
         self._idle_timeout: float | None = None
@@ -152,7 +152,7 @@ class StreamedRequest(ProxyRequest):
         method, target, version = cast("ClientChannel", self.channel).request_line
         if length == 0 or self._refused:
             return
-        meant = self._intake.target(method, target, self.header_text(b"host"))
+        meant = self._admission.target(method, target, self.header_text(b"host"))
         if not self._is_streamed(method, tidy_path(meant.partition(b"?")[0])):
             return
         assert self.content is not None
@@ -171,7 +171,7 @@ class StreamedRequest(ProxyRequest):
             super().handleContentChunk(data)
             return
         self._size += len(data)
-        if self._size > self._intake.limits.body:
+        if self._size > self._admission.limits.body:
             self._upload.fail(self._too_large())
         else:
             self._upload.receive(data)

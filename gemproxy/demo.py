@@ -1,0 +1,217 @@
+"""The demo: a server with the one method of Gemini's API that gemproxy needs, which echoes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from attrs import frozen
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from gemproxy.chat.jsontext import dumps, loads
+from gemproxy.chat.sse import Event, encode
+from gemproxy.http.site import QuietSite
+
+PACE = 0.02
+"""Seconds between two words."""
+
+CHARACTERS_PER_TOKEN = 4
+_CHUNKS_LIMIT = 250
+# Gemini begins its thoughts with a title.
+_THOUGHT = "**Being a demo**\n\nNobody thinks here."
+_WORD = re.compile(r"\S+\s*|\s+")
+_SAMPLES: dict[str, Any] = {
+    "string": "",
+    "number": 0,
+    "integer": 0,
+    "boolean": False,
+    "array": [],
+    "object": {},
+}
+
+Part = dict[str, Any]
+
+
+@frozen
+class Echo:
+    """
+    The answer to one request.
+
+    @ivar chunks: the parts of each streamed response.
+    """
+
+    chunks: tuple[tuple[Part, ...], ...]
+    finish_reason: str = "STOP"
+
+
+def echo(model: str, request: dict[str, Any]) -> Echo:
+    """
+    Repeat the last message: as JSON if JSON is requested, and as a call if the message names one
+    of the declared functions.
+
+    @param request: the body of a C{generateContent} request.
+    """
+    parts = _last_parts(request)
+    message = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+    results = [part["functionResponse"] for part in parts if "functionResponse" in part]
+    if not results:
+        named = [function for function in _functions(request) if _is_named(function, message)]
+        if named:
+            return Echo((tuple(_call(function) for function in named),))
+    elif not message:
+        message = dumps(results).decode()
+    config = _object(request.get("generationConfig"))
+    if config.get("responseMimeType") == "application/json":
+        document: dict[str, Any] = {"demo": True, "model": model, "echo": message}
+        text = dumps(document).decode()
+    else:
+        text = (
+            f"This is the demo of gemproxy: no Gemini model was used. {model} would have"
+            f" received your message:\n\n{message}"
+        )
+    text, finish_reason = _limited(text, config)
+    chunks: list[tuple[Part, ...]] = [({"text": words},) for words in word_chunks(text)]
+    if _object(config.get("thinkingConfig")).get("includeThoughts") is True:
+        chunks.insert(0, ({"text": _THOUGHT, "thought": True},))
+    return Echo(tuple(chunks), finish_reason)
+
+
+def word_chunks(text: str, limit: int = _CHUNKS_LIMIT) -> list[str]:
+    """The text cut after words, into C{limit} pieces at most."""
+    words = _WORD.findall(text)
+    step = -(-len(words) // limit) or 1
+    return ["".join(words[start : start + step]) for start in range(0, len(words), step)]
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _last_parts(request: dict[str, Any]) -> list[Part]:
+    contents = _objects(request.get("contents"))
+    return _objects(contents[-1].get("parts")) if contents else []
+
+
+def _functions(request: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    for tool in _objects(request.get("tools")):
+        yield from _objects(tool.get("functionDeclarations"))
+
+
+def _is_named(function: dict[str, Any], message: str) -> bool:
+    name = function.get("name")
+    if not isinstance(name, str):
+        return False
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", message) is not None
+
+
+def _call(function: dict[str, Any]) -> Part:
+    """A call with a value of the right type for each argument that is required."""
+    schema = _object(function.get("parametersJsonSchema") or function.get("parameters"))
+    properties, required = _object(schema.get("properties")), schema.get("required")
+    names = required if isinstance(required, list) else []
+    args = {name: _sample(properties.get(name)) for name in names if isinstance(name, str)}
+    return {"functionCall": {"name": function["name"], "args": args if properties else {}}}
+
+
+def _sample(schema: Any) -> Any:
+    if not isinstance(schema, dict):
+        return ""
+    options = schema.get("enum")
+    if isinstance(options, list) and options:
+        return options[0]
+    return _SAMPLES.get(str(schema.get("type")).lower(), "")
+
+
+def _limited(text: str, config: dict[str, Any]) -> tuple[str, str]:
+    """The text up to the first stop sequence and the limit of tokens, and the finish reason."""
+    stops = config.get("stopSequences")
+    for stop in stops if isinstance(stops, list) else ():
+        if isinstance(stop, str) and stop:
+            text = text.partition(stop)[0]
+    limit = config.get("maxOutputTokens")
+    if isinstance(limit, int) and len(text) > limit * CHARACTERS_PER_TOKEN:
+        return text[: max(0, limit) * CHARACTERS_PER_TOKEN], "MAX_TOKENS"
+    return text, "STOP"
+
+
+def _responses(model: str, request: dict[str, Any]) -> Iterable[bytes]:
+    """The responses of a streamed answer, as JSON."""
+    answer = echo(model, request)
+    prompt_tokens = len(dumps(request.get("contents"))) // CHARACTERS_PER_TOKEN
+    sent = 0
+    for number, parts in enumerate(answer.chunks, 1):
+        candidate: dict[str, Any] = {"content": {"role": "model", "parts": parts}, "index": 0}
+        if number == len(answer.chunks):
+            candidate["finishReason"] = answer.finish_reason
+        sent += sum(len(str(part.get("text", part))) for part in parts)
+        tokens = -(-sent // CHARACTERS_PER_TOKEN)
+        usage = {
+            "promptTokenCount": prompt_tokens,
+            "candidatesTokenCount": tokens,
+            "totalTokenCount": prompt_tokens + tokens,
+        }
+        yield dumps({"candidates": [candidate], "usageMetadata": usage, "modelVersion": model})
+
+
+class _Models(Resource):
+    """C{/v1beta/models/MODEL:streamGenerateContent}."""
+
+    isLeaf = True
+
+    def __init__(self, reactor: Any) -> None:
+        super().__init__()
+        self._reactor = reactor
+
+    def render_POST(self, request: Request) -> Any:
+        assert request.content is not None
+        name, _, method = request.path.decode("latin-1").rpartition("/")[2].partition(":")
+        try:
+            body = loads(request.content.read())
+        except ValueError:
+            body = None
+        if method != "streamGenerateContent" or not isinstance(body, dict):
+            request.setResponseCode(404)
+            return b""
+        answering = Deferred.fromCoroutine(self._answer(request, name, body))
+        request.notifyFinish().addErrback(lambda _: answering.cancel())
+        answering.addErrback(lambda failure: failure.trap(CancelledError))
+        return NOT_DONE_YET
+
+    async def _answer(self, request: Request, model: str, body: dict[str, Any]) -> None:
+        request.setHeader(b"content-type", b"text/event-stream")
+        for response in _responses(model, body):
+            request.write(encode(Event(response)))
+            await deferLater(self._reactor, PACE)
+        request.finish()
+
+
+class Demo(Service):
+    """
+    Serves the echo on loopback.
+
+    @ivar url: its base URL, once it runs.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._port: Any = None
+        self.url = ""
+
+    def startService(self) -> None:
+        super().startService()
+        site = QuietSite(_Models(self._reactor), reactor=self._reactor)
+        self._port = self._reactor.listenTCP(0, site, interface="127.0.0.1")
+        self.url = f"http://127.0.0.1:{self._port.getHost().port}"
+
+    def stopService(self) -> Any:
+        super().stopService()
+        return self._port.stopListening()

@@ -1,0 +1,183 @@
+"""The record of one request: what the log line, the metrics and the journal know of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from attrs import define, field
+
+from gemproxy.chat.chunks import Usage
+from gemproxy.chat.jsontext import dumps, loads
+
+TEXT_LIMIT = 2_000_000
+# Shorter ones are placeholders such as "none", and ordinary words.
+_SECRET_LENGTH = 8
+_MEDIA = re.compile(r"data:([^;,]{0,100})[^,]{0,100},")
+
+
+@define(eq=False)
+class Exchange:
+    """
+    One request and what became of it.
+
+    @ivar began: seconds since the epoch.
+    @ivar request: the JSON that the client sent.
+    @ivar secrets: keys that must not show up in anything that is kept.
+    """
+
+    id: str
+    began: float
+    route: str
+    model: str
+    stream: bool
+    request: bytes = field(repr=False)
+    secrets: Sequence[str] = field(default=(), repr=False)
+    first_token: float | None = None
+    duration: float | None = None
+    retries: int = 0
+    status: int = 200
+    finish_reason: str | None = None
+    usage: dict[str, Any] | None = None
+    error: str | None = None
+    # As UTF-8, which takes half of what the pieces would.
+    _texts: dict[str, bytearray] = field(factory=dict, repr=False)
+    _size: int = 0
+
+    def add(self, chunk: Any, now: float) -> None:
+        """
+        Take a chunk of the answer, or a whole completion.
+
+        @param now: seconds since the epoch.
+        """
+        if not isinstance(chunk, dict):
+            return
+        if isinstance(chunk.get("usage"), dict):
+            self.usage = chunk["usage"]
+        choices = chunk.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if not isinstance(choice, dict):
+                continue
+            if choice.get("finish_reason"):
+                self.finish_reason = str(choice["finish_reason"])
+            delta = choice.get("delta")
+            for kind, value in delta.items() if isinstance(delta, dict) else ():
+                if value and kind != "role":
+                    self._add_text(choice.get("index") or 0, kind, value, now)
+
+    def _add_text(self, index: int, kind: str, value: Any, now: float) -> None:
+        if self.first_token is None:
+            self.first_token = now - self.began
+        text = value if isinstance(value, str) else dumps(value).decode() + "\n"
+        room = TEXT_LIMIT - self._size
+        self._size += len(text)
+        if room > 0:
+            part = kind if not index else f"choice {index}: {kind}"
+            kept = self._texts.get(part)
+            if kept is None:
+                kept = self._texts[part] = bytearray()
+            kept += text[:room].encode("utf-8", "replace")
+
+    @property
+    def text_length(self) -> int:
+        """Characters of the answer so far."""
+        return self._size
+
+    def count(self, usage: Usage) -> None:
+        self.usage = usage.as_json()
+
+    def summary(self) -> str:
+        """The exchange in one line, without texts."""
+        facts = {
+            "request": self.id,
+            "route": self.route,
+            "model": json.dumps(self.model[:200]),
+            "stream": self.stream,
+            "status": self.status,
+            "finish": self.finish_reason,
+            "duration": _seconds(self.duration),
+            "first_token": _seconds(self.first_token),
+            "prompt_tokens": (self.usage or {}).get("prompt_tokens"),
+            "completion_tokens": (self.usage or {}).get("completion_tokens"),
+            "retries": self.retries,
+        }
+        return " ".join(f"{name}={value}" for name, value in facts.items() if value is not None)
+
+    def input(self) -> bytes:
+        """The request, as a file's content."""
+        document = {
+            "id": self.id,
+            "time": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="milliseconds"),
+            "route": self.route,
+            "model": self.model,
+            "stream": self.stream,
+            "request": without_media(loads(self.request)),
+        }
+        return self._without_secrets(_readable(document))
+
+    def output(self) -> bytes:
+        """The answer, as a file's content: what is known of it, a blank line, its text."""
+        usage = self.usage or {}
+        facts = {
+            "id": self.id,
+            "finish_reason": self.finish_reason,
+            "prompt_tokens": usage.get("prompt_tokens"),
+            "completion_tokens": usage.get("completion_tokens"),
+            "duration": _seconds(self.duration),
+            "first_token": _seconds(self.first_token),
+            "retries": self.retries,
+            "error": self.error and " ".join(self.error.split()),
+        }
+        head = "".join(f"{name}: {value}\n" for name, value in facts.items() if value is not None)
+        pieces = [head.encode("utf-8", "replace"), b"\n", self._texts.get("content", b"")]
+        for part, text in self._texts.items():
+            if part != "content":
+                pieces += [f"\n\n--- {part} ---\n".encode("utf-8", "replace"), text]
+        if self._size > TEXT_LIMIT:
+            pieces.append(b"\n\n--- cut here: the rest is not kept ---")
+        return self._without_secrets(b"".join([*pieces, b"\n"]))
+
+    def _without_secrets(self, text: bytes) -> bytes:
+        for secret in self.secrets:
+            if len(secret) >= _SECRET_LENGTH:
+                text = text.replace(secret.encode(), b"[secret]")
+        return text
+
+
+def _readable(document: Any) -> bytes:
+    try:
+        return orjson.dumps(document, option=orjson.OPT_INDENT_2)
+    except TypeError:
+        # It knows no integers beyond 64 bits.
+        return json.dumps(document, ensure_ascii=False, indent=2).encode("utf-8", "replace")
+
+
+def _seconds(value: float | None) -> str | None:
+    return None if value is None else f"{value:.3f}s"
+
+
+def without_media(value: Any) -> Any:
+    """A request with each picture, sound or file replaced by its type and size."""
+    if isinstance(value, dict):
+        audio = "data" in value and "format" in value
+        return {
+            key: _described(f"audio/{value['format']}", item)
+            if audio and key == "data" and isinstance(item, str)
+            else _described("file", item)
+            if key == "file_data" and isinstance(item, str) and not item.startswith("data:")
+            else without_media(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [without_media(item) for item in value]
+    if isinstance(value, str) and (media := _MEDIA.match(value)):
+        return _described(media[1] or "data", value[media.end() :])
+    return value
+
+
+def _described(kind: str, base64: str) -> str:
+    return f"[{kind}, {len(base64) * 3 // 4} bytes]"

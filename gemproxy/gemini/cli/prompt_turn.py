@@ -1,0 +1,117 @@
+"""One conversation in a worker, from getting a session to the last word of the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from gemproxy.gemini.cli import records
+from gemproxy.gemini.cli.marks import Marks
+from gemproxy.gemini.cli.session import Session
+from gemproxy.gemini.cli.sessions import Sessions
+from gemproxy.gemini.cli.worker import Worker
+from gemproxy.util.deadline import deadline
+from gemproxy.util.log import make_logger
+
+# Seconds for an answer that nobody wants any more to end by itself, and to end when told to.
+_GRACE = 1.0
+CANCEL_TIMEOUT = 5.0
+
+_T = TypeVar("_T")
+
+
+class PromptTurn:
+    """
+    A conversation that a worker is to answer: once, and then it is closed, whatever came of it.
+    """
+
+    log = make_logger()
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        worker: Worker,
+        sessions: Sessions,
+        marks: Marks,
+        model: str,
+        text: Callable[[str], None],
+    ) -> None:
+        """
+        @param sessions: the worker's.
+        @param text: called with each piece of the answer.
+        """
+        self._reactor = reactor
+        self._worker = worker
+        self._sessions = sessions
+        self._marks = marks
+        self._model = model
+        self._text = text
+        self._session: Session | None = None
+        self._under_way: Deferred[None] | None = None
+
+    async def answer(self) -> str:
+        """
+        Have the conversation answered; returns ACP's stop reason.
+
+        @raise CallFailed: the CLI refused something.
+        @raise WorkerDied: the process ended before the answer did.
+        """
+        session = await self._uninterrupted(Deferred.fromCoroutine(self._set_up()))
+        return await self._uninterrupted(
+            Deferred.fromCoroutine(session.answer(self._marks, self._text))
+        )
+
+    def close(self) -> Deferred[None]:
+        """
+        Remove every trace of it; fires when the worker is free of it. What the CLI still waits for
+        is to be ended before.
+        """
+        if self._session is not None:
+            self._session.silence()
+        gone = Deferred.fromCoroutine(self._let_go())
+        return gone.addErrback(lambda failure: self.log.failure("session not closed", failure))
+
+    async def _set_up(self) -> Session:
+        self._session = await self._sessions.take(self._model)
+        await self._session.use(self._model)
+        return self._session
+
+    def _uninterrupted(self, work: Deferred[_T]) -> Deferred[_T]:
+        """Wait for the worker; cancelling the wait leaves the work alone, for close() to end."""
+        waiting: Deferred[_T] = Deferred()
+        over: Deferred[None] = Deferred()
+        self._under_way = over
+
+        def finished(result: Any) -> None:
+            over.callback(None)
+            if waiting.called:
+                return
+            waiting.callback(result)
+
+        work.addBoth(finished)
+        return waiting
+
+    async def _let_go(self) -> None:
+        await self._until_over()
+        if self._session is not None:
+            self._sessions.put(self._session)
+        records.delete_reports(self._worker.home.temp)
+
+    async def _until_over(self) -> None:
+        over, session = self._under_way, self._session
+        if over is None or over.called:
+            return
+        # A set-up has a time limit of its own.
+        if session is None or not session.is_answering:
+            await over
+            return
+        reactor, give_up = self._reactor, self._worker.give_up
+        reason = "it did not stop an answer when told to"
+        with (
+            deadline(reactor, _GRACE, session.cancel),
+            deadline(reactor, _GRACE + CANCEL_TIMEOUT, give_up, reason),
+        ):
+            await over

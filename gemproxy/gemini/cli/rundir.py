@@ -1,0 +1,99 @@
+"""
+The daemon's run directory, and what is left of one whose daemon was killed.
+
+Run directories lie side by side under one root. A daemon holds a lock on its own as long as it
+lives, however it ends; who can take the lock has found an orphan.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from gemproxy.util.log import make_logger
+
+_LOCK = "lock"
+
+
+def root_for_user(environ: Mapping[str, str]) -> Path:
+    """Where this user's run directories lie."""
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    if runtime and Path(runtime).is_dir() and os.access(runtime, os.W_OK):
+        return Path(runtime) / "gemproxy"
+    return Path(tempfile.gettempdir()) / f"gemproxy-{os.getuid()}"
+
+
+class RunDirectory:
+    """
+    A private directory that exists while the daemon does.
+
+    @ivar path: the directory, mode 0700; None unless it is held.
+    """
+
+    log = make_logger()
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._lock: int | None = None
+        self.path: Path | None = None
+
+    def acquire(self) -> Path:
+        """
+        Make the directory, and clear away those of dead daemons.
+
+        @raise OSError: it cannot be made, or the root belongs to somebody else.
+        """
+        self._root.mkdir(mode=0o700, exist_ok=True)
+        status = self._root.lstat()
+        if status.st_uid != os.getuid() or status.st_mode & 0o077:
+            raise PermissionError(f"{self._root} is not a private directory of this user")
+        self._clear_orphans()
+        self.path = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self._root))
+        # It gets its name when it is locked: an unlocked one is an orphan's.
+        unnamed = self.path / f"{_LOCK}.new"
+        self._lock = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        unnamed.rename(self.path / _LOCK)
+        return self.path
+
+    def release(self) -> None:
+        """Remove the directory."""
+        if self.path is not None and self._lock is not None:
+            shutil.rmtree(self.path, ignore_errors=True)
+            os.close(self._lock)
+        self.path = self._lock = None
+
+    def _clear_orphans(self) -> None:
+        for path in self._root.iterdir():
+            try:
+                lock = os.open(path / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+            except OSError:
+                # Not made completely, or on its way out: another daemon may be at it just now.
+                continue
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            else:
+                self.log.info("clearing {path}, left by a daemon that was killed", path=str(path))
+                _kill_processes_of(path)
+                shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+def _kill_processes_of(directory: Path) -> None:
+    """End processes whose HOME lies in a run directory: nobody but a worker has such a one."""
+    home = b"HOME=" + os.fsencode(directory) + b"/"
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (process / "environ").read_bytes().split(b"\0")
+            if any(variable.startswith(home) for variable in variables):
+                os.kill(int(process.name), signal.SIGKILL)
+        except OSError:
+            continue

@@ -1,0 +1,343 @@
+"""One CLI process: its life, and calls to it over the Agent Client Protocol."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessDone, ProcessTerminated
+from twisted.internet.interfaces import IDelayedCall, IProcessTransport
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure as TwistedFailure
+
+from gemproxy import __version__
+from gemproxy.gemini.cli import acp, records
+from gemproxy.gemini.cli.home import WorkerHome
+from gemproxy.gemini.cli.install import Cli
+from gemproxy.util.deadline import deadline
+from gemproxy.util.log import details_are_wanted, make_logger
+
+LINE_LIMIT = 128 * 1024 * 1024
+# Messages in a life that nobody wants: updates of other kinds, of sessions that are over, and
+# requests. Some come with every session, a flood does not.
+STRAY_LIMIT = 20_000
+STDERR_TAIL = 8 * 1024
+STDERR_LIMIT = 64 * 1024 * 1024
+START_TIMEOUT = 60.0
+KILL_DELAY = 3.0
+# Seconds between the end of a process's pipes and its own end.
+_EXIT_DELAY = 1.0
+
+_LAUNCHER = str(Path(__file__).with_name("launch.py"))
+
+
+class WorkerDied(Exception):
+    """The process has ended, or was given up; what was asked of it gets no answer."""
+
+
+class CallFailed(Exception):
+    """The CLI answered a call with an error."""
+
+    def __init__(self, failure: acp.Failure) -> None:
+        super().__init__(f"{failure.code}: {failure.message}")
+        self.failure = failure
+
+
+class WorkerObserver(Protocol):
+    """Who is told of a worker's life."""
+
+    def worker_ended(self, worker: Worker) -> None:
+        """The process is gone, asked for or not."""
+
+
+UpdateListener = Callable[[dict[str, Any]], bool]
+
+
+class Worker:
+    """
+    A C{gemini --acp} process.
+
+    @ivar opened: how many sessions it has opened so far.
+    @ivar usable: whether it may be given sessions.
+    @ivar given_up: whether it was killed; nothing that it still says counts.
+    """
+
+    log = make_logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        cli: Cli,
+        home: WorkerHome,
+        model: str,
+        api_url: str,
+        observer: WorkerObserver,
+    ) -> None:
+        self.home = home
+        self.opened = 0
+        self.usable = False
+        self.given_up = False
+        self.pid: int | None = None
+        self._reactor = reactor
+        self._cli = cli
+        self._environment = home.environment(cli.path, model, api_url)
+        self._observer = observer
+        self._protocol = _AcpProtocol(self)
+        self._transport: IProcessTransport | None = None
+        self._calls: dict[int, Deferred[dict[str, Any]]] = {}
+        self._last_id = 0
+        self._forgotten: set[int] = set()
+        self._strays = 0
+        self._ending: IDelayedCall | None = None
+        self._listeners: dict[str, UpdateListener] = {}
+        self._ended = False
+        self._when_ended: list[Deferred[None]] = []
+
+    async def start(self) -> None:
+        """
+        Run the process until it is ready for sessions.
+
+        @raise WorkerDied: it ended, answered nonsense, or was not ready in time.
+        """
+        self.home.create()
+        command = [sys.executable, "-I", _LAUNCHER, self._cli.executable, "--acp"]
+        self._transport = self._reactor.spawnProcess(
+            self._protocol, command[0], command, env=self._environment, path=str(self.home.cwd)
+        )
+        self.pid = self._transport.pid
+        introduction = {
+            "protocolVersion": acp.PROTOCOL_VERSION,
+            "clientCapabilities": {},
+            "clientInfo": {"name": "gemproxy", "version": __version__},
+        }
+        try:
+            with deadline(self._reactor, START_TIMEOUT, self.give_up, "it was not ready in time"):
+                await self.call("initialize", introduction)
+        except CallFailed as error:
+            self.give_up(f"it refused to start: {error}")
+            raise WorkerDied(f"The Gemini CLI refused to start: {error}") from None
+        self.usable = not self._ended
+        records.clear(self.home.chats)
+
+    def call(self, method: str, params: dict[str, Any]) -> Deferred[dict[str, Any]]:
+        """
+        Ask something of the CLI; fires with the result, or fails with CallFailed or WorkerDied.
+        Cancelling gives up waiting; the CLI goes on.
+        """
+        self._last_id += 1
+        id = self._last_id
+        answer: Deferred[dict[str, Any]] = Deferred(lambda _: self._forget(id))
+        self._calls[id] = answer
+        if self._ended:
+            self._fail_calls()
+        else:
+            self._write(acp.encode_request(id, method, params))
+        return answer
+
+    def notify(self, method: str, params: dict[str, Any]) -> None:
+        if not self._ended:
+            self._write(acp.encode_notification(method, params))
+
+    def listen(self, session_id: str, listener: UpdateListener) -> None:
+        """
+        Call the listener with each update of a session, until told otherwise.
+
+        @param listener: returns whether the update is one that a session needs.
+        """
+        self._listeners[session_id] = listener
+
+    def listens(self, session_id: str) -> bool:
+        """Whether the updates of a session are wanted."""
+        return session_id in self._listeners
+
+    def unlisten(self, session_id: str) -> None:
+        self._listeners.pop(session_id, None)
+
+    def memory(self) -> int:
+        """Resident memory in bytes; 0 where the system does not say."""
+        try:
+            pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]
+        except (OSError, IndexError):
+            return 0
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    def give_up(self, reason: str) -> None:
+        """Kill a process that does not behave."""
+        if not self._ended and not self.given_up:
+            self.log.warn(
+                "CLI worker {pid} is given up: {reason}. Its last words: {tail}",
+                pid=self.pid,
+                reason=reason,
+                tail=self._protocol.stderr_tail(),
+            )
+        self.given_up = True
+        self.usable = False
+        self._signal_group(signal.SIGKILL)
+
+    def stop(self) -> Deferred[None]:
+        """End the process, gently first; fires when it is gone."""
+        self.usable = False
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        if self._ended or self.pid is None:
+            return
+        ended: Deferred[None] = Deferred()
+        self._when_ended.append(ended)
+        self._signal_group(signal.SIGTERM)
+        with deadline(self._reactor, KILL_DELAY, self._signal_group, signal.SIGKILL):
+            await ended
+
+    # What the protocol reports:
+
+    def line_received(self, line: bytes) -> None:
+        """@raise ProtocolViolation: the line is no message, or one too many that nobody wants."""
+        if details_are_wanted():
+            self.log.debug("CLI worker {pid} says {said}", pid=self.pid, said=acp.shown(line))
+        message = acp.decode(line)
+        match message:
+            case acp.Notification("session/update", params):
+                listening = self._listeners.get(str(params.get("sessionId")))
+                update = params.get("update")
+                if listening is None or not isinstance(update, dict) or not listening(update):
+                    self._stray()
+            case acp.Notification():
+                self._stray()
+            case acp.Request(id, "session/request_permission"):
+                self._stray()
+                self._write(acp.encode_result(id, {"outcome": {"outcome": "cancelled"}}))
+            case acp.Request(id, _):
+                self._stray()
+                self._write(acp.encode_method_not_found(id))
+            case acp.Result(id, result):
+                if (answer := self._asked(id)) is not None:
+                    answer.callback(result)
+            case acp.Failure(id):
+                if (answer := self._asked(id)) is not None:
+                    answer.errback(CallFailed(message))
+
+    def disconnected(self) -> None:
+        """The process has closed a pipe: it ends now, or it is of no use any more."""
+        if not self._ended and self._ending is None:
+            self._ending = self._reactor.callLater(
+                _EXIT_DELAY, self.give_up, "it closed its input or output"
+            )
+
+    def exited(self) -> None:
+        """The process has ended; what it left running in its group has no business any more."""
+        if self.pid is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def ended(self, reason: TwistedFailure) -> None:
+        """The process has ended and its pipes are closed."""
+        if self.usable:
+            self.log.warn(
+                "CLI worker {pid} died: {reason}. Its last words: {tail}",
+                pid=self.pid,
+                reason=reason.getErrorMessage(),
+                tail=self._protocol.stderr_tail(),
+            )
+        elif not reason.check(ProcessDone, ProcessTerminated):
+            self.log.failure("CLI worker {pid} ended strangely", reason, pid=self.pid)
+        self._ended = True
+        self.usable = False
+        if self._ending is not None and self._ending.active():
+            self._ending.cancel()
+        self.home.remove()
+        self._fail_calls()
+        self._observer.worker_ended(self)
+        waiting, self._when_ended = self._when_ended, []
+        for done in waiting:
+            done.callback(None)
+
+    def _forget(self, id: int) -> None:
+        self._calls.pop(id, None)
+        self._forgotten.add(id)
+
+    def _asked(self, id: Any) -> Deferred[dict[str, Any]] | None:
+        """
+        Who waits for an answer; None for nobody any more.
+
+        @raise ProtocolViolation: nobody ever asked.
+        """
+        answer = self._calls.pop(id, None)
+        if answer is None and id not in self._forgotten:
+            raise acp.ProtocolViolation("an answer that nobody asked for")
+        self._forgotten.discard(id)
+        return answer
+
+    def _stray(self) -> None:
+        self._strays += 1
+        if self._strays > STRAY_LIMIT:
+            raise acp.ProtocolViolation("a flood of messages that nobody wants")
+
+    def _fail_calls(self) -> None:
+        calls, self._calls = self._calls, {}
+        for answer in calls.values():
+            answer.errback(WorkerDied("The Gemini CLI process ended."))
+
+    def _write(self, data: bytes) -> None:
+        assert self._transport is not None
+        if details_are_wanted():
+            self.log.debug("CLI worker {pid} is told {told}", pid=self.pid, told=acp.shown(data))
+        try:
+            self._transport.writeToChild(0, data)
+        except KeyError:
+            self.give_up("it closed its input")
+
+    def _signal_group(self, number: int) -> None:
+        if self.pid is None or self._ended:
+            return
+        with suppress(ProcessLookupError):
+            # The launcher may not have made the group yet: then the process alone gets it.
+            if os.getpgid(self.pid) == self.pid:
+                os.killpg(self.pid, number)
+            else:
+                os.kill(self.pid, number)
+
+
+class _AcpProtocol(ProcessProtocol):
+    """Cuts the CLI's output into lines for its worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._lines = acp.LineDecoder(LINE_LIMIT)
+        self._stderr = b""
+        self._stderr_size = 0
+
+    def stderr_tail(self) -> str:
+        return self._stderr.decode("utf-8", "replace").strip()
+
+    def outReceived(self, data: bytes) -> None:
+        if self._worker.given_up:
+            return
+        try:
+            for line in self._lines.feed(data):
+                self._worker.line_received(line)
+                if self._worker.given_up:
+                    return
+        except acp.ProtocolViolation as violation:
+            self._worker.give_up(f"it wrote {violation}")
+
+    def errReceived(self, data: bytes) -> None:
+        self._stderr = (self._stderr + data)[-STDERR_TAIL:]
+        self._stderr_size += len(data)
+        if self._stderr_size > STDERR_LIMIT:
+            self._worker.give_up("it floods its log")
+
+    def childConnectionLost(self, childFD: int) -> None:
+        if childFD != 2:
+            self._worker.disconnected()
+
+    def processExited(self, reason: TwistedFailure) -> None:
+        self._worker.exited()
+
+    def processEnded(self, reason: TwistedFailure) -> None:
+        self._worker.ended(reason)

@@ -1,0 +1,298 @@
+"""One connection to an upstream, and the responses that come by it."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+from typing import Protocol as TypedProtocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocol, IPushProducer, ITCPTransport, ITransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone, ResponseFailed, ResponseNeverReceived
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IResponse
+from zope.interface import implementer
+
+from gemproxy.http.request_writer import BodySender, send_at_once
+from gemproxy.http.response_parser import Head, ResponseParser
+from gemproxy.http.write_coalescer import WriteCoalescer
+
+_RESPONSE_DONE = Failure(ResponseDone())
+
+
+class BadResponse(Exception):
+    """What an upstream sent is not HTTP; the message says why."""
+
+
+@implementer(IResponse)
+class Response:
+    """@ivar request: not kept."""
+
+    __slots__ = (
+        "_body",
+        "code",
+        "headers",
+        "length",
+        "phrase",
+        "previousResponse",
+        "version",
+    )
+    request = None
+
+    def __init__(self, head: Head, body: Body) -> None:
+        major, _, minor = head.version.partition(".")
+        self.version = (b"HTTP", int(major), int(minor))
+        self.code = head.code
+        self.phrase = head.phrase
+        self.headers = Headers()
+        for name, value in head.headers:
+            self.headers.addRawHeader(name, value)
+        self.length: Any = UNKNOWN_LENGTH if head.length is None else head.length
+        self.previousResponse: IResponse | None = None
+        self._body = body
+
+    def setPreviousResponse(self, response: IResponse) -> None:
+        self.previousResponse = response
+
+    def deliverBody(self, protocol: IProtocol) -> None:
+        self._body.deliver(protocol)
+
+
+@implementer(IPushProducer)
+class Body:
+    """
+    The body of a response on its way, and the transport of whoever reads it. When it has ended,
+    its connection may be another's, and it has no hold on that any more.
+    """
+
+    __slots__ = ("_connection", "_held", "_is_stopped", "_protocol", "_reason", "_waits")
+    # Asked for by protocols made of lines.
+    disconnecting = False
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection: Connection | None = connection
+        self._protocol: IProtocol | None = None
+        self._held = b""
+        self._reason: Failure | None = None
+        self._waits = False
+        self._is_stopped = False
+
+    def deliver(self, protocol: IProtocol) -> None:
+        if self._protocol is not None:
+            raise RuntimeError("There is somebody already who gets this body.")
+        self._protocol = protocol
+        protocol.makeConnection(cast("ITransport", self))
+        held, self._held = self._held, b""
+        if held:
+            protocol.dataReceived(held)
+        if self._reason is not None:
+            protocol.connectionLost(self._reason)
+        elif self._waits:
+            self.resumeProducing()
+
+    # What its connection says:
+
+    def received(self, data: bytes) -> None:
+        """A piece has come."""
+        if self._is_stopped:
+            return
+        if self._protocol is not None:
+            self._protocol.dataReceived(data)
+        else:
+            self._held += data
+
+    def ended(self, reason: Failure, piece: bytes = b"") -> None:
+        """
+        There is no more of it.
+
+        @param piece: the last one.
+        """
+        # First of all: a reader that pauses now would pause whoever uses the connection next.
+        self._connection = None
+        try:
+            if piece:
+                self.received(piece)
+        finally:
+            self._reason = reason
+            if self._protocol is not None:
+                self._protocol.connectionLost(reason)
+
+    def wait(self) -> None:
+        """Nothing more is to come until somebody takes it."""
+        if self._protocol is None:
+            self.pauseProducing()
+            self._waits = True
+
+    # What its reader says, as to any transport:
+
+    def pauseProducing(self) -> None:
+        self._waits = False
+        if self._connection is not None:
+            self._connection.pause()
+
+    def resumeProducing(self) -> None:
+        self._waits = False
+        if self._connection is not None:
+            self._connection.resume()
+
+    def stopProducing(self) -> None:
+        self._is_stopped = True
+        if self._connection is not None:
+            self._connection.abort()
+
+    loseConnection = abortConnection = stopProducing
+
+
+class IdleConnections(TypedProtocol):
+    """Where connections are kept between two exchanges."""
+
+    def put(self, connection: Connection) -> None:
+        """It can carry one more exchange."""
+
+    def discard(self, connection: Connection) -> None:
+        """It is closed, whether it was here or not."""
+
+
+class Connection(Protocol):
+    """
+    Carries one exchange at a time.
+
+    @ivar is_open: not closed, nor about to be.
+    """
+
+    transport: Any
+
+    def __init__(self, coalescer: WriteCoalescer, pool: IdleConnections) -> None:
+        self.is_open = False
+        self._coalescer = coalescer
+        self._pool = pool
+        self._parser: ResponseParser | None = None
+        self._sender: BodySender | None = None
+        self._asked: Deferred[IResponse] | None = None
+        self._body: Body | None = None
+        self._is_paused = False
+
+    def connectionMade(self) -> None:
+        self.is_open = True
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
+
+    def ask(self, method: bytes, head: bytes, body: IBodyProducer | None) -> Deferred[IResponse]:
+        """
+        Send a request. Cancelling closes the connection.
+
+        @param head: the request line, headers and blank line.
+        """
+        asked = self._asked = Deferred(self._cancelled)
+        self._parser = ResponseParser(method)
+        if body is None:
+            send_at_once(self.transport, head)
+        else:
+            self._sender = BodySender(self.transport, head, body)
+            self._sender.start(self._sent)
+        return asked
+
+    def close(self) -> None:
+        """Close it when all that was written to it is sent."""
+        self.is_open = False
+        self.transport.loseConnection()
+
+    def abort(self) -> None:
+        """Close it at once, whatever it carries."""
+        self.is_open = False
+        self.transport.abortConnection()
+
+    def pause(self) -> None:
+        if not self._is_paused:
+            self._is_paused = True
+            self.transport.pauseProducing()
+
+    def resume(self) -> None:
+        if self._is_paused:
+            self._is_paused = False
+            self.transport.resumeProducing()
+
+    # What happens to a request:
+
+    def _sent(self, failure: Failure | None) -> None:
+        self._sender = None
+        if failure is not None:
+            self._fail(failure, b"")
+
+    def _cancelled(self, _: Deferred[IResponse]) -> None:
+        self._clear()
+        self.abort()
+
+    # What comes of it:
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._parser is None:
+            # Nobody has asked. It is not to be taken for an answer to whoever asks next.
+            self.abort()
+        else:
+            self._coalescer.read(self._receive, data)
+
+    def _receive(self, data: bytes) -> None:
+        parser = self._parser
+        assert parser is not None
+        piece = parser.feed(data)
+        if self._asked is not None and parser.head is not None:
+            asked, self._asked = self._asked, None
+            self._body = Body(self)
+            asked.callback(Response(parser.take_head(), self._body))
+        if parser.error is not None:
+            self._fail(Failure(BadResponse(parser.error)), piece)
+        elif parser.done:
+            self._finish(piece, parser.keep_alive)
+        elif self._body is not None:
+            if piece:
+                self._body.received(piece)
+            self._body.wait()
+
+    def _finish(self, piece: bytes, keep_alive: bool) -> None:
+        is_whole = self._sender is None
+        body = self._clear()
+        assert body is not None
+        if not is_whole:
+            # The upstream has not waited for the end of the request.
+            self.abort()
+        elif keep_alive and self.is_open:
+            self.resume()
+            self._pool.put(self)
+        else:
+            self.close()
+        body.ended(_RESPONSE_DONE, piece)
+
+    def _fail(self, failure: Failure, piece: bytes) -> None:
+        """@param piece: of the body, that came before that."""
+        asked, body = self._asked, self._clear()
+        self.abort()
+        if asked is not None:
+            asked.errback(Failure(ResponseFailed([failure])))
+        elif body is not None:
+            body.ended(Failure(ResponseFailed([failure])), piece)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.is_open = False
+        parser, asked, body = self._parser, self._asked, self._clear()
+        self._pool.discard(self)
+        if parser is None:
+            return
+        if asked is not None:
+            kind = ResponseFailed if parser.heard else ResponseNeverReceived
+            asked.errback(Failure(kind([reason])))
+        elif body is not None:
+            lost = PotentialDataLoss() if parser.until_closed else ResponseFailed([reason])
+            body.ended(Failure(lost))
+
+    def _clear(self) -> Body | None:
+        """Be nobody's any more; returns whose body it was."""
+        if self._parser is not None:
+            self._parser.close()
+        if self._sender is not None:
+            self._sender.stop()
+        body = self._body
+        self._parser = self._sender = self._asked = self._body = None
+        return body

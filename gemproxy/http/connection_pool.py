@@ -1,0 +1,76 @@
+"""Connections to upstreams that have carried a request and can carry one more."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from gemproxy.http.connection import Connection
+
+# Of these, those that were used last stay.
+LIMIT = 512
+# Seconds for which one is kept, and between two looks at whether they are over.
+IDLE_TIME = 240.0
+_LOOK = 30.0
+
+
+class Pool:
+    """The idle connections of one origin."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        # The longest idle first; with the time since which they are.
+        self._idle: dict[Connection, float] = {}
+        self._look_later: IDelayedCall | None = None
+        self._closed: Deferred[None] | None = None
+
+    def take(self) -> Connection | None:
+        """The one that was used last, as it is the least likely to be closed by the upstream."""
+        while self._idle and self._closed is None:
+            connection, _ = self._idle.popitem()
+            if connection.is_open:
+                return connection
+        return None
+
+    def put(self, connection: Connection) -> None:
+        if self._closed is not None:
+            connection.abort()
+            return
+        self._idle[connection] = self._clock.seconds()
+        if len(self._idle) > LIMIT:
+            self._close_oldest()
+        if self._look_later is None:
+            self._look_later = self._clock.callLater(_LOOK, self._look)
+
+    def discard(self, connection: Connection) -> None:
+        self._idle.pop(connection, None)
+        self._say_if_closed()
+
+    def close(self) -> Deferred[None]:
+        """Close all, and keep none from now on; fires when they are gone."""
+        if self._look_later is not None:
+            self._look_later.cancel()
+            self._look_later = None
+        closed: Deferred[None] = Deferred()
+        self._closed = closed
+        for connection in self._idle:
+            connection.abort()
+        self._say_if_closed()
+        return closed
+
+    def _look(self) -> None:
+        self._look_later = None
+        oldest = self._clock.seconds() - IDLE_TIME
+        while self._idle and next(iter(self._idle.values())) <= oldest:
+            self._close_oldest()
+        if self._idle:
+            self._look_later = self._clock.callLater(_LOOK, self._look)
+
+    def _close_oldest(self) -> None:
+        oldest = next(iter(self._idle))
+        del self._idle[oldest]
+        oldest.close()
+
+    def _say_if_closed(self) -> None:
+        if self._closed is not None and not self._closed.called and not self._idle:
+            self._closed.callback(None)

@@ -1,0 +1,42 @@
+"""
+Tells when all that one read of a socket brought has been handed out.
+
+What is written because of one read goes out together, for a fraction of the cost.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from gemproxy.util.log import make_logger
+
+
+class WriteCoalescer:
+    """The reads of the connections to upstreams."""
+
+    log = make_logger()
+
+    def __init__(self) -> None:
+        self._reading = False
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def after_read(self, function: Callable[[], None]) -> None:
+        """Call a function at the end of this read; now, if there is none."""
+        if self._reading:
+            self._waiting.append(function)
+        else:
+            function()
+
+    def read(self, receive: Callable[[bytes], None], data: bytes) -> None:
+        """Hand out what a read brought."""
+        self._reading = True
+        try:
+            receive(data)
+        finally:
+            while self._waiting:
+                try:
+                    self._waiting.popleft()()
+                except Exception:
+                    self.log.failure("what was to be done after a read failed")
+            self._reading = False

@@ -1,0 +1,428 @@
+"""New-API, or any other server that speaks OpenAI's API, as a backend."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, cast
+
+from attrs import frozen
+from hyperlink import EncodedURL
+from treq.client import HTTPClient
+from treq.cookies import IndexableCookieJar
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.error import ConnectingCancelledError
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers as HeaderMap
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from zope.interface import implementer
+
+from gemproxy.backend import Answer
+from gemproxy.chat.errors import (
+    INVALID_REQUEST,
+    SERVER_ERROR,
+    ChatError,
+    Verbatim,
+    bad_request,
+    upstream_failed,
+    upstream_silent,
+)
+from gemproxy.chat.jsontext import dumps, loads
+from gemproxy.chat.request import ChatRequest, Headers
+from gemproxy.http.body import BytesBody
+from gemproxy.http.errors import describe_request_error
+from gemproxy.http.url import BaseURL
+from gemproxy.openai.headers import to_upstream, without
+from gemproxy.openai.stream import StreamError, UpstreamStream
+from gemproxy.util.deadline import deadline
+from gemproxy.util.idle_timeout import IdleTimeout
+from gemproxy.util.log import make_logger
+
+# A client waits for the list of models no longer than 3 s.
+MODELS_TIMEOUT = 2.5
+_MODELS_LIMIT = 64 * 1024 * 1024
+_ERROR_LIMIT = 1024 * 1024
+# Seconds to wait for the rest of an error response, whose status is known.
+_ERROR_PATIENCE = 5.0
+# Seconds in which an answered request's connection may end cleanly, to be used again.
+_TAIL = 2.0
+# treq would keep an upstream's cookies, and show one client's for another.
+_NO_COOKIES = IndexableCookieJar(DefaultCookiePolicy(allowed_domains=[]))
+_PASSED_ERROR_HEADERS = ("retry-after", "x-should-retry")
+
+
+def base_url(setting: str) -> BaseURL:
+    """The base URL without its C{/v1}, which people add or not."""
+    return BaseURL.parse(setting.rstrip("/").removesuffix("/v1"))
+
+
+@frozen
+class OpenAIBackend:
+    """
+    An OpenAI-compatible upstream.
+
+    @ivar agent: is confined to the upstream.
+    @ivar base: its base URL, without C{/v1}.
+    @ivar fixed_key: shown to it instead of the client's own key.
+    @ivar timeout: seconds of silence after which a request is given up.
+    """
+
+    log = make_logger()
+
+    clock: IReactorTime
+    agent: IAgent
+    base: BaseURL
+    fixed_key: str | None
+    timeout: float
+
+    def complete(self, request: ChatRequest, answer: Answer) -> Deferred[None]:
+        idle_timeout = IdleTimeout(self.clock, self.timeout)
+        work = Deferred.fromCoroutine(self._complete(request, answer, idle_timeout))
+        return idle_timeout.watch(work).addErrback(self._as_silence)
+
+    def _as_silence(self, failure: Failure) -> Failure:
+        return Failure(upstream_silent(self.timeout)) if failure.check(TimeoutError) else failure
+
+    def models(self, headers: Headers) -> Deferred[list[dict[str, Any]]]:
+        return Deferred.fromCoroutine(self._models(headers))
+
+    async def _complete(
+        self, request: ChatRequest, answer: Answer, idle_timeout: IdleTimeout
+    ) -> None:
+        answer.note("waiting for the upstream")
+        asked = self._ask(
+            b"POST", b"/v1/chat/completions", _streaming_headers(request), streaming_body(request)
+        )
+        request.forget()
+        response = await asked
+        idle_timeout.reset()
+        if response.code != 200:
+            raise await self._refusal(response)
+        for names in response.headers.getRawHeaders("x-gemproxy-ignored") or ():
+            answer.ignored(names.split(", "))
+        reading: Deferred[None] = Deferred()
+        stream = UpstreamStream(request.include_usage or not request.stream)
+        reader = _StreamReader(self.clock, stream, answer, idle_timeout, reading)
+        response.deliverBody(reader)
+        # They are of no use for as long as the body takes.
+        del response, asked
+        try:
+            await reading
+        except CancelledError:
+            reader.abort()
+            raise
+        finally:
+            answer.pace(None)
+            if stream.broken:
+                self.log.warn(
+                    "{model}: {count} events of the upstream were no JSON and were left out",
+                    model=request.model,
+                    count=stream.broken,
+                )
+
+    async def _models(self, headers: Headers) -> list[dict[str, Any]]:
+        asked = Deferred.fromCoroutine(self._get_models(headers))
+        asked.addTimeout(MODELS_TIMEOUT, self.clock)
+        try:
+            listed = await asked
+        except DeferredTimeout:
+            raise upstream_silent(MODELS_TIMEOUT) from None
+        models = listed.get("data") if isinstance(listed, dict) else None
+        if not isinstance(models, list):
+            raise upstream_failed("The upstream's list of models is none.")
+        return [
+            model
+            for model in models
+            if isinstance(model, dict) and isinstance(model.get("id"), str) and model["id"]
+        ]
+
+    async def _get_models(self, headers: Headers) -> Any:
+        headers = without(headers, b"accept-encoding")
+        response = await self._ask(b"GET", b"/v1/models", headers, None)
+        if response.code != 200:
+            raise await self._refusal(response)
+        try:
+            return loads(await _Reader.read(response))
+        except ValueError:
+            raise upstream_failed("The upstream's list of models is not JSON.") from None
+
+    def forward(
+        self, method: bytes, target: bytes, headers: Headers, body: IBodyProducer | None
+    ) -> Deferred[IResponse]:
+        """
+        Pass any request on as it is.
+
+        @param target: path, from C{/v1} on, and query.
+        """
+        sent = HeaderMap()
+        for name, value in to_upstream(headers, self.fixed_key):
+            sent.addRawHeader(name, value)
+        try:
+            url = self.base.join(target)
+        except ValueError:
+            return fail(bad_request("The request target is not a path."))
+        asked = maybeDeferred(self.agent.request, method, url, sent, body)
+        return asked.addErrback(_as_chat_error)
+
+    async def _ask(
+        self, method: bytes, path: bytes, headers: Headers, body: bytes | None
+    ) -> IResponse:
+        """@raise ChatError: 502, there was no response."""
+        sent = HeaderMap()
+        for name, value in to_upstream(headers, self.fixed_key):
+            sent.addRawHeader(name, value)
+        client = HTTPClient(self.agent, _NO_COOKIES)
+        try:
+            response = await client.request(
+                method.decode(),
+                _wire_url(self.base.join(path).decode()),
+                headers=sent,
+                data=None if body is None else BytesBody(body),
+                unbuffered=True,
+                allow_redirects=False,
+            )
+        except Exception as error:
+            raise unanswered(error) from None
+        return cast("IResponse", response)
+
+    async def _refusal(self, response: IResponse) -> ChatError:
+        """The error that an upstream's response with another status than 200 is."""
+        patience = min(_ERROR_PATIENCE, self.timeout / 2)
+        return refusal(response, await _Reader.read_start(response, self.clock, patience))
+
+
+class _WireURL(EncodedURL):
+    """
+    A URL whose names are in their encoded form already. treq has every URL encoded for every
+    request, which takes longer than all the rest of what it does.
+    """
+
+    def to_uri(self) -> EncodedURL:
+        return self
+
+
+@lru_cache(16)
+def _wire_url(text: str) -> EncodedURL:
+    return _WireURL.from_text(EncodedURL.from_text(text).to_uri().to_text())
+
+
+def _as_chat_error(failure: Failure) -> Failure:
+    failure.trap(Exception)
+    return Failure(unanswered(cast("Exception", failure.value)))
+
+
+def unanswered(error: Exception) -> Exception:
+    """What became of a request that got no response: cancelled, or a L{ChatError}."""
+    if isinstance(error, ChatError):
+        return error
+    if isinstance(error, (CancelledError, ConnectingCancelledError)):
+        return CancelledError()
+    reasons = getattr(error, "reasons", None)
+    if reasons and reasons[0].check(ChatError, CancelledError):
+        return cast("Exception", reasons[0].value)
+    return upstream_failed(describe_request_error("The upstream", error))
+
+
+def _streaming_headers(request: ChatRequest) -> Headers:
+    headers = without(request.headers, b"accept-encoding", b"content-type", b"accept")
+    return (*headers, (b"Content-Type", b"application/json"), (b"Accept", b"text/event-stream"))
+
+
+def streaming_body(request: ChatRequest) -> bytes:
+    """
+    The client's own bytes; or, if it does not stream, or calls the model by another name than the
+    upstream does, its request made a fitting one.
+    """
+    body = request.body
+    if request.stream and body["model"] == request.model:
+        return request.raw
+    body = body | {"model": request.model}
+    if request.stream:
+        return dumps(body)
+    options = body.get("stream_options") or {}
+    return dumps(body | {"stream": True, "stream_options": options | {"include_usage": True}})
+
+
+def refusal(response: IResponse, body: bytes) -> ChatError:
+    """An upstream's error response, as the error that its client gets."""
+    try:
+        payload = loads(body)
+    except ValueError:
+        payload = None
+    if response.code < 400:
+        return upstream_failed(f"The upstream answered {response.code} where 200 was expected.")
+    error = payload.get("error") if isinstance(payload, dict) else None
+    fields = error if isinstance(error, dict) else {"message": error}
+    message = fields.get("message")
+    if error is None and isinstance(payload, dict):
+        # As FastAPI and New-API itself say what is wrong.
+        said = (payload.get("message"), payload.get("detail"))
+        message = next((text for text in said if text and isinstance(text, str)), None)
+    content_type = (response.headers.getRawHeaders(b"content-type") or [b"text/plain"])[0]
+    passed = tuple(
+        (name, value)
+        for name in _PASSED_ERROR_HEADERS
+        for value in response.headers.getRawHeaders(name) or ()
+    )
+    return ChatError(
+        response.code,
+        str(fields.get("type") or (INVALID_REQUEST if response.code < 500 else SERVER_ERROR)),
+        str(message or f"The upstream answered {response.code}."),
+        verbatim=Verbatim(content_type, body, payload if error else None, passed),
+    )
+
+
+@implementer(IPushProducer)
+class _StreamReader(Protocol):
+    """Hands on a stream of events as its bytes come, at the client's pace."""
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        stream: UpstreamStream,
+        answer: Answer,
+        idle_timeout: IdleTimeout,
+        finished: Deferred[None],
+    ) -> None:
+        self._clock = clock
+        self._stream = stream
+        self._answer = answer
+        self._idle_timeout = idle_timeout
+        self._finished: Deferred[None] | None = finished
+        self._tail: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        self._answer.pace(self)
+
+    def pauseProducing(self) -> None:
+        self._idle_timeout.pause()
+        self._producer.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._idle_timeout.resume()
+        self._producer.resumeProducing()
+
+    def stopProducing(self) -> None:
+        self._producer.stopProducing()
+
+    @property
+    def _producer(self) -> IPushProducer:
+        return cast("IPushProducer", self.transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._finished is None:
+            return
+        self._idle_timeout.reset()
+        try:
+            events = self._stream.feed(data)
+            if events:
+                self._answer.events(events)
+        except StreamError as broken:
+            self._fail(broken)
+            return
+        except Exception:
+            # The HTTP client would take it for a failure of the connection.
+            self._finish(Failure())
+            self.abort()
+            return
+        if self._stream.done:
+            self._finish(None)
+            # Whoever is paced may be paused at this moment, for good.
+            self._producer.resumeProducing()
+            self._tail = self._clock.callLater(_TAIL, self.abort)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._tail is not None and self._tail.active():
+            self._tail.cancel()
+        if self._finished is None:
+            return
+        if not reason.check(ResponseDone, PotentialDataLoss):
+            cut = upstream_failed("The upstream broke off in the middle of its answer.")
+            self._finish(None if self._stream.finished else Failure(cut))
+            return
+        try:
+            events = self._stream.close()
+        except StreamError as broken:
+            self._fail(broken)
+            return
+        if events:
+            self._answer.events(events)
+        self._finish(None)
+
+    def abort(self) -> None:
+        """Close the connection to the upstream, if it is still this answer's."""
+        self._finished = None
+        if self.transport is not None:
+            self._producer.stopProducing()
+
+    def _fail(self, broken: StreamError) -> None:
+        if broken.events:
+            self._answer.events(broken.events)
+        self._finish(Failure(broken.error))
+        self.abort()
+
+    def _finish(self, result: Failure | None) -> None:
+        finished, self._finished = self._finished, None
+        if finished is not None and not finished.called:
+            if result is None:
+                finished.callback(None)
+            else:
+                finished.errback(result)
+
+
+class _Reader(Protocol):
+    """WriteCoalescer a body of limited size."""
+
+    def __init__(self, limit: int, whole: bool) -> None:
+        """@param whole: whether a body that is cut off, or too large, is no body."""
+        self.done: Deferred[bytes] = Deferred()
+        self._limit = limit
+        self._whole = whole
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    @classmethod
+    async def read(cls, response: IResponse) -> bytes:
+        """@raise ChatError: 502, the body was cut off, or is too large."""
+        reader = cls(_MODELS_LIMIT, whole=True)
+        return await reader._read(response)
+
+    @classmethod
+    async def read_start(cls, response: IResponse, clock: IReactorTime, patience: float) -> bytes:
+        """As much as comes within C{patience} seconds, and is not too large."""
+        reader = cls(_ERROR_LIMIT, whole=False)
+        with deadline(clock, patience, reader.stop):
+            return await reader._read(response)
+
+    async def _read(self, response: IResponse) -> bytes:
+        response.deliverBody(self)
+        try:
+            return await self.done
+        except CancelledError:
+            self.stop()
+            raise
+
+    def dataReceived(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._size += len(data)
+        if self._size > self._limit:
+            self.stop()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.done.called:
+            return
+        if self._whole and not reason.check(ResponseDone, PotentialDataLoss):
+            self.done.errback(
+                Failure(upstream_failed("The upstream broke off in the middle of its answer."))
+            )
+        else:
+            self.done.callback(b"".join(self._pieces))
+
+    def stop(self) -> None:
+        if self.transport is not None:
+            cast("IPushProducer", self.transport).stopProducing()

@@ -1,0 +1,361 @@
+"""What every request has to pass before anybody looks at what it wants."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+from urllib.parse import unquote_to_bytes
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+from twisted.web.http_headers import Headers
+from twisted.web.server import Request
+
+from gemproxy.chat.errors import INVALID_REQUEST, ChatError, bad_request, overloaded
+from gemproxy.chat.jsontext import dumps
+from gemproxy.http.client_connections import ClientChannel
+from gemproxy.metrics import Metrics
+from gemproxy.util.log import make_logger
+from gemproxy.web.access import OPEN_PATHS, Access
+from gemproxy.web.paths import split_target, tidy_path
+from gemproxy.web.relay import send_error
+from gemproxy.web.throttle import AdmissionThrottle
+
+HEADERS_TIMEOUT = 30.0
+BODY_TIMEOUT = 600.0
+# Asked for every few seconds, by machines.
+_UNLOGGED_PATHS = OPEN_PATHS | {b"/metrics"}
+# Seconds for which a refused body is read and thrown away: a client that is still sending would
+# find its connection reset, and never see why.
+_LINGER = 2.0
+
+
+@frozen
+class Limits:
+    """
+    @ivar body: bytes of a request's body at most.
+    @ivar per_client: requests of one address at a time; None for any number.
+    """
+
+    body: int
+    per_client: int | None = None
+
+
+class Admission:
+    """
+    Decides who comes in, and knows who is in.
+
+    @ivar stopping: nobody is let in any more.
+    """
+
+    log = make_logger()
+
+    def __init__(
+        self, access: Access, limits: Limits, metrics: Metrics, new_id: Callable[[], str]
+    ) -> None:
+        self.access = access
+        self.limits = limits
+        self.metrics = metrics
+        self.new_id = new_id
+        self.stopping = False
+        self.open: set[ProxyRequest] = set()
+        self._clients: Counter[str] = Counter()
+        self._emptied: list[Deferred[None]] = []
+
+    def refusal(self, request: ProxyRequest, path: bytes) -> ChatError | None:
+        """Why a request is not let in; None if it is."""
+        if self.stopping and path not in OPEN_PATHS:
+            return overloaded("The proxy is stopping.", 5)
+        error = self.access.refusal(
+            path,
+            request.header_text(b"host"),
+            request.header_text(b"origin"),
+            request.header_text(b"authorization"),
+        )
+        limit = self.limits.per_client
+        if error is not None or limit is None or path in OPEN_PATHS:
+            return error
+        if self._clients[request.peer] >= limit:
+            return ChatError(
+                429,
+                "rate_limit_error",
+                f"There are {limit} requests of this address under way, which is the limit.",
+                "too_many_requests",
+                retry_after=1,
+            )
+        return None
+
+    def target(self, method: bytes, target: bytes, host: str | None) -> bytes:
+        """
+        The path and query that a request target means.
+
+        @param host: the Host header, if there is one.
+        @raise ChatError: 400, the target is neither a path nor a URI of this proxy.
+        """
+        if target == b"*" and method == b"OPTIONS":
+            return target
+        try:
+            authority, path = split_target(target)
+        except ValueError:
+            raise bad_request("The request target must be a path that begins with '/'.") from None
+        if authority is not None and not self.access.is_own(authority.decode("latin-1"), host):
+            raise bad_request("The request target is the URI of another server.")
+        return path
+
+    def opened(self, request: ProxyRequest) -> None:
+        self.open.add(request)
+        self._clients[request.peer] += 1
+
+    def when_empty(self) -> Deferred[None]:
+        """Fires when no request is under way."""
+        if not self.open:
+            return succeed(None)
+        emptied: Deferred[None] = Deferred(self._emptied.remove)
+        self._emptied.append(emptied)
+        return emptied
+
+    def answered(self, request: ProxyRequest) -> None:
+        """A request has got its response, or at least a status."""
+        self.metrics.responses.labels(str(request.code)).inc()
+        if request.path not in _UNLOGGED_PATHS and not request.is_logged:
+            self.log.info(
+                "request={id} method={method} path={path} status={status} duration={seconds:.3f}s",
+                id=request.id,
+                method=dumps(request.method.decode("latin-1")[:20]).decode(),
+                path=dumps(request.path.decode("latin-1")[:200]).decode(),
+                status=request.code,
+                seconds=request.age(),
+            )
+
+    def closed(self, request: ProxyRequest) -> None:
+        """A request is over, answered or not."""
+        if request not in self.open:
+            return
+        self.open.discard(request)
+        self._clients[request.peer] -= 1
+        if not self._clients[request.peer]:
+            del self._clients[request.peer]
+        if not self.open:
+            emptied, self._emptied = self._emptied, []
+            for waiting in emptied:
+                waiting.callback(None)
+
+
+class _UsedUp(Headers):
+    """Headers that have served their purpose: there are none, and none is taken."""
+
+    def setRawHeaders(self, name: Any, values: Any) -> None:
+        """Too late."""
+
+    def addRawHeader(self, name: Any, value: Any) -> None:
+        """Too late."""
+
+
+# Of thousands of requests that are answered for minutes.
+USED_UP = _UsedUp()
+
+
+class RequestFactory(Protocol):
+    def __call__(self, channel: HTTPChannel, queued: Any = ...) -> Request: ...
+
+
+class ProxyRequest(Request):
+    """
+    A request that is received in limited time and size, let in or not, and its path tidied.
+
+    @ivar id: under which the response and the log know it.
+    @ivar is_logged: somebody who knows more of it says in the log what came of it.
+    """
+
+    # There may be thousands of them, and Twisted's own attributes fill a dictionary.
+    __slots__ = (
+        "_admission",
+        "_begun",
+        "_deadline",
+        "_is_let_in",
+        "_refused",
+        "_size",
+        "_throttle",
+        "id",
+        "is_logged",
+    )
+
+    def __init__(
+        self, admission: Admission, throttle: AdmissionThrottle, *args: Any, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.id = admission.new_id()
+        self.is_logged = False
+        self._admission = admission
+        self._throttle = throttle
+        self._size = 0
+        self._is_let_in = False
+        self._refused = False
+        self._deadline: IDelayedCall = self.channel.callLater(HEADERS_TIMEOUT, self._too_slow)
+        self._begun = self._now()
+        self.setHeader(b"x-request-id", self.id.encode())
+
+    @property
+    def peer(self) -> str:
+        """The client's address."""
+        return str(getattr(self.getClientAddress(), "host", ""))
+
+    def age(self) -> float:
+        """Seconds since its first line."""
+        return self._now() - self._begun
+
+    def _now(self) -> float:
+        now: float = self._deadline.seconds()  # type: ignore[attr-defined]
+        return now
+
+    def header_text(self, name: bytes) -> str | None:
+        """A header's value, be it UTF-8 or not."""
+        value = self.getHeader(name)
+        return None if value is None else value.decode("utf-8", "backslashreplace")
+
+    # While it is received:
+
+    def gotLength(self, length: int | None) -> None:
+        self._deadline.reset(BODY_TIMEOUT)
+        error = self._refusal_of_body(length)
+        super().gotLength(length if error is None else 0)
+        if error is not None:
+            self._refuse(error)
+
+    def _refusal_of_body(self, length: int | None) -> ChatError | None:
+        """Why a body, of unknown length maybe, is not even received; None if it is."""
+        if length == 0:
+            return None
+        # Which of the paths it is for does not matter: none that is open to all takes a body.
+        error = self._admission.refusal(self, b"")
+        if error is None:
+            method, target, _ = cast("ClientChannel", self.channel).request_line
+            try:
+                self._admission.target(method, target, self.header_text(b"host"))
+            except ChatError as bad_target:
+                error = bad_target
+        if error is None:
+            self._let_in()
+            if length is not None and length > self._admission.limits.body:
+                error = self._too_large()
+        return error
+
+    def _let_in(self) -> None:
+        self._is_let_in = True
+        self._admission.opened(self)
+
+    def handleContentChunk(self, data: bytes) -> None:
+        if self._refused:
+            return
+        self._size += len(data)
+        if self._size > self._admission.limits.body:
+            self._refuse(self._too_large())
+        else:
+            super().handleContentChunk(data)
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        if self._deadline.active():
+            self._deadline.cancel()
+        if self._refused:
+            self.method, self.path = command, tidy_path(path.partition(b"?")[0])
+            self.finish()
+        else:
+            super().requestReceived(command, path, version)
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        if self.startedWriting:
+            self.responseHeaders = USED_UP
+
+    def finish(self) -> None:
+        super().finish()
+        self._admission.closed(self)
+        self._admission.answered(self)
+
+    def connectionLost(self, reason: Failure) -> None:
+        if self._deadline.active():
+            self._deadline.cancel()
+        super().connectionLost(reason)
+        self._admission.closed(self)
+
+    def _too_slow(self) -> None:
+        if self._refused or self.content is None:
+            self.channel.loseConnection()
+        else:
+            self._refuse(ChatError(408, INVALID_REQUEST, "The request came too slowly."))
+
+    def _too_large(self) -> ChatError:
+        limit = self._admission.limits.body
+        return ChatError(
+            413, INVALID_REQUEST, f"The request is larger than {limit} bytes, which is the limit."
+        )
+
+    def _refuse(self, error: ChatError) -> None:
+        """Answer before the request is there as a whole."""
+        self._refused = True
+        self.method, self.clientproto = b"POST", b"HTTP/1.1"
+        self.channel.persistent = False
+        self.setHeader(b"connection", b"close")
+        # Nobody is to be told to go on.
+        self.requestHeaders.removeHeader(b"expect")
+        self._open_to_pages(preflight=False)
+        send_error(self, error)
+        self._linger()
+
+    def _linger(self) -> None:
+        """The response is out: wait no longer than a moment for the rest of the request."""
+        if self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = self.channel.callLater(_LINGER, self._too_slow)
+
+    # When it is there:
+
+    def process(self) -> None:
+        bad_target = None
+        try:
+            self.uri = self._admission.target(self.method, self.uri, self.header_text(b"host"))
+        except ChatError as refusal:
+            bad_target = refusal
+        self.path = tidy_path(self.uri.partition(b"?")[0])
+        preflight = self.method == b"OPTIONS" and self.getHeader(b"origin") is not None
+        self._open_to_pages(preflight)
+        error = None if self._is_let_in else self._admission.refusal(self, self.path)
+        error = error or bad_target
+        if error is None and not _is_utf8(unquote_to_bytes(self.path)):
+            error = bad_request("The path is not UTF-8.")
+        if preflight and (error is None or error.status == 401):
+            self.setResponseCode(204)
+            self.finish()
+        elif error is not None:
+            send_error(self, error)
+            self.finish()
+        else:
+            if not self._is_let_in:
+                self._let_in()
+            self._throttle.spread(self._begin)
+
+    def _begin(self) -> None:
+        # Whoever has waited may be gone.
+        if self.channel is not None:
+            super().process()
+
+    def getRequestHostname(self) -> bytes:
+        """The same for all: what is served does not depend on it, and clients say anything."""
+        return b"localhost"
+
+    def _open_to_pages(self, preflight: bool) -> None:
+        access = self._admission.access
+        for name, value in access.cors_headers(self.header_text(b"origin"), preflight).items():
+            self.setHeader(name.encode(), value.encode())
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

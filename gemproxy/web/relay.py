@@ -1,0 +1,332 @@
+"""
+The relay of an answer to a client: as server-sent events, or collected into one document.
+
+Either knows the client's connection and nothing of who answers: it writes what comes, says with
+heartbeats that it is still there, and ends the body properly whatever happens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.web.server import Request
+from zope.interface import implementer
+
+from gemproxy.chat.chunks import Usage
+from gemproxy.chat.collect import CompletionCollector
+from gemproxy.chat.errors import ChatError
+from gemproxy.chat.jsontext import dumps
+from gemproxy.chat.request import ChatRequest
+from gemproxy.chat.sse import DONE, Event, comment, encode
+from gemproxy.chat.stopfilter import StopTagFilter
+from gemproxy.exchange import Exchange
+from gemproxy.metrics import Metrics
+
+# The names come from the client, and go into a header.
+_PARAMETER = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+
+# A rule of thumb, for estimates.
+_CHARACTERS_PER_TOKEN = 4
+
+# Of the interval of heartbeats, which is never exceeded: the next look, and the network, take time.
+_MARGIN = 0.9
+
+
+@frozen
+class Heartbeats:
+    """
+    @ivar interval: seconds of silence towards a client that are never exceeded.
+    @ivar json_delay: seconds after which a client that does not stream gets its first; None for
+        never. From then on its status is 200, so errors come as a body only.
+    """
+
+    interval: float
+    json_delay: float | None
+
+
+def send_error(request: Request, error: ChatError) -> None:
+    """Answer with an error, before anything else went out."""
+    content_type, body = error.body()
+    request.setResponseCode(error.status, error.reason())
+    request.setHeader(b"content-type", content_type)
+    for name, value in error.headers().items():
+        request.setHeader(name.encode(), value.encode())
+    request.setHeader(b"content-length", str(len(body)).encode())
+    request.write(body)
+
+
+def send_json(request: Request, document: Any, status: int = 200) -> None:
+    body = dumps(document)
+    request.setResponseCode(status)
+    request.setHeader(b"content-type", b"application/json")
+    request.setHeader(b"content-length", str(len(body)).encode())
+    request.write(body)
+
+
+@implementer(IPushProducer)
+class _Paced:
+    """
+    Passes on to a producer what the client's connection has to say.
+
+    @ivar paused: the client reads more slowly than the answer comes.
+    """
+
+    def __init__(self, producer: IPushProducer) -> None:
+        self.paused = False
+        self._producer = producer
+
+    def pauseProducing(self) -> None:
+        self.paused = True
+        self._producer.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self.paused = False
+        self._producer.resumeProducing()
+
+    def stopProducing(self) -> None:
+        self._producer.stopProducing()
+
+
+class _Relay:
+    """
+    What both kinds have in common: stop tags, heartbeats, and whom to pause.
+
+    @ivar stopped: a stop tag has ended the answer.
+    @ivar interruption: why the answer was ended from outside, if it was.
+    @ivar end_early: to be set to what makes the backend stop; called once when a tag was found.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        clock: IReactorTime,
+        heartbeats: Heartbeats,
+        stop_filter: StopTagFilter,
+        exchange: Exchange,
+        chat: ChatRequest,
+        metrics: Metrics,
+    ) -> None:
+        self.stopped = False
+        self.interruption: ChatError | None = None
+        self.end_early: Callable[[], None] = lambda: None
+        self._request = request
+        self._clock = clock
+        self._heartbeats = heartbeats
+        self._filter = stop_filter
+        self._exchange = exchange
+        self._chat = chat
+        self._metrics = metrics
+        self._begun = clock.seconds()
+        self._last_sent = self._begun
+        self._note = "waiting"
+        self._usage: Usage | None = None
+        self._committed = False
+        self._paced: _Paced | None = None
+
+    # What a backend says:
+
+    def events(self, events: Sequence[Event]) -> None:
+        if self.stopped:
+            return
+        passed: list[Event] = []
+        for event in events:
+            passed += self._filter.feed(event)
+            if self._filter.ended:
+                self.stopped = True
+                self._metrics.stop_tags.inc()
+                # Not at once: the backend may be in the middle of something.
+                self._clock.callLater(0, self.end_early)
+                break
+        if passed:
+            self._pass_on(passed)
+
+    def counted(self, usage: Usage) -> None:
+        self._usage = usage
+        self._exchange.count(usage)
+
+    def ignored(self, parameters: Sequence[str]) -> None:
+        names = ", ".join(filter(_PARAMETER.fullmatch, parameters))
+        if names and self._request.channel is not None:
+            self._request.setHeader(b"x-gemproxy-ignored", names.encode())
+
+    def note(self, text: str) -> None:
+        self._note = text
+
+    def retrying(self, error: ChatError) -> None:
+        self._exchange.retries += 1
+        self._metrics.retried(error.code or str(error.status))
+
+    def look(self) -> None:
+        """Send a heartbeat, if it is time for one."""
+        due = self._heartbeat_due()
+        if due is None or due > self._clock.seconds():
+            return
+        if self._paced is not None and self._paced.paused:
+            # There is more than enough on its way to the client.
+            self._last_sent = self._clock.seconds()
+        else:
+            self._send_heartbeat()
+
+    def pace(self, producer: IPushProducer | None) -> None:
+        if self._request.channel is None:
+            return
+        if self._paced is not None:
+            self._request.unregisterProducer()
+            self._paced = None
+        if producer is not None:
+            self._paced = _Paced(producer)
+            self._request.registerProducer(self._paced, True)
+
+    # What whoever asked the backend says:
+
+    def finish(self) -> None:
+        """The answer is complete."""
+        rest = self._filter.flush()
+        if self.stopped and (self._chat.include_usage or not self._chat.stream):
+            rest.append(Event(dumps(self._usage_after_stop())))
+        if rest:
+            self._pass_on(rest)
+        self._end()
+
+    def fail(self, error: ChatError) -> None:
+        """There will be no answer, or no more of it."""
+        raise NotImplementedError
+
+    def interrupt(self, error: ChatError) -> None:
+        """End the answer now, with an error."""
+        self.interruption = error
+        self.end_early()
+
+    def close(self) -> None:
+        """There is nothing more to relay, or nobody to relay it to."""
+        self.pace(None)
+
+    def _usage_after_stop(self) -> dict[str, Any]:
+        """The usage chunk of an answer whose end, and true usage, nobody waited for."""
+        usage = self._exchange.usage
+        if self._usage is not None:
+            usage = self._usage.as_json()
+        elif usage is None:
+            usage = estimated_usage(self._chat.body, self._exchange.text_length)
+            self._exchange.usage = usage
+        return self._filter.frame | {"choices": [], "usage": usage}
+
+    def _pass_on(self, events: Sequence[Event]) -> None:
+        raise NotImplementedError
+
+    def _end(self) -> None:
+        raise NotImplementedError
+
+    def _record(self, event: Event) -> Any:
+        """Put an event into the journal; returns what its data says."""
+        if event.data == DONE:
+            return None
+        try:
+            chunk = event.json()
+        except ValueError:
+            return None
+        self._exchange.add(chunk, self._clock.seconds())
+        return chunk
+
+    def _send(self, data: bytes) -> None:
+        self._last_sent = self._clock.seconds()
+        if self._request.channel is not None:
+            self._request.write(data)
+
+    def _heartbeat_due(self) -> float | None:
+        """When a heartbeat goes out, if nothing else does before; None for never."""
+        return self._last_sent + self._heartbeats.interval * _MARGIN
+
+    def _send_heartbeat(self) -> None:
+        raise NotImplementedError
+
+
+class EventStreamRelay(_Relay):
+    """Relays an answer as the server-sent events that its client asked for."""
+
+    def fail(self, error: ChatError) -> None:
+        if self._committed:
+            if rest := self._filter.flush():
+                self._pass_on(rest)
+            # SillyTavern hangs for good on a body that is cut: say what is wrong, and end it.
+            self._send(encode(Event(dumps(error.payload()))))
+        else:
+            send_error(self._request, error)
+
+    def _pass_on(self, events: Sequence[Event]) -> None:
+        self._commit()
+        for event in events:
+            self._record(event)
+        self._send(b"".join(map(encode, events)))
+
+    def _end(self) -> None:
+        self._commit()
+        self._send(encode(Event(DONE)))
+
+    def _commit(self) -> None:
+        if not self._committed:
+            self._committed = True
+            self._request.setHeader(b"content-type", b"text/event-stream; charset=utf-8")
+            self._request.setHeader(b"cache-control", b"no-cache")
+            self._request.setHeader(b"x-accel-buffering", b"no")
+
+    def _send_heartbeat(self) -> None:
+        self._commit()
+        self._metrics.heartbeats.inc()
+        self._send(comment(f"heartbeat {self._note}"))
+
+
+class DocumentRelay(_Relay):
+    """Collects an answer into the one document that its client asked for."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._collector = CompletionCollector()
+
+    def fail(self, error: ChatError) -> None:
+        if self._committed:
+            self._send(dumps(error.payload()))
+        else:
+            send_error(self._request, error)
+
+    def pace(self, producer: IPushProducer | None) -> None:
+        """Nothing is sent until the end, so there is nothing to pause for."""
+
+    def _pass_on(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if (chunk := self._record(event)) is not None:
+                self._collector.add_parsed(chunk)
+
+    def _end(self) -> None:
+        if self._committed:
+            self._send(dumps(self._collector.completion()))
+        else:
+            send_json(self._request, self._collector.completion())
+
+    def _heartbeat_due(self) -> float | None:
+        delay = self._heartbeats.json_delay
+        if delay is None:
+            return None
+        return max(self._last_sent + self._heartbeats.interval * _MARGIN, self._begun + delay)
+
+    def _send_heartbeat(self) -> None:
+        if not self._committed:
+            self._committed = True
+            self._request.setHeader(b"content-type", b"application/json")
+        self._metrics.heartbeats.inc()
+        self._send(b"\n")
+
+
+def estimated_usage(body: dict[str, Any], answer_length: int) -> dict[str, Any]:
+    """
+    Usage where nobody counted: an answer that a stop tag ended before its upstream said.
+
+    @param answer_length: characters of the answer.
+    """
+    prompt = -(-len(dumps(body.get("messages"))) // _CHARACTERS_PER_TOKEN)
+    completion = -(-answer_length // _CHARACTERS_PER_TOKEN)
+    return Usage(prompt, completion).as_json() | {"estimated": True}

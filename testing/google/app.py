@@ -1,0 +1,248 @@
+"""The stand-in itself: the Gemini API's paths, and the record of what came in."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import orjson
+from klein import Klein
+from klein.resource import KleinResource
+from twisted.internet.defer import Deferred, fail, gatherResults, succeed
+from twisted.internet.interfaces import IProtocolFactory, IReactorTime
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
+from twisted.web.server import Request, Site
+from werkzeug.exceptions import HTTPException
+
+from gemproxy import demo
+from gemproxy.http.site import QuietSite
+from testing.google import refusals
+from testing.google.playback import Playback
+from testing.google.receive import receive
+from testing.google.recorded_request import Once, ReceivedRequest
+from testing.google.refusals import Refusal
+from testing.google.responses import ARRAY, SSE, Responder, prompt_tokens, token_count
+from testing.google.scenarios import Scenario
+
+MODELS = ("gemini-2.5-flash", "gemini-2.5-flash-lite", "gemini-2.5-pro", "gemini-3-pro-preview")
+
+_METHODS = ("generateContent", "streamGenerateContent", "countTokens")
+
+_MODEL = "/<any(v1beta, v1):version>/models/<model>"
+
+
+def echo(request: ReceivedRequest) -> Scenario:
+    """What the demo answers."""
+    echoed = demo.echo(request.model, request.body or {})
+    pace = demo.PACE if len(echoed.chunks) > 1 else 0.0
+    return Scenario(echoed.chunks, pace=pace, finish_reason=echoed.finish_reason)
+
+
+class StandIn:
+    """
+    Google's API, as far as generating goes.
+
+    @ivar models: the names to list; an answer is generated for any name.
+    """
+
+    app = Klein()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        chooser: Callable[[ReceivedRequest], Scenario] = echo,
+        *,
+        keep: int = 1000,
+        keys: Collection[str] | None = None,
+        models: Sequence[str] = MODELS,
+    ) -> None:
+        """
+        @param chooser: says how to answer when no play is queued.
+        @param keep: the number of requests to remember, the last ones.
+        @param keys: the API keys that are valid; C{None} for all.
+        """
+        self.models = models
+        self._clock = clock
+        self._chooser = chooser
+        self._keys = keys
+        self._plays: deque[Scenario] = deque()
+        self._kept: deque[ReceivedRequest] = deque(maxlen=keep)
+        self._count = 0
+        self._arrivals: dict[int, Once[ReceivedRequest]] = {}
+        self._running: set[Playback] = set()
+        self._factories: list[_Connections] = []
+
+    def play(self, *plays: Scenario) -> None:
+        """Queue plays, for one request each, in the order in which the requests come."""
+        self._plays.extend(plays)
+
+    @property
+    def requests(self) -> list[ReceivedRequest]:
+        """The remembered requests of all methods, the oldest first."""
+        return list(self._kept)
+
+    def when_request(self, number: int) -> Deferred[ReceivedRequest]:
+        """
+        Fires when a request has arrived, body and all, and its play has begun.
+
+        @param number: 0 for the first one since the start.
+        """
+        if number >= self._count:
+            return self._arrivals.setdefault(number, Once()).wait()
+        forgotten = self._count - len(self._kept)
+        if number < forgotten:
+            return fail(LookupError(f"request {number} is forgotten"))
+        return succeed(self._kept[number - forgotten])
+
+    def resource(self) -> KleinResource:
+        return self.app.resource()
+
+    def site(self) -> IProtocolFactory:
+        """A factory to listen with, whose connections L{stop} ends."""
+        site = QuietSite(self.resource(), reactor=self._clock)
+        factory = _Connections(site)
+        self._factories.append(factory)
+        return factory
+
+    def stop(self) -> Deferred[None]:
+        """
+        Cut whatever is under way. To be called once nothing listens any more.
+
+        @return: fires when no connection is left.
+        """
+        ends: list[Deferred[Any]] = []
+        for performance in list(self._running):
+            ends.append(performance.when_closed())
+            performance.cut()
+        ends += [factory.end() for factory in self._factories]
+        return gatherResults(ends).addCallback(lambda _: None)
+
+    @app.route(f"{_MODEL}:<method>", methods=["POST"])
+    async def _ask(self, request: Request, version: str, model: str, method: str) -> None:
+        received = self._receive(request, version=version, model=model, method=method)
+        performance = Playback(self._clock, request, received)
+        self._running.add(performance)
+        try:
+            answering = Deferred.fromCoroutine(self._answer(received, performance))
+            self._arrived(received)
+            await answering
+        finally:
+            self._running.discard(performance)
+            performance.over()
+
+    async def _answer(self, received: ReceivedRequest, performance: Playback) -> None:
+        refusal = self._refusal(received)
+        if refusal is not None:
+            return performance.refuse(refusal)
+        if received.method == "countTokens":
+            return performance.document(token_count(received))
+        play = self._plays.popleft() if self._plays else self._chooser(received)
+        responder = Responder(
+            received.model, f"stand-in-{received.number}", prompt_tokens(received)
+        )
+        if received.method == "generateContent":
+            return await performance.whole(play, responder)
+        framing = SSE if received.query.get("alt") == "sse" else ARRAY
+        return await performance.stream(play, responder, framing)
+
+    @app.route("/<any(v1beta, v1):version>/models", methods=["GET"])
+    def _list(self, request: Request, version: str) -> None:
+        received = self._receive(request, version=version, model="", method="list")
+        self._describe(request, received, {"models": [_description(m) for m in self.models]})
+
+    @app.route(_MODEL, methods=["GET"])
+    def _get(self, request: Request, version: str, model: str) -> None:
+        received = self._receive(request, version=version, model=model, method="get")
+        self._describe(request, received, _description(model))
+
+    @app.handle_errors(HTTPException)
+    def _no_such_path(self, request: IRequest, failure: Failure) -> None:
+        refusal = refusals.error(404, "Nothing is served here.")
+        request.setResponseCode(refusal.status)
+        request.setHeader("content-type", refusal.content_type)
+        request.write(refusal.body)
+
+    def _describe(
+        self, request: Request, received: ReceivedRequest, description: dict[str, Any]
+    ) -> None:
+        performance = Playback(self._clock, request, received)
+        refusal = self._refusal(received)
+        if refusal is not None:
+            performance.refuse(refusal)
+        else:
+            performance.document(orjson.dumps(description))
+        self._arrived(received)
+
+    def _refusal(self, received: ReceivedRequest) -> Refusal | None:
+        """What is wrong with a request, whatever the play."""
+        key = received.headers.get("x-goog-api-key") or received.query.get("key")
+        if not key:
+            return refusals.no_key()
+        if self._keys is not None and key not in self._keys:
+            return refusals.wrong_key()
+        method, model = received.method, received.model
+        if method == "get":
+            known = model in self.models
+            return None if known else refusals.unknown_model(model, received.version, method)
+        if method not in ("list", *_METHODS):
+            return refusals.unknown_model(model, received.version, method)
+        if method != "list" and received.body is None:
+            return refusals.error(400, "Invalid JSON payload received.")
+        return None
+
+    def _receive(
+        self, request: Request, *, version: str, model: str, method: str
+    ) -> ReceivedRequest:
+        number = self._count
+        received = receive(
+            request, number, self._clock.seconds(), version=version, model=model, method=method
+        )
+        self._count += 1
+        self._kept.append(received)
+        return received
+
+    def _arrived(self, received: ReceivedRequest) -> None:
+        arrival = self._arrivals.pop(received.number, None)
+        if arrival is not None:
+            arrival.happen(received)
+
+
+def _description(model: str) -> dict[str, Any]:
+    return {
+        "name": f"models/{model}",
+        "version": "001",
+        "displayName": model,
+        "description": "Played by a stand-in.",
+        "inputTokenLimit": 1_048_576,
+        "outputTokenLimit": 65_536,
+        "supportedGenerationMethods": list(_METHODS),
+    }
+
+
+class _Connections(WrappingFactory[ProtocolWrapper]):
+    """Knows its connections, to end them."""
+
+    noisy = False
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site)
+        self._ended: Once[None] | None = None
+
+    def end(self) -> Deferred[None]:
+        if self._ended is None:
+            self._ended = Once()
+            for connection in list(self.protocols):
+                connection.abortConnection()
+            self._check()
+        return self._ended.wait()
+
+    def unregisterProtocol(self, p: ProtocolWrapper) -> None:
+        super().unregisterProtocol(p)
+        self._check()
+
+    def _check(self) -> None:
+        if self._ended is not None and not self.protocols:
+            self._ended.happen(None)

@@ -1,0 +1,53 @@
+"""The order in which requests begin that come at once."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from twisted.internet.task import Clock
+
+from gemproxy.web.throttle import AdmissionThrottle
+
+
+def test_a_burst_begins_a_few_at_a_time_in_its_order() -> None:
+    clock = Clock()
+    clock.advance(1)
+    throttle = AdmissionThrottle(clock)
+    seen: list[str] = []
+
+    def begin(number: int) -> None:
+        seen.append(f"begin {number}")
+        clock.callLater(0, seen.append, f"answer {number}")
+
+    for number in range(20):
+        throttle.spread(partial(begin, number))
+    assert seen == [f"begin {number}" for number in range(8)]
+    clock.advance(0)
+    assert seen.index("answer 7") < seen.index("begin 8")
+    assert [event for event in seen if "begin" in event] == [f"begin {n}" for n in range(20)]
+    assert clock.getDelayedCalls() == []
+
+
+def test_nobody_overtakes_those_who_wait() -> None:
+    clock = Clock()
+    clock.advance(1)
+    throttle = AdmissionThrottle(clock)
+    begun: list[int] = []
+    for number in range(10):
+        throttle.spread(partial(begun.append, number))
+    # However late that is.
+    clock.rightNow += 1
+    throttle.spread(partial(begun.append, 10))
+    clock.advance(0)
+    assert begun == list(range(11))
+
+
+def test_nobody_waits_who_comes_at_an_ordinary_pace() -> None:
+    clock = Clock()
+    clock.advance(1)
+    throttle = AdmissionThrottle(clock)
+    begun: list[int] = []
+    for number in range(50):
+        throttle.spread(partial(begun.append, number))
+        clock.advance(0.001)
+        assert begun == list(range(number + 1))
