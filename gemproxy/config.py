@@ -19,6 +19,8 @@ DEFAULT_MODELS = (
 )
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9._-]+")
+# Twisted's endpoint strings: a type, and what it needs.
+_ENDPOINT = re.compile(r"[a-z][A-Za-z0-9]*:.+")
 _DIGITS = re.compile(r"[0-9]{1,9}")
 _URL = re.compile(r"https?://(?:(?![?#@\\])[!-~])+", re.I)
 
@@ -74,11 +76,16 @@ class Setting:
             raise BadSetting(f"{self.env}: {shown} is not allowed: {error}.") from None
 
 
-def _port(text: str) -> int | None:
+def _port(text: str) -> int | str | None:
     if text.lower() == "off":
         return None
+    if _ENDPOINT.fullmatch(text):
+        return text
     if not _DIGITS.fullmatch(text) or not 0 <= int(text) <= 65535:
-        raise ValueError("a port number from 1 to 65535 (0 picks a free one), or off")
+        raise ValueError(
+            "a port number from 1 to 65535 (0 picks a free one), the description of a Twisted "
+            "endpoint such as unix:/run/gemproxy.sock, or off"
+        )
     return int(text)
 
 
@@ -225,8 +232,18 @@ SETTINGS: tuple[Setting, ...] = (
         "base URL of the Gemini API",
     ),
     Setting("HOST", "127.0.0.1", _host, "address to listen on (an image sets 0.0.0.0)"),
-    Setting("PORT", "3000", _port, "port of the Gemini Proxy; `off` for none"),
-    Setting("STREAM_PORT", "3002", _port, "port of the Stream Proxy; `off` for none"),
+    Setting(
+        "PORT",
+        "3000",
+        _port,
+        "port of the Gemini Proxy, or a Twisted endpoint string; `off` for none",
+    ),
+    Setting(
+        "STREAM_PORT",
+        "3002",
+        _port,
+        "port of the Stream Proxy, or a Twisted endpoint string; `off` for none",
+    ),
     Setting(
         "TIMEOUT",
         "600",
@@ -358,8 +375,8 @@ class Config:
     gemini_api_key: tuple[str, ...] = field(repr=False)
     google_gemini_base_url: str
     host: str
-    port: int | None
-    stream_port: int | None
+    port: int | str | None
+    stream_port: int | str | None
     timeout: float
     max_retries: int
     retry_delay: float

@@ -14,7 +14,6 @@ from twisted.application.service import MultiService, Service
 from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
 from twisted.internet.threads import deferToThreadPool
-from twisted.web.client import HTTPConnectionPool, _HTTP11ClientFactory
 from twisted.web.iweb import IAgent
 
 from gemproxy import __version__
@@ -33,7 +32,7 @@ from gemproxy.gemini.cli.worker_pool import PoolLimits, WorkerPool
 from gemproxy.gemini.engine import GeminiEngine, check_model
 from gemproxy.gemini.keys import KeyRing
 from gemproxy.gemini.pictures import PictureFetcher
-from gemproxy.http.agent import PersistentAgent
+from gemproxy.http.agent import PersistentAgent, endpoints
 from gemproxy.http.client_connections import Connections
 from gemproxy.http.confined import ConfinedAgent
 from gemproxy.http.transport import PromptEndpoint
@@ -67,12 +66,6 @@ def build(config: Config, cli: Cli | None, reactor: Any, environ: Mapping[str, s
     return Daemon(config, cli, reactor, environ)
 
 
-class _QuietClientFactory(_HTTP11ClientFactory):
-    """Twisted's own has no public way to keep it from logging every connection."""
-
-    noisy = False
-
-
 class EngineService(MultiService):
     """The Gemini engine and what it lives on: run directory, gateway, workers."""
 
@@ -102,9 +95,7 @@ class EngineService(MultiService):
 
         fetch_pictures = None
         if config.fetch_images:
-            connections = HTTPConnectionPool(reactor, persistent=False)
-            connections._factory = _QuietClientFactory
-            fetch_pictures = PictureFetcher(reactor, connections).fetch
+            fetch_pictures = PictureFetcher(reactor).fetch
         limits = PoolLimits(config.gemini_workers, config.gemini_sessions, config.gemini_queue)
         self.pool = WorkerPool(reactor, limits, make_worker)
         self.pool.setServiceParent(self)
@@ -147,7 +138,9 @@ class Daemon(MultiService):
         self._config = config
         self._reactor = reactor
         self._coalescer = WriteCoalescer()
-        self._agent = PersistentAgent(reactor, self._coalescer, _CONNECT_TIMEOUT)
+        self._agent = PersistentAgent(
+            reactor, self._coalescer, endpoints(reactor, _CONNECT_TIMEOUT)
+        )
         self._metrics = Metrics()
         self._journal = self._add_journal()
         self._interruptions: list[Callable[[ChatError], None]] = []
@@ -156,6 +149,7 @@ class Daemon(MultiService):
         self._waiting: Deferred[Any] | None = None
         self._hurried = False
         self._admission = Admission(
+            reactor,
             Access(config.proxy_api_keys, config.cors_origins, _is_loopback(config.host)),
             Limits(config.max_body, config.client_requests),
             self._metrics,

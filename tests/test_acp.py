@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gemproxy.gemini.cli.acp import (
-    Failure,
+    ErrorResponse,
     LineDecoder,
     Message,
     Notification,
@@ -67,13 +67,13 @@ def test_line_ends_in_texts_do_not_end_the_line(text: str):
         (b'{"id":1,"result":[1]}', Result(1, {})),
         (b'{"id":1,"result":{},"error":null}', Result(1, {})),
         (b'{"id":1}', Result(1, {})),
-        (b'{"id":1,"error":{"code":429,"message":"no"}}', Failure(1, 429, "no")),
-        (b'{"id":null,"error":{"code":-32700,"message":"no"}}', Failure(None, -32700, "no")),
-        (b'{"id":1,"error":{}}', Failure(1, 0, "unknown error")),
-        (b'{"id":1,"error":{"code":"429","message":""}}', Failure(1, 0, "unknown error")),
-        (b'{"id":1,"error":{"code":1.5,"message":[1]}}', Failure(1, 0, "[1]")),
-        (b'{"id":1,"error":"no"}', Failure(1, 0, "no")),
-        (b'{"id":1,"error":false}', Failure(1, 0, "unknown error")),
+        (b'{"id":1,"error":{"code":429,"message":"no"}}', ErrorResponse(1, 429, "no")),
+        (b'{"id":null,"error":{"code":-32700,"message":"no"}}', ErrorResponse(None, -32700, "no")),
+        (b'{"id":1,"error":{}}', ErrorResponse(1, 0, "unknown error")),
+        (b'{"id":1,"error":{"code":"429","message":""}}', ErrorResponse(1, 0, "unknown error")),
+        (b'{"id":1,"error":{"code":1.5,"message":[1]}}', ErrorResponse(1, 0, "[1]")),
+        (b'{"id":1,"error":"no"}', ErrorResponse(1, 0, "no")),
+        (b'{"id":1,"error":false}', ErrorResponse(1, 0, "unknown error")),
         (b' {"id": 1, "result": {"\\ud800": 1}}\r', Result(1, {"\ufffd": 1})),
     ],
 )
@@ -104,7 +104,7 @@ def outcome(line: bytes) -> None:
         message = decode(line)
     except ProtocolViolation:
         return
-    assert isinstance(message, Notification | Request | Result | Failure)
+    assert isinstance(message, Notification | Request | Result | ErrorResponse)
     # Ids are looked up, and sent back.
     hash(getattr(message, "id", None))
     encode_method_not_found(getattr(message, "id", None))

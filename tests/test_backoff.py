@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gemproxy.chat.errors import upstream_failed
 from gemproxy.gemini.backoff import RetryPolicy
-from gemproxy.gemini.translate.errors import Failure
+from gemproxy.gemini.translate.errors import AttemptFailure
 
 
 def policy(
@@ -17,8 +17,8 @@ def policy(
     return RetryPolicy(retries, base, patience, lambda: luck)
 
 
-def failed(retryable: bool = True, delay: float | None = None) -> Failure:
-    return Failure(upstream_failed("m"), retryable, delay)
+def failed(retryable: bool = True, delay: float | None = None) -> AttemptFailure:
+    return AttemptFailure(upstream_failed("m"), retryable, delay)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,13 @@ from attrs import evolve, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gemproxy.gemini.translate.errors import Failure, api_failure, cli_failure, too_long, transient
+from gemproxy.gemini.translate.errors import (
+    AttemptFailure,
+    api_failure,
+    cli_failure,
+    too_long,
+    transient,
+)
 from tests.strategies import json_values
 
 RPC = "type.googleapis.com/google.rpc."
@@ -50,7 +56,7 @@ class Meant:
     param: str | None = None
 
 
-def shown(failure: Failure) -> Meant:
+def shown(failure: AttemptFailure) -> Meant:
     error = failure.error
     return Meant(
         error.status, error.type, error.code, failure.retryable, failure.delay, error.param
@@ -174,10 +180,10 @@ def test_what_is_nobodys_word_is_worth_another_try():
 
 
 def test_a_conversation_that_is_too_long():
-    assert shown(Failure(too_long("Too long."), False)) == TOO_LONG
+    assert shown(AttemptFailure(too_long("Too long."), False)) == TOO_LONG
 
 
-def check(failure: Failure) -> None:
+def check(failure: AttemptFailure) -> None:
     error = failure.error
     assert 400 <= error.status < 600
     assert error.message

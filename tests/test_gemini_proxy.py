@@ -10,7 +10,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 
 from gemproxy.config import DEFAULT_MODELS
-from gemproxy.gemini.cli.gateway import Exchange
+from gemproxy.gemini.cli.gateway import ApiCall
 from testing.google import scenarios
 from tests.support import Product, Reply, chat, fresh_model, until
 
@@ -121,7 +121,7 @@ async def test_a_client_that_reads_slowly_slows_the_api_down_and_gets_everything
     await client.until_received(b"0000000")
     client.transport.pauseProducing()
     asked = await product.until_asked()
-    flow = [e for e in gc.get_objects() if isinstance(e, Exchange) and not e.aborted]
+    flow = [e for e in gc.get_objects() if isinstance(e, ApiCall) and not e.aborted]
     await until(lambda: any(e._held_up for e in flow), "the API is paused")
     assert asked.closed is None
     client.transport.resumeProducing()

@@ -249,7 +249,7 @@ def test_who_waits_for_a_session_that_cannot_be_opened_is_told(
     opener: Opener, sessions: Sessions
 ) -> None:
     waiting = [sessions.take("m") for _ in range(2)]
-    refusal = CallFailed(acp.Failure(1, -32000, "No."))
+    refusal = CallFailed(acp.ErrorResponse(1, -32000, "No."))
     opener.asked[-1].errback(refusal)
     failures: list[Failure] = []
     waiting[0].addErrback(failures.append)

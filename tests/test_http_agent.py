@@ -35,7 +35,7 @@ from zope.interface import implementer
 from gemproxy.http.agent import PersistentAgent
 from gemproxy.http.body import BytesBody
 from gemproxy.http.connection import BadResponse
-from gemproxy.http.connection_pool import IDLE_TIME, LIMIT, Pool
+from gemproxy.http.connection_pool import IDLE_TIME, LIMIT, ConnectionPool
 from gemproxy.http.request_writer import WrongLength, request_head
 from gemproxy.http.write_coalescer import WriteCoalescer
 from testing.fake_newapi import Call, FakeNewApi, Script, document, events, hang, head, verbatim
@@ -302,38 +302,38 @@ class FakeConnection:
 
 def test_idle_connections_are_closed_in_time() -> None:
     clock = Clock()
-    pool = Pool(clock)
+    pool = ConnectionPool(clock)
     first, second, third = (FakeConnection() for _ in range(3))
-    pool.put(first)  # type: ignore[arg-type]
+    pool.release(first)  # type: ignore[arg-type]
     clock.advance(IDLE_TIME / 2)
-    pool.put(second)  # type: ignore[arg-type]
-    pool.put(third)  # type: ignore[arg-type]
-    assert pool.take() is third
+    pool.release(second)  # type: ignore[arg-type]
+    pool.release(third)  # type: ignore[arg-type]
+    assert pool.acquire() is third
     for _ in range(20):
         clock.advance(IDLE_TIME / 2 / 15)
     assert (first.is_open, second.is_open) == (False, True)
     for _ in range(20):
         clock.advance(IDLE_TIME / 2 / 15)
     assert (second.is_open, third.is_open) == (False, True)
-    assert pool.take() is None
+    assert pool.acquire() is None
     assert clock.getDelayedCalls() == []
 
 
 def test_one_that_is_about_to_be_closed_is_not_used() -> None:
-    pool = Pool(Clock())
+    pool = ConnectionPool(Clock())
     connections = [FakeConnection() for _ in range(2)]
     for connection in connections:
-        pool.put(connection)  # type: ignore[arg-type]
+        pool.release(connection)  # type: ignore[arg-type]
     connections[1].is_open = False
-    assert pool.take() is connections[0]
-    assert pool.take() is None
+    assert pool.acquire() is connections[0]
+    assert pool.acquire() is None
 
 
 def test_there_are_only_so_many_idle_connections() -> None:
-    pool = Pool(Clock())
+    pool = ConnectionPool(Clock())
     connections = [FakeConnection() for _ in range(LIMIT + 2)]
     for connection in connections:
-        pool.put(connection)  # type: ignore[arg-type]
+        pool.release(connection)  # type: ignore[arg-type]
     assert [c.is_open for c in connections] == [False] * 2 + [True] * LIMIT
 
 

@@ -12,13 +12,13 @@ from twisted.internet.task import Clock
 from gemproxy.chat.errors import ChatError
 from gemproxy.gemini import keys
 from gemproxy.gemini.keys import LONGEST_REST, RATE_REST, REST, KeyLease, KeyRing
-from gemproxy.gemini.translate.errors import Failure, api_failure, transient
+from gemproxy.gemini.translate.errors import AttemptFailure, api_failure, transient
 from testing.google import refusals
 
 MODEL = "gemini-x"
 
 
-def failure_of(refusal: refusals.Refusal) -> Failure:
+def failure_of(refusal: refusals.Refusal) -> AttemptFailure:
     return api_failure(refusal.status, refusal.body)
 
 
@@ -36,34 +36,34 @@ class Ring(KeyRing):
         self.clock.advance(1000)
         super().__init__(self.clock, names)
 
-    def fail(self, failure: Failure, model: str = MODEL) -> tuple[str, bool]:
+    def fail(self, failure: AttemptFailure, model: str = MODEL) -> tuple[str, bool]:
         """Which key was used for a request that failed, and whether to try another at once."""
-        lease = self.take(model)
-        return lease.key, self.give_back(lease, failure)
+        lease = self.acquire(model)
+        return lease.key, self.release(lease, failure)
 
     def succeed(self, model: str = MODEL) -> str:
-        lease = self.take(model)
-        assert self.give_back(lease, None) is False
+        lease = self.acquire(model)
+        assert self.release(lease, None) is False
         return lease.key
 
     def refusal(self, model: str = MODEL) -> ChatError:
         with pytest.raises(ChatError) as caught:
-            self.take(model)
+            self.acquire(model)
         return caught.value
 
 
 def test_requests_are_spread_evenly() -> None:
     ring = Ring("a", "b", "c")
-    assert Counter(ring.take(MODEL).key for _ in range(30)) == {"a": 10, "b": 10, "c": 10}
+    assert Counter(ring.acquire(MODEL).key for _ in range(30)) == {"a": 10, "b": 10, "c": 10}
 
 
 def test_one_key_serves_all() -> None:
     ring = Ring("a")
-    assert {ring.take(model).key for model in ("x", "y", "x", "y")} == {"a"}
+    assert {ring.acquire(model).key for model in ("x", "y", "x", "y")} == {"a"}
 
 
 def test_a_key_does_not_show() -> None:
-    assert "s3cret" not in repr(Ring("s3cret").take(MODEL))
+    assert "s3cret" not in repr(Ring("s3cret").acquire(MODEL))
 
 
 def test_a_key_whose_quota_is_out_rests_and_another_steps_in_at_once() -> None:
@@ -98,13 +98,13 @@ def test_one_request_probes_after_the_rest() -> None:
     ring.clock.advance(REST - 0.1)
     assert ring.refusal().retry_after == 1
     ring.clock.advance(0.1)
-    probe = ring.take(MODEL)
+    probe = ring.acquire(MODEL)
     assert probe.is_probe
     # The others are told the same as before, until it is known.
     assert ring.refusal().code == "insufficient_quota"
     assert ring.exhausted() == {MODEL: 1}
-    ring.give_back(probe, None)
-    assert not ring.take(MODEL).is_probe
+    ring.release(probe, None)
+    assert not ring.acquire(MODEL).is_probe
     assert ring.exhausted() == {}
 
 
@@ -137,8 +137,8 @@ def test_a_probe_that_is_dropped_leaves_the_probing_to_the_next() -> None:
     ring = Ring("a")
     ring.fail(DAILY)
     ring.clock.advance(REST)
-    ring.drop(ring.take(MODEL))
-    assert ring.take(MODEL).is_probe
+    ring.abandon(ring.acquire(MODEL))
+    assert ring.acquire(MODEL).is_probe
 
 
 def test_a_probe_that_fails_for_another_reason_leaves_the_probing_to_the_next() -> None:
@@ -146,18 +146,18 @@ def test_a_probe_that_fails_for_another_reason_leaves_the_probing_to_the_next() 
     ring.fail(DAILY)
     ring.clock.advance(REST)
     assert ring.fail(BUSY) == ("a", False)
-    assert ring.take(MODEL).is_probe
+    assert ring.acquire(MODEL).is_probe
 
 
 def test_a_request_from_before_a_rest_may_end_it_but_not_its_probing() -> None:
     ring = Ring("a")
-    early, late = ring.take(MODEL), ring.take(MODEL)
-    ring.give_back(early, DAILY)
-    ring.drop(late)
+    early, late = ring.acquire(MODEL), ring.acquire(MODEL)
+    ring.release(early, DAILY)
+    ring.abandon(late)
     assert ring.refusal().code == "insufficient_quota"
     ring.clock.advance(REST)
-    ring.take(MODEL)
-    ring.drop(late)
+    ring.acquire(MODEL)
+    ring.abandon(late)
     assert ring.refusal().code == "insufficient_quota"
 
 
@@ -178,7 +178,7 @@ def test_a_rate_limit_is_a_short_rest_where_there_is_another_key() -> None:
     assert ring.fail(MINUTE) == ("a", True)
     assert [ring.succeed() for _ in range(2)] == ["b", "b"]
     ring.clock.advance(RATE_REST)
-    assert {ring.take(MODEL).key for _ in range(2)} == {"a", "b"}
+    assert {ring.acquire(MODEL).key for _ in range(2)} == {"a", "b"}
 
 
 def test_a_rate_limit_of_the_last_key_is_for_the_retries_to_wait_for() -> None:
@@ -189,10 +189,10 @@ def test_a_rate_limit_of_the_last_key_is_for_the_retries_to_wait_for() -> None:
 
 
 @pytest.mark.parametrize("failure", [BUSY, transient("Lost."), failure_of(refusals.error(400))])
-def test_what_is_not_the_key_s_fault_does_not_rest_it(failure: Failure) -> None:
+def test_what_is_not_the_key_s_fault_does_not_rest_it(failure: AttemptFailure) -> None:
     ring = Ring("a", "b")
     assert ring.fail(failure) == ("a", False)
-    assert Counter(ring.take(MODEL).key for _ in range(4)) == {"a": 2, "b": 2}
+    assert Counter(ring.acquire(MODEL).key for _ in range(4)) == {"a": 2, "b": 2}
 
 
 def test_models_that_clients_make_up_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +223,7 @@ def test_no_order_of_things_loses_a_key(steps: list[tuple[str, int]], count: int
     for step, number in steps:
         if step == "take":
             try:
-                out.append(ring.take(MODEL))
+                out.append(ring.acquire(MODEL))
             except ChatError as error:
                 assert error.retry_after is not None
                 assert 1 <= error.retry_after <= LONGEST_REST
@@ -232,14 +232,14 @@ def test_no_order_of_things_loses_a_key(steps: list[tuple[str, int]], count: int
         elif out:
             lease = out.pop(number % len(out))
             if step == "drop":
-                ring.drop(lease)
+                ring.abandon(lease)
             else:
-                ring.give_back(lease, ends[step])
+                ring.release(lease, ends[step])
         # One probe at a time for each key.
         probes = Counter(lease.key for lease in out if lease.is_probe)
         assert all(probes[key] <= 1 for key in "abc") or any(s == "good" for s, _ in steps)
     for lease in out:
-        ring.drop(lease)
+        ring.abandon(lease)
     ring.clock.advance(LONGEST_REST)
     used = {ring.succeed() for _ in range(count)}
     assert used == set("abc"[:count])

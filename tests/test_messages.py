@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from gemproxy.chat.errors import ChatError
 from gemproxy.chat.jsontext import loads
 from gemproxy.gemini.translate.messages import Conversation
-from gemproxy.gemini.translate.messages import conversation as make_conversation
+from gemproxy.gemini.translate.messages import translate_messages as make_conversation
 from gemproxy.gemini.translate.tools import Call, Signatures
 from tests.strategies import json_values
 
 
-def conversation(messages: Any) -> Conversation:
+def translate_messages(messages: Any) -> Conversation:
     return make_conversation(messages, Signatures())
 
 
@@ -31,13 +31,13 @@ def message(role: Any, content: Any) -> dict[str, Any]:
 
 def seen(*messages: Any) -> tuple[str | None, list[tuple[str, list[str]]]]:
     """The system instruction, and each turn's role and texts."""
-    talk = conversation(list(messages))
+    talk = translate_messages(list(messages))
     return talk.system, [(turn.role, [part["text"] for part in turn.parts]) for turn in talk.turns]
 
 
 def refusal(messages: Any) -> ChatError:
     with pytest.raises(ChatError) as caught:
-        conversation(messages)
+        translate_messages(messages)
     assert caught.value.status == 400
     assert caught.value.type == "invalid_request_error"
     return caught.value
@@ -211,7 +211,7 @@ def function_response(id: str, response: Any) -> dict[str, Any]:
 
 
 def test_calls_and_results_are_parts_of_turns():
-    talk = conversation(
+    talk = translate_messages(
         [
             USER,
             called("1", "2", content="I look.", name="Ann"),
@@ -235,7 +235,7 @@ def test_calls_and_results_are_parts_of_turns():
 
 @pytest.mark.parametrize("role", ["tool", "function"])
 def test_a_result_may_name_its_function_itself(role: str):
-    talk = conversation([USER, message(role, "x") | {"name": "f"}])
+    talk = translate_messages([USER, message(role, "x") | {"name": "f"}])
     assert talk.turns[1].role == "user"
     assert talk.turns[1].parts == (
         {"functionResponse": {"name": "f", "response": {"output": "x"}}},
@@ -258,7 +258,7 @@ INLINE = {"inlineData": {"mimeType": "image/png", "data": "AAAA"}}
 
 
 def test_a_picture_is_a_part_of_its_turn():
-    talk = conversation(
+    talk = translate_messages(
         [
             message("user", [PICTURE]),
             message("assistant", [text_part("a"), PICTURE]),
@@ -317,7 +317,7 @@ def texts_of(content: Any) -> list[str]:
 @given(st.lists(st.text(min_size=1), min_size=1))
 def test_each_byte_of_the_text_arrives(texts: list[str]):
     messages = [message(("user", "assistant")[i % 2], text) for i, text in enumerate(texts)]
-    talk = conversation(loads(json.dumps(messages).encode()))
+    talk = translate_messages(loads(json.dumps(messages).encode()))
     assert talk.system is None
     assert [turn.parts for turn in talk.turns] == [({"text": text},) for text in texts]
 
@@ -326,7 +326,7 @@ def test_each_byte_of_the_text_arrives(texts: list[str]):
 def test_all_text_arrives_in_its_order(messages: list[Any]):
     wanted = [text for m in messages for text in texts_of(m["content"])]
     try:
-        talk = conversation(messages)
+        talk = translate_messages(messages)
     except ChatError as error:
         assert (error.status, error.param) == (400, "messages")
         assert not wanted
@@ -340,7 +340,7 @@ def test_all_text_arrives_in_its_order(messages: list[Any]):
 
 def outcome(messages: Any) -> None:
     try:
-        talk = conversation(messages)
+        talk = translate_messages(messages)
     except ChatError as error:
         assert error.status == 400
         assert error.param

@@ -12,13 +12,13 @@ from twisted.internet.interfaces import IReactorTime
 from gemproxy.backend import Answer
 from gemproxy.chat.chunks import Usage
 from gemproxy.chat.errors import ChatError, upstream_silent
-from gemproxy.gemini.cli.gateway import Exchange, Gateway
+from gemproxy.gemini.cli.gateway import ApiCall, Gateway
 from gemproxy.gemini.cli.marks import Marks
 from gemproxy.gemini.cli.prompt_turn import PromptTurn
 from gemproxy.gemini.cli.worker import CallFailed, WorkerDied
 from gemproxy.gemini.cli.worker_pool import WorkerPool
 from gemproxy.gemini.flow import Flow
-from gemproxy.gemini.translate.errors import Failure, cli_failure, too_long, transient
+from gemproxy.gemini.translate.errors import AttemptFailure, cli_failure, too_long, transient
 from gemproxy.gemini.translate.messages import Conversation
 from gemproxy.gemini.translate.reply import Reply
 from gemproxy.gemini.writer import ChoiceWriter
@@ -44,10 +44,10 @@ _BROKEN = frozenset(
 )
 
 
-class TryFailed(Exception):
+class AttemptFailed(Exception):
     """A try came to nothing."""
 
-    def __init__(self, failure: Failure) -> None:
+    def __init__(self, failure: AttemptFailure) -> None:
         super().__init__(str(failure.error))
         self.failure = failure
 
@@ -57,7 +57,7 @@ class Choice:
     """One of the answers that a request is to have, and all that its tries need to know."""
 
     model: str
-    talk: Conversation
+    conversation: Conversation
     settings: dict[str, Any]
     answer: Answer
     writer: ChoiceWriter
@@ -101,34 +101,34 @@ class Attempts:
     async def run(self, choice: Choice, key: str) -> Reply:
         """
         @param key: the API key to make the request with.
-        @raise TryFailed: and nothing of it is left.
+        @raise AttemptFailed: and nothing of it is left.
         """
         choice.answer.note("waiting for a worker")
         try:
             lease = await self.pool.acquire()
         except WorkerDied as error:
-            raise TryFailed(transient(str(error))) from None
+            raise AttemptFailed(transient(str(error))) from None
         except ChatError as error:
-            raise TryFailed(Failure(error, retryable=False)) from None
+            raise AttemptFailed(AttemptFailure(error, retryable=False)) from None
         choice.answer.note("waiting for the model")
-        marks = Marks(secrets.token_hex(12), choice.talk.turns)
+        marks = Marks(secrets.token_hex(12), choice.conversation.turns)
 
         def compose(asked: dict[str, Any]) -> dict[str, Any]:
             contents = marks.restored(asked.get("contents"))
-            return _api_request(choice.talk, contents, choice.settings)
+            return _api_request(choice.conversation, contents, choice.settings)
 
         idle_timeout = IdleTimeout(self.clock, self.timeout)
 
         def heard() -> None:
             idle_timeout.reset()
-            choice.tally.count(choice, exchange.reply.usage)
+            choice.tally.count(choice, api_call.reply.usage)
 
-        exchange = Exchange(key, compose, heard, choice.writer.thought)
-        self.gateway.open(marks.nonce, exchange)
+        api_call = ApiCall(key, compose, heard, choice.writer.thought)
+        self.gateway.open(marks.nonce, api_call)
 
         def text(piece: str) -> None:
-            if not exchange.said(piece):
-                exchange.failure = transient("The Gemini CLI said what the API had not.")
+            if not api_call.said(piece):
+                api_call.failure = transient("The Gemini CLI said what the API had not.")
                 lease.worker.give_up("it said what the API had not")
                 return
             idle_timeout.reset()
@@ -137,55 +137,55 @@ class Attempts:
         prompt_turn = PromptTurn(
             self.clock, lease.worker, lease.sessions, marks, choice.model, text
         )
-        choice.flow.add(exchange)
+        choice.flow.add(api_call)
         try:
             stop_reason = await idle_timeout.watch(Deferred.fromCoroutine(prompt_turn.answer()))
-            _check(exchange, stop_reason, choice.writer)
+            _check(api_call, stop_reason, choice.writer)
         except CallFailed as error:
             # What the API says of a request is known better here.
             failed = cli_failure(error.failure.message)
-            raise TryFailed(exchange.failure or failed) from None
+            raise AttemptFailed(api_call.failure or failed) from None
         except WorkerDied as error:
-            raise TryFailed(exchange.failure or transient(str(error))) from None
+            raise AttemptFailed(api_call.failure or transient(str(error))) from None
         except TimeoutError:
-            silent = Failure(upstream_silent(self.timeout), retryable=False)
-            raise TryFailed(silent) from None
+            silent = AttemptFailure(upstream_silent(self.timeout), retryable=False)
+            raise AttemptFailed(silent) from None
         finally:
-            choice.flow.remove(exchange)
+            choice.flow.remove(api_call)
             self.gateway.close(marks.nonce)
-            exchange.abort()
+            api_call.abort()
             prompt_turn.close().addCallback(lambda _: lease.release())
-        if exchange.reply.calls:
-            choice.writer.calls(exchange.reply.calls)
-        return exchange.reply
+        if api_call.reply.calls:
+            choice.writer.calls(api_call.reply.calls)
+        return api_call.reply
 
 
 def _api_request(
-    talk: Conversation, contents: list[dict[str, Any]], settings: dict[str, Any]
+    conversation: Conversation, contents: list[dict[str, Any]], settings: dict[str, Any]
 ) -> dict[str, Any]:
     request = {"contents": contents, **settings}
-    if talk.system is not None:
-        request["systemInstruction"] = {"parts": [{"text": talk.system}]}
+    if conversation.system is not None:
+        request["systemInstruction"] = {"parts": [{"text": conversation.system}]}
     return request
 
 
-def _check(exchange: Exchange, stop_reason: str, writer: ChoiceWriter) -> None:
-    """@raise TryFailed: the answer is none, or not a whole one."""
-    reply = exchange.reply
-    if exchange.failure is not None:
-        raise TryFailed(exchange.failure)
+def _check(api_call: ApiCall, stop_reason: str, writer: ChoiceWriter) -> None:
+    """@raise AttemptFailed: the answer is none, or not a whole one."""
+    reply = api_call.reply
+    if api_call.failure is not None:
+        raise AttemptFailed(api_call.failure)
     if stop_reason == "max_tokens":
-        raise TryFailed(
-            Failure(too_long("The conversation is too long for the model."), retryable=False)
+        raise AttemptFailed(
+            AttemptFailure(too_long("The conversation is too long for the model."), retryable=False)
         )
-    if not exchange.asked:
-        raise TryFailed(transient("The Gemini CLI did not pass the request on."))
+    if not api_call.asked:
+        raise AttemptFailed(transient("The Gemini CLI did not pass the request on."))
     if reply.finish_reason is None and reply.block_reason is None:
-        raise TryFailed(transient("The Gemini API broke off in the middle of its answer."))
+        raise AttemptFailed(transient("The Gemini API broke off in the middle of its answer."))
     if reply.finish_reason in _BROKEN:
-        raise TryFailed(transient(f"The model made a broken answer ({reply.finish_reason})."))
+        raise AttemptFailed(transient(f"The model made a broken answer ({reply.finish_reason})."))
     if not writer.has_content and finish_reason(reply) == "stop":
-        raise TryFailed(
+        raise AttemptFailed(
             transient(f"The model gave an empty answer (finish reason {reply.finish_reason}).")
         )
 

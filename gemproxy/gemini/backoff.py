@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from attrs import frozen
 
-from gemproxy.gemini.translate.errors import Failure
+from gemproxy.gemini.translate.errors import AttemptFailure
 
 _JITTER = 0.25
 _CEILING = 60.0
@@ -27,7 +27,7 @@ class RetryPolicy:
     patience: float
     random: Callable[[], float]
 
-    def delay(self, failure: Failure, retried: int) -> float | None:
+    def delay(self, failure: AttemptFailure, retried: int) -> float | None:
         """
         Seconds until the next try; None if there is none.
 

@@ -17,11 +17,11 @@ from gemproxy.chat.chunks import ChunkFactory, model_object
 from gemproxy.chat.errors import bad_request, model_not_found
 from gemproxy.chat.request import ChatRequest, Headers
 from gemproxy.chat.sse import Event
-from gemproxy.gemini.attempt import Attempts, Choice, Tally, TryFailed, finish_reason
+from gemproxy.gemini.attempt import AttemptFailed, Attempts, Choice, Tally, finish_reason
 from gemproxy.gemini.backoff import RetryPolicy
 from gemproxy.gemini.flow import Flow
 from gemproxy.gemini.keys import KeyRing
-from gemproxy.gemini.translate.messages import conversation
+from gemproxy.gemini.translate.messages import translate_messages
 from gemproxy.gemini.translate.parameters import parameters
 from gemproxy.gemini.translate.thinking import Family, family
 from gemproxy.gemini.translate.tools import Signatures
@@ -80,7 +80,7 @@ class GeminiEngine:
         messages = body.get("messages")
         if self.fetch_pictures is not None:
             messages = await self.fetch_pictures(messages)
-        talk = conversation(messages, self.signatures, signs)
+        conversation = translate_messages(messages, self.signatures, signs)
         # An answer takes long.
         del body, messages
         chunks = ChunkFactory(
@@ -92,7 +92,7 @@ class GeminiEngine:
         choices = [
             Choice(
                 request.model,
-                talk,
+                conversation,
                 wanted.request,
                 answer,
                 ChoiceWriter(answer, chunks, opening, index, wanted.one_call),
@@ -115,17 +115,17 @@ class GeminiEngine:
         """Have one choice made, by as many tries as it takes."""
         retried = 0
         while True:
-            lease = self.keys.take(choice.model)
+            lease = self.keys.acquire(choice.model)
             try:
                 reply = await self.attempts.run(choice, lease.key)
-            except TryFailed as failed:
+            except AttemptFailed as failed:
                 failure = failed.failure
-                another_key = self.keys.give_back(lease, failure)
+                another_key = self.keys.release(lease, failure)
             except BaseException:
-                self.keys.drop(lease)
+                self.keys.abandon(lease)
                 raise
             else:
-                self.keys.give_back(lease, None)
+                self.keys.release(lease, None)
                 break
             if choice.writer.begun:
                 raise failure.error

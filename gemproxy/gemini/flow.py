@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from gemproxy.gemini.cli.gateway import Exchange
+from gemproxy.gemini.cli.gateway import ApiCall
 
 
 @implementer(IPushProducer)
@@ -14,26 +14,26 @@ class Flow:
 
     def __init__(self) -> None:
         self._paused = False
-        self._taps: dict[Exchange, IPushProducer] = {}
+        self._valves: dict[ApiCall, IPushProducer] = {}
 
-    def add(self, exchange: Exchange) -> None:
-        tap = self._taps[exchange] = exchange.tap()
+    def add(self, api_call: ApiCall) -> None:
+        valve = self._valves[api_call] = api_call.valve()
         if self._paused:
-            tap.pauseProducing()
+            valve.pauseProducing()
 
-    def remove(self, exchange: Exchange) -> None:
-        del self._taps[exchange]
+    def remove(self, api_call: ApiCall) -> None:
+        del self._valves[api_call]
 
     def pauseProducing(self) -> None:
         self._paused = True
-        for tap in self._taps.values():
-            tap.pauseProducing()
+        for valve in self._valves.values():
+            valve.pauseProducing()
 
     def resumeProducing(self) -> None:
         self._paused = False
-        for tap in self._taps.values():
-            tap.resumeProducing()
+        for valve in self._valves.values():
+            valve.resumeProducing()
 
     def stopProducing(self) -> None:
-        for tap in list(self._taps.values()):
-            tap.stopProducing()
+        for valve in list(self._valves.values()):
+            valve.stopProducing()

@@ -8,7 +8,7 @@ from attrs import define, evolve, field, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from gemproxy.chat.errors import ChatError
-from gemproxy.gemini.translate.errors import Failure
+from gemproxy.gemini.translate.errors import AttemptFailure
 
 # Daily quotas come back at midnight in California, but some are raised before. Where Google does
 # not say when to ask again, a key rests ever longer while probes find that nothing has changed.
@@ -57,7 +57,7 @@ class KeyRing:
         self._keys = list(keys)
         self._rests: dict[tuple[str, str], _Rest] = {}
 
-    def take(self, model: str) -> KeyLease:
+    def acquire(self, model: str) -> KeyLease:
         """
         The key to make the next request with.
 
@@ -75,7 +75,7 @@ class KeyRing:
         soonest = min(waits, key=lambda key: waits[key])
         raise evolve(self._rests[soonest, model].error, retry_after=max(1.0, waits[soonest]))
 
-    def give_back(self, lease: KeyLease, failure: Failure | None) -> bool:
+    def release(self, lease: KeyLease, failure: AttemptFailure | None) -> bool:
         """
         @param failure: what came of the use; None for nothing bad.
         @return: whether another key may do better at once.
@@ -94,7 +94,7 @@ class KeyRing:
             first = RATE_REST if code == "rate_limit_exceeded" else self._longer_rest(place)
             self._rest(place, first, failure)
         else:
-            self.drop(lease)
+            self.abandon(lease)
             return False
         return others
 
@@ -102,7 +102,7 @@ class KeyRing:
         before = self._rests.get(place)
         return REST if before is None else min(2 * before.seconds, LONGEST_REST)
 
-    def _rest(self, place: tuple[str, str], seconds: float, failure: Failure) -> None:
+    def _rest(self, place: tuple[str, str], seconds: float, failure: AttemptFailure) -> None:
         """@param seconds: unless the API says how long."""
         if failure.delay is not None:
             seconds = min(max(failure.delay, _SHORTEST_DELAY), _LONGEST_DELAY)
@@ -111,7 +111,7 @@ class KeyRing:
         if len(self._rests) > _RESTS_LIMIT:
             del self._rests[min(self._rests, key=lambda place: self._rests[place].until)]
 
-    def drop(self, lease: KeyLease) -> None:
+    def abandon(self, lease: KeyLease) -> None:
         """Give back a lease of which nobody knows what would have come."""
         if lease.is_probe and (rest := self._rests.get((lease.key, lease.model))):
             rest.probing = False

@@ -21,7 +21,6 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP6ClientEndpoint,
-    wrapClientTLS,
 )
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import (
@@ -31,26 +30,18 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IResolutionReceiver,
     IStreamClientEndpoint,
-    ITransport,
 )
-from twisted.internet.protocol import Protocol, connectionDone
-from twisted.python.failure import Failure
-from twisted.web.client import (
-    URI,
-    Agent,
-    BrowserLikePolicyForHTTPS,
-    HTTPConnectionPool,
-    ResponseDone,
-    ResponseFailed,
-)
-from twisted.web.http import PotentialDataLoss
+from twisted.web.client import ResponseFailed
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS, IResponse
+from twisted.web.iweb import IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
 from gemproxy import __version__
 from gemproxy.chat.errors import bad_request
 from gemproxy.gemini.translate.media import SIZE_LIMIT, is_remote
+from gemproxy.http.agent import PersistentAgent
+from gemproxy.http.body import BodyCut, discard_body, read_body
+from gemproxy.http.write_coalescer import WriteCoalescer
 from gemproxy.util.gather import gather_or_cancel
 
 TIME_LIMIT = 20.0
@@ -105,17 +96,18 @@ class PictureFetcher:
     def __init__(
         self,
         reactor: Any,
-        pool: HTTPConnectionPool,
         may_connect: Permission = is_public,
         policy: IPolicyForHTTPS | None = None,
     ) -> None:
-        """
-        @param pool: one that is not persistent.
-        @param policy: says which certificates are trusted; those that the system trusts if None.
-        """
-        endpoints = _Endpoints(reactor, may_connect, policy or BrowserLikePolicyForHTTPS())
+        """@param policy: which certificates are trusted; those that the system trusts if None."""
+
+        def make_endpoint(host: str, port: int) -> IStreamClientEndpoint:
+            return _CheckedEndpoint(reactor, host, port, may_connect)
+
         self._reactor = reactor
-        self._agent = Agent.usingEndpointFactory(reactor, endpoints, pool)
+        self._agent = PersistentAgent(
+            reactor, WriteCoalescer(), make_endpoint, policy, idle_connections=0
+        )
 
     async def fetch(self, messages: Any) -> Any:
         """
@@ -162,7 +154,7 @@ class PictureFetcher:
                 return await _picture(response, allowance)
             location = _header(response, b"location")
             # Not RedirectAgent: it leaves the connections of all hops but the last one open.
-            response.deliverBody(_Dropped())
+            discard_body(response)
             if not location:
                 raise _NotFetched("it redirects to nowhere")
             url = _joined(url, location)
@@ -172,7 +164,7 @@ class PictureFetcher:
         headers = Headers({"Accept": ["image/*"], "User-Agent": [f"gemproxy/{__version__}"]})
         try:
             asking = self._agent.request(b"GET", url.encode("ascii"), headers)
-            return cast("IResponse", await asking)
+            return await asking
         except (CancelledError, _NotFetched):
             raise
         except ResponseFailed as error:
@@ -226,61 +218,18 @@ async def _picture(response: IResponse, allowance: _Allowance) -> str:
         if isinstance(response.length, int):
             allowance.check(response.length)
     except _NotFetched:
-        response.deliverBody(_Dropped())
+        discard_body(response)
         raise
-    data = await _Collected.read(response, allowance)
+    try:
+        data = await read_body(response, SIZE_LIMIT, allowance.take)
+    except BodyCut:
+        raise _NotFetched("its server closed the connection early") from None
     return f"data:{mime_type};base64,{base64.b64encode(data).decode()}"
 
 
 def _header(response: IResponse, name: bytes) -> str:
     values = cast("list[bytes]", response.headers.getRawHeaders(name, []))
     return values[0].decode("utf-8", "replace") if values else ""
-
-
-class _Dropped(Protocol):
-    """Closes the connection of a response whose body is of no interest."""
-
-    def connectionMade(self) -> None:
-        cast("ITransport", self.transport).loseConnection()
-
-
-class _Collected(Protocol):
-    """Takes a body in, as far as it is allowed to."""
-
-    def __init__(self, allowance: _Allowance) -> None:
-        self.whole: Deferred[bytes] = Deferred(lambda _: self._stop())
-        self._allowance = allowance
-        self._pieces: list[bytes] = []
-
-    @classmethod
-    def read(cls, response: IResponse, allowance: _Allowance) -> Deferred[bytes]:
-        collected = cls(allowance)
-        response.deliverBody(collected)
-        return collected.whole
-
-    def dataReceived(self, data: bytes) -> None:
-        if self.whole.called:
-            return
-        try:
-            self._allowance.take(len(data))
-        except _NotFetched as error:
-            self.whole.errback(error)
-            self._stop()
-        else:
-            self._pieces.append(data)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self.whole.called:
-            return
-        if reason.check(ResponseDone, PotentialDataLoss):
-            self.whole.callback(b"".join(self._pieces))
-        else:
-            self.whole.errback(_NotFetched("its server broke off"))
-
-    def _stop(self) -> None:
-        self._pieces.clear()
-        if self.transport is not None:
-            self.transport.loseConnection()
 
 
 def _addresses(messages: Any) -> Iterator[tuple[str, str]]:
@@ -314,22 +263,6 @@ def _replaced(messages: list[Any], pictures: Mapping[str, str]) -> list[Any]:
         else message
         for message in messages
     ]
-
-
-@implementer(IAgentEndpointFactory)
-@frozen
-class _Endpoints:
-    reactor: Any
-    may_connect: Permission
-    policy: IPolicyForHTTPS
-
-    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        host = uri.host.decode("ascii")
-        endpoint = _CheckedEndpoint(self.reactor, host, uri.port, self.may_connect)
-        if uri.scheme == b"http":
-            return endpoint
-        creator = self.policy.creatorForNetloc(uri.host, uri.port)
-        return wrapClientTLS(creator, endpoint)
 
 
 @implementer(IStreamClientEndpoint)

@@ -7,6 +7,7 @@ are parsed in C, and what one read brought is handed out in one piece.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from attrs import frozen
@@ -18,11 +19,11 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from twisted.web.client import BrowserLikePolicyForHTTPS, ResponseNeverReceived
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
 from gemproxy.http.connection import Connection
-from gemproxy.http.connection_pool import Pool
+from gemproxy.http.connection_pool import IDLE_CONNECTIONS, ConnectionPool
 from gemproxy.http.request_writer import request_head
 from gemproxy.http.url import Origin, split_url
 from gemproxy.http.write_coalescer import WriteCoalescer
@@ -36,7 +37,7 @@ _ORIGINS_LIMIT = 64
 class _Factory(Factory):
     noisy = False
 
-    def __init__(self, coalescer: WriteCoalescer, pool: Pool) -> None:
+    def __init__(self, coalescer: WriteCoalescer, pool: ConnectionPool) -> None:
         self._coalescer = coalescer
         self._pool = pool
 
@@ -53,12 +54,31 @@ class _Origin:
     """
 
     host: bytes
-    pool: Pool
+    pool: ConnectionPool
     _endpoint: IStreamClientEndpoint
     _factory: _Factory
 
     def connect(self) -> Deferred[Connection]:
         return cast("Deferred[Connection]", self._endpoint.connect(self._factory))
+
+
+EndpointFactory = Callable[[str, int], IStreamClientEndpoint]
+
+
+def endpoints(reactor: Any, connect_timeout: float) -> EndpointFactory:
+    """
+    Endpoints for hosts by name or address.
+
+    @param connect_timeout: in seconds.
+    """
+
+    def make_endpoint(host: str, port: int) -> IStreamClientEndpoint:
+        # For an address, there is nothing to be looked up by a thread.
+        kind = TCP4ClientEndpoint if isIPAddress(host) else HostnameEndpoint
+        endpoint: IStreamClientEndpoint = kind(reactor, host, port, timeout=connect_timeout)
+        return endpoint
+
+    return make_endpoint
 
 
 @implementer(IAgent)
@@ -71,12 +91,24 @@ class PersistentAgent:
     it went out by had been used before, and was closed without any response.
     """
 
-    def __init__(self, reactor: Any, coalescer: WriteCoalescer, connect_timeout: float) -> None:
-        """@param connect_timeout: in seconds."""
+    def __init__(
+        self,
+        reactor: Any,
+        coalescer: WriteCoalescer,
+        make_endpoint: EndpointFactory,
+        policy: IPolicyForHTTPS | None = None,
+        idle_connections: int = IDLE_CONNECTIONS,
+    ) -> None:
+        """
+        @param make_endpoint: makes the endpoint for a host and port; TLS is added to it here.
+        @param policy: which certificates are trusted; those that the system trusts if None.
+        @param idle_connections: how many are kept for each origin; 0 for none.
+        """
         self._reactor = reactor
         self._coalescer = coalescer
-        self._connect_timeout = connect_timeout
-        self._tls = BrowserLikePolicyForHTTPS()
+        self._make_endpoint = make_endpoint
+        self._tls = policy or BrowserLikePolicyForHTTPS()
+        self._idle_connections = idle_connections
         self._origins: dict[Origin, _Origin] = {}
 
     def request(
@@ -97,7 +129,7 @@ class PersistentAgent:
             head = request_head(method, target, origin.host, fields, bodyProducer)
         except ValueError:
             return fail()
-        connection = origin.pool.take()
+        connection = origin.pool.acquire()
         if connection is None:
             return self._ask_anew(origin, method, head, bodyProducer)
         asked = connection.ask(method, head, bodyProducer)
@@ -137,13 +169,8 @@ class PersistentAgent:
         return origin, target
 
     def _origin(self, place: Origin) -> _Origin:
-        host = place.host.decode("ascii")
-        # For an address, there is nothing to be looked up by a thread.
-        kind = TCP4ClientEndpoint if isIPAddress(host) else HostnameEndpoint
-        endpoint: IStreamClientEndpoint = kind(
-            self._reactor, host, place.port, timeout=self._connect_timeout
-        )
+        endpoint = self._make_endpoint(place.host.decode("ascii"), place.port)
         if place.scheme == b"https":
             endpoint = wrapClientTLS(self._tls.creatorForNetloc(place.host, place.port), endpoint)
-        pool = Pool(self._reactor)
+        pool = ConnectionPool(self._reactor, self._idle_connections)
         return _Origin(place.netloc, pool, endpoint, _Factory(self._coalescer, pool))

@@ -145,10 +145,10 @@ class Body:
     loseConnection = abortConnection = stopProducing
 
 
-class IdleConnections(TypedProtocol):
+class IConnectionPool(TypedProtocol):
     """Where connections are kept between two exchanges."""
 
-    def put(self, connection: Connection) -> None:
+    def release(self, connection: Connection) -> None:
         """It can carry one more exchange."""
 
     def discard(self, connection: Connection) -> None:
@@ -164,7 +164,7 @@ class Connection(Protocol):
 
     transport: Any
 
-    def __init__(self, coalescer: WriteCoalescer, pool: IdleConnections) -> None:
+    def __init__(self, coalescer: WriteCoalescer, pool: IConnectionPool) -> None:
         self.is_open = False
         self._coalescer = coalescer
         self._pool = pool
@@ -260,7 +260,7 @@ class Connection(Protocol):
             self.abort()
         elif keep_alive and self.is_open:
             self.resume()
-            self._pool.put(self)
+            self._pool.release(self)
         else:
             self.close()
         body.ended(_RESPONSE_DONE, piece)

@@ -8,23 +8,25 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from gemproxy.http.connection import Connection
 
 # Of these, those that were used last stay.
-LIMIT = 512
+IDLE_CONNECTIONS = 512
 # Seconds for which one is kept, and between two looks at whether they are over.
 IDLE_TIME = 240.0
 _LOOK = 30.0
 
 
-class Pool:
+class ConnectionPool:
     """The idle connections of one origin."""
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, limit: int = IDLE_CONNECTIONS) -> None:
+        """@param limit: how many are kept."""
+        self._limit = limit
         self._clock = clock
         # The longest idle first; with the time since which they are.
         self._idle: dict[Connection, float] = {}
         self._look_later: IDelayedCall | None = None
         self._closed: Deferred[None] | None = None
 
-    def take(self) -> Connection | None:
+    def acquire(self) -> Connection | None:
         """The one that was used last, as it is the least likely to be closed by the upstream."""
         while self._idle and self._closed is None:
             connection, _ = self._idle.popitem()
@@ -32,12 +34,12 @@ class Pool:
                 return connection
         return None
 
-    def put(self, connection: Connection) -> None:
+    def release(self, connection: Connection) -> None:
         if self._closed is not None:
             connection.abort()
             return
         self._idle[connection] = self._clock.seconds()
-        if len(self._idle) > LIMIT:
+        if len(self._idle) > self._limit:
             self._close_oldest()
         if self._look_later is None:
             self._look_later = self._clock.callLater(_LOOK, self._look)

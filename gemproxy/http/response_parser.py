@@ -5,22 +5,11 @@ from __future__ import annotations
 from attrs import frozen
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from gemproxy.http.headers import HOP_BY_HOP
+
 # What an upstream may send that brings its answer no further: headers, trailers, and the like.
 _OVERHEAD_LIMIT = 128 * 1024
 _BODILESS = frozenset({204, 304})
-# About the connection and the framing, hence of no interest to anybody else.
-_OF_THE_CONNECTION = frozenset(
-    {
-        b"connection",
-        b"content-length",
-        b"keep-alive",
-        b"proxy-connection",
-        b"te",
-        b"trailers",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
 
 
 @frozen
@@ -152,7 +141,7 @@ class ResponseParser:
         passed = []
         for header in self._headers:
             name = header[0].lower()
-            if name not in _OF_THE_CONNECTION:
+            if name not in HOP_BY_HOP:
                 passed.append(header)
             elif name == b"transfer-encoding":
                 if header[1].strip().lower() != b"chunked":

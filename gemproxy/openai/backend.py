@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any, cast
 
 from attrs import frozen
-from hyperlink import EncodedURL
-from treq.client import HTTPClient
-from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectingCancelledError
@@ -34,12 +29,13 @@ from gemproxy.chat.errors import (
 )
 from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.chat.request import ChatRequest, Headers
-from gemproxy.http.body import BytesBody
+from gemproxy.http.body import BodyCut, BodyTooLarge, read_beginning, read_body
 from gemproxy.http.errors import describe_request_error
+from gemproxy.http.headers import without
+from gemproxy.http.treq_client import send
 from gemproxy.http.url import BaseURL
-from gemproxy.openai.headers import to_upstream, without
+from gemproxy.openai.headers import to_upstream
 from gemproxy.openai.stream import StreamError, UpstreamStream
-from gemproxy.util.deadline import deadline
 from gemproxy.util.idle_timeout import IdleTimeout
 from gemproxy.util.log import make_logger
 
@@ -51,8 +47,7 @@ _ERROR_LIMIT = 1024 * 1024
 _ERROR_PATIENCE = 5.0
 # Seconds in which an answered request's connection may end cleanly, to be used again.
 _TAIL = 2.0
-# treq would keep an upstream's cookies, and show one client's for another.
-_NO_COOKIES = IndexableCookieJar(DefaultCookiePolicy(allowed_domains=[]))
+_CUT = upstream_failed("The upstream closed the connection in the middle of its response.")
 _PASSED_ERROR_HEADERS = ("retry-after", "x-should-retry")
 
 
@@ -147,7 +142,11 @@ class OpenAIBackend:
         if response.code != 200:
             raise await self._refusal(response)
         try:
-            return loads(await _Reader.read(response))
+            return loads(await read_body(response, _MODELS_LIMIT))
+        except BodyCut:
+            raise _CUT from None
+        except BodyTooLarge:
+            raise upstream_failed("The upstream's list of models is too large.") from None
         except ValueError:
             raise upstream_failed("The upstream's list of models is not JSON.") from None
 
@@ -176,39 +175,16 @@ class OpenAIBackend:
         sent = HeaderMap()
         for name, value in to_upstream(headers, self.fixed_key):
             sent.addRawHeader(name, value)
-        client = HTTPClient(self.agent, _NO_COOKIES)
         try:
-            response = await client.request(
-                method.decode(),
-                _wire_url(self.base.join(path).decode()),
-                headers=sent,
-                data=None if body is None else BytesBody(body),
-                unbuffered=True,
-                allow_redirects=False,
-            )
+            return await send(self.agent, method, self.base.join(path), sent, body)
         except Exception as error:
             raise unanswered(error) from None
-        return cast("IResponse", response)
 
     async def _refusal(self, response: IResponse) -> ChatError:
         """The error that an upstream's response with another status than 200 is."""
         patience = min(_ERROR_PATIENCE, self.timeout / 2)
-        return refusal(response, await _Reader.read_start(response, self.clock, patience))
-
-
-class _WireURL(EncodedURL):
-    """
-    A URL whose names are in their encoded form already. treq has every URL encoded for every
-    request, which takes longer than all the rest of what it does.
-    """
-
-    def to_uri(self) -> EncodedURL:
-        return self
-
-
-@lru_cache(16)
-def _wire_url(text: str) -> EncodedURL:
-    return _WireURL.from_text(EncodedURL.from_text(text).to_uri().to_text())
+        body = await read_beginning(response, _ERROR_LIMIT, self.clock, patience)
+        return refusal(response, body)
 
 
 def _as_chat_error(failure: Failure) -> Failure:
@@ -342,8 +318,7 @@ class _StreamReader(Protocol):
         if self._finished is None:
             return
         if not reason.check(ResponseDone, PotentialDataLoss):
-            cut = upstream_failed("The upstream broke off in the middle of its answer.")
-            self._finish(None if self._stream.finished else Failure(cut))
+            self._finish(None if self._stream.finished else Failure(_CUT))
             return
         try:
             events = self._stream.close()
@@ -373,56 +348,3 @@ class _StreamReader(Protocol):
                 finished.callback(None)
             else:
                 finished.errback(result)
-
-
-class _Reader(Protocol):
-    """WriteCoalescer a body of limited size."""
-
-    def __init__(self, limit: int, whole: bool) -> None:
-        """@param whole: whether a body that is cut off, or too large, is no body."""
-        self.done: Deferred[bytes] = Deferred()
-        self._limit = limit
-        self._whole = whole
-        self._pieces: list[bytes] = []
-        self._size = 0
-
-    @classmethod
-    async def read(cls, response: IResponse) -> bytes:
-        """@raise ChatError: 502, the body was cut off, or is too large."""
-        reader = cls(_MODELS_LIMIT, whole=True)
-        return await reader._read(response)
-
-    @classmethod
-    async def read_start(cls, response: IResponse, clock: IReactorTime, patience: float) -> bytes:
-        """As much as comes within C{patience} seconds, and is not too large."""
-        reader = cls(_ERROR_LIMIT, whole=False)
-        with deadline(clock, patience, reader.stop):
-            return await reader._read(response)
-
-    async def _read(self, response: IResponse) -> bytes:
-        response.deliverBody(self)
-        try:
-            return await self.done
-        except CancelledError:
-            self.stop()
-            raise
-
-    def dataReceived(self, data: bytes) -> None:
-        self._pieces.append(data)
-        self._size += len(data)
-        if self._size > self._limit:
-            self.stop()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self.done.called:
-            return
-        if self._whole and not reason.check(ResponseDone, PotentialDataLoss):
-            self.done.errback(
-                Failure(upstream_failed("The upstream broke off in the middle of its answer."))
-            )
-        else:
-            self.done.callback(b"".join(self._pieces))
-
-    def stop(self) -> None:
-        if self.transport is not None:
-            cast("IPushProducer", self.transport).stopProducing()

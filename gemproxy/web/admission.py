@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
-from twisted.web.http_headers import Headers
-from twisted.web.server import Request
 
 from gemproxy.chat.errors import INVALID_REQUEST, ChatError, bad_request, overloaded
 from gemproxy.chat.jsontext import dumps
-from gemproxy.http.client_connections import ClientChannel
+from gemproxy.http.server_request import ServerRequest
 from gemproxy.metrics import Metrics
 from gemproxy.util.log import make_logger
 from gemproxy.web.access import OPEN_PATHS, Access
@@ -25,13 +22,8 @@ from gemproxy.web.paths import split_target, tidy_path
 from gemproxy.web.relay import send_error
 from gemproxy.web.throttle import AdmissionThrottle
 
-HEADERS_TIMEOUT = 30.0
-BODY_TIMEOUT = 600.0
 # Asked for every few seconds, by machines.
 _UNLOGGED_PATHS = OPEN_PATHS | {b"/metrics"}
-# Seconds for which a refused body is read and thrown away: a client that is still sending would
-# find its connection reset, and never see why.
-_LINGER = 2.0
 
 
 @frozen
@@ -39,10 +31,17 @@ class Limits:
     """
     @ivar body: bytes of a request's body at most.
     @ivar per_client: requests of one address at a time; None for any number.
+    @ivar headers_timeout: seconds for the headers to arrive.
+    @ivar body_timeout: seconds for the body after them.
+    @ivar linger: seconds for which a refused body is read and discarded: the connection of a
+        client that is still sending would be reset, and it would never see the error.
     """
 
     body: int
     per_client: int | None = None
+    headers_timeout: float = 30.0
+    body_timeout: float = 600.0
+    linger: float = 2.0
 
 
 class Admission:
@@ -55,8 +54,14 @@ class Admission:
     log = make_logger()
 
     def __init__(
-        self, access: Access, limits: Limits, metrics: Metrics, new_id: Callable[[], str]
+        self,
+        clock: IReactorTime,
+        access: Access,
+        limits: Limits,
+        metrics: Metrics,
+        new_id: Callable[[], str],
     ) -> None:
+        self.clock = clock
         self.access = access
         self.limits = limits
         self.metrics = metrics
@@ -145,25 +150,7 @@ class Admission:
                 waiting.callback(None)
 
 
-class _UsedUp(Headers):
-    """Headers that have served their purpose: there are none, and none is taken."""
-
-    def setRawHeaders(self, name: Any, values: Any) -> None:
-        """Too late."""
-
-    def addRawHeader(self, name: Any, value: Any) -> None:
-        """Too late."""
-
-
-# Of thousands of requests that are answered for minutes.
-USED_UP = _UsedUp()
-
-
-class RequestFactory(Protocol):
-    def __call__(self, channel: HTTPChannel, queued: Any = ...) -> Request: ...
-
-
-class ProxyRequest(Request):
+class ProxyRequest(ServerRequest):
     """
     A request that is received in limited time and size, let in or not, and its path tidied.
 
@@ -195,8 +182,10 @@ class ProxyRequest(Request):
         self._size = 0
         self._is_let_in = False
         self._refused = False
-        self._deadline: IDelayedCall = self.channel.callLater(HEADERS_TIMEOUT, self._too_slow)
-        self._begun = self._now()
+        self._deadline: IDelayedCall = admission.clock.callLater(
+            admission.limits.headers_timeout, self._too_slow
+        )
+        self._begun = admission.clock.seconds()
         self.setHeader(b"x-request-id", self.id.encode())
 
     @property
@@ -206,11 +195,7 @@ class ProxyRequest(Request):
 
     def age(self) -> float:
         """Seconds since its first line."""
-        return self._now() - self._begun
-
-    def _now(self) -> float:
-        now: float = self._deadline.seconds()  # type: ignore[attr-defined]
-        return now
+        return self._admission.clock.seconds() - self._begun
 
     def header_text(self, name: bytes) -> str | None:
         """A header's value, be it UTF-8 or not."""
@@ -220,7 +205,7 @@ class ProxyRequest(Request):
     # While it is received:
 
     def gotLength(self, length: int | None) -> None:
-        self._deadline.reset(BODY_TIMEOUT)
+        self._deadline.reset(self._admission.limits.body_timeout)
         error = self._refusal_of_body(length)
         super().gotLength(length if error is None else 0)
         if error is not None:
@@ -233,7 +218,7 @@ class ProxyRequest(Request):
         # Which of the paths it is for does not matter: none that is open to all takes a body.
         error = self._admission.refusal(self, b"")
         if error is None:
-            method, target, _ = cast("ClientChannel", self.channel).request_line
+            method, target, _ = self.request_line
             try:
                 self._admission.target(method, target, self.header_text(b"host"))
             except ChatError as bad_target:
@@ -269,7 +254,7 @@ class ProxyRequest(Request):
     def write(self, data: bytes) -> None:
         super().write(data)
         if self.startedWriting:
-            self.responseHeaders = USED_UP
+            self.forget_response_headers()
 
     def finish(self) -> None:
         super().finish()
@@ -297,11 +282,7 @@ class ProxyRequest(Request):
     def _refuse(self, error: ChatError) -> None:
         """Answer before the request is there as a whole."""
         self._refused = True
-        self.method, self.clientproto = b"POST", b"HTTP/1.1"
-        self.channel.persistent = False
-        self.setHeader(b"connection", b"close")
-        # Nobody is to be told to go on.
-        self.requestHeaders.removeHeader(b"expect")
+        self.begin_early()
         self._open_to_pages(preflight=False)
         send_error(self, error)
         self._linger()
@@ -310,7 +291,9 @@ class ProxyRequest(Request):
         """The response is out: wait no longer than a moment for the rest of the request."""
         if self._deadline.active():
             self._deadline.cancel()
-        self._deadline = self.channel.callLater(_LINGER, self._too_slow)
+        self._deadline = self._admission.clock.callLater(
+            self._admission.limits.linger, self._too_slow
+        )
 
     # When it is there:
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.web.server import Request
-
 from gemproxy.backend import Backend
 from gemproxy.chat.chunks import model_object
+from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.chat import ChatService
 from gemproxy.web.detached import Detached
 from gemproxy.web.health import Health
@@ -38,28 +37,28 @@ class GeminiProxy:
         self._chats = chats
 
     @app.route("/v1/chat/completions", methods=["POST"])
-    def chat_completions(self, request: Request) -> Detached:
+    def chat_completions(self, request: ProxyRequest) -> Detached:
         chat = chat_request_of(request)
         return Detached(self._chats.answer(request, chat, self._backend, "gemini"))
 
     @app.route("/v1/models", methods=["GET"])
-    async def models(self, request: Request) -> None:
+    async def models(self, request: ProxyRequest) -> None:
         models = await self._backend.models(headers_of(request))
         send_json(request, {"object": "list", "data": models})
 
     @app.route("/v1/models/<path:name>", methods=["GET"])
-    def model(self, request: Request, name: str) -> None:
+    def model(self, request: ProxyRequest, name: str) -> None:
         self._check_model(name)
         send_json(request, model_object(name))
 
     @app.route("/health", methods=["GET"])
-    def health(self, request: Request) -> None:
+    def health(self, request: ProxyRequest) -> None:
         self._health.health(request)
 
     @app.route("/ready", methods=["GET"])
-    def ready(self, request: Request) -> None:
+    def ready(self, request: ProxyRequest) -> None:
         self._health.ready(request)
 
     @app.route("/metrics", methods=["GET"])
-    def metrics(self, request: Request) -> None:
+    def metrics(self, request: ProxyRequest) -> None:
         self._health.show_metrics(request)

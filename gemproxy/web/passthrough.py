@@ -15,13 +15,14 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http import NO_BODY_CODES, PotentialDataLoss
 from twisted.web.iweb import IResponse
-from twisted.web.server import Request
 from zope.interface import implementer
 
 from gemproxy.backend import Forwarder
 from gemproxy.chat.errors import ChatError, bad_request, upstream_failed, upstream_silent
 from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.sse import Event, encode
+from gemproxy.http.headers import HOP_BY_HOP
+from gemproxy.http.server_request import ServerRequest
 from gemproxy.metrics import Metrics
 from gemproxy.util.idle_timeout import IdleTimeout
 from gemproxy.web.relay import send_error
@@ -29,7 +30,7 @@ from gemproxy.web.site import headers_of
 from gemproxy.web.upload import Upload
 
 # Twisted frames the body anew, and says who it is by itself.
-_NOT_PASSED = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"server", b"date"})
+_NOT_PASSED = HOP_BY_HOP | {b"server", b"date"}
 
 
 @frozen(eq=False)
@@ -42,7 +43,7 @@ class Passthrough:
     metrics: Metrics
     _under_way: set[_ResponseRelay] = field(factory=set)
 
-    async def serve(self, request: Request) -> None:
+    async def serve(self, request: ServerRequest) -> None:
         """
         Answer a request with whatever the upstream answers.
 
@@ -76,7 +77,7 @@ class Passthrough:
             relay.end_early()
 
     async def _relay(
-        self, request: Request, relay: _ResponseRelay, idle_timeout: IdleTimeout
+        self, request: ServerRequest, relay: _ResponseRelay, idle_timeout: IdleTimeout
     ) -> None:
         body = request.content if isinstance(request.content, Upload) else None
         if body is not None:
@@ -87,7 +88,7 @@ class Passthrough:
         await relay.deliver(response)
 
 
-def _target(request: Request) -> bytes:
+def _target(request: ServerRequest) -> bytes:
     """
     The tidied path, and the query as it came.
 
@@ -109,7 +110,7 @@ class _ResponseRelay(Protocol):
     @ivar end_early: to be set to what makes the upstream stop.
     """
 
-    def __init__(self, request: Request, idle_timeout: IdleTimeout) -> None:
+    def __init__(self, request: ServerRequest, idle_timeout: IdleTimeout) -> None:
         self.interruption: ChatError | None = None
         self.end_early: Callable[[], None] = lambda: None
         self._request = request
@@ -193,8 +194,7 @@ class _ResponseRelay(Protocol):
         else:
             # There is no other way to tell a client that this is not the whole of it than to
             # leave out the end.
-            self._request.chunked = 0
-            self._request.channel.persistent = False
+            self._request.leave_unfinished()
 
     def _leave_client(self) -> None:
         if self._is_producing:

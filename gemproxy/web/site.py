@@ -16,7 +16,7 @@ from gemproxy.chat.errors import INVALID_REQUEST, ChatError, unknown_url
 from gemproxy.chat.request import ChatRequest, Headers, parse_chat_request
 from gemproxy.http.client_connections import ClientChannel, Connections
 from gemproxy.http.site import QuietSite
-from gemproxy.web.admission import USED_UP, Admission
+from gemproxy.web.admission import Admission, ProxyRequest
 from gemproxy.web.relay import send_error
 from gemproxy.web.throttle import AdmissionThrottle
 from gemproxy.web.upload import StreamedRequest
@@ -31,7 +31,7 @@ def headers_of(request: Request) -> Headers:
     )
 
 
-def chat_request_of(request: Request) -> ChatRequest:
+def chat_request_of(request: ProxyRequest) -> ChatRequest:
     """
     What a request that was received whole asks for. Nothing of it is kept anywhere else.
 
@@ -41,7 +41,7 @@ def chat_request_of(request: Request) -> ChatRequest:
     raw = cast("bytes", request.content.read())
     request.content.close()
     chat = parse_chat_request(raw, headers_of(request))
-    request.requestHeaders = USED_UP
+    request.forget_request_headers()
     return chat
 
 

@@ -7,12 +7,12 @@ from urllib.parse import unquote_to_bytes
 
 from attrs import evolve
 from twisted.internet.defer import CancelledError
-from twisted.web.server import Request
 
 from gemproxy.backend import Backend
 from gemproxy.chat.chunks import model_object
 from gemproxy.chat.errors import ChatError, unknown_url
 from gemproxy.util.log import make_logger
+from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.chat import ChatService
 from gemproxy.web.detached import Detached
 from gemproxy.web.health import Health
@@ -65,7 +65,7 @@ class StreamProxy:
         self._chats = chats
 
     @app.route("/v1/chat/completions", methods=["POST"])
-    def chat_completions(self, request: Request) -> Detached:
+    def chat_completions(self, request: ProxyRequest) -> Detached:
         chat = chat_request_of(request)
         backend, route = self._others, "stream/upstream"
         if is_gemini(chat.model):
@@ -74,7 +74,7 @@ class StreamProxy:
         return Detached(self._chats.answer(request, chat, backend, route))
 
     @app.route("/v1/models", methods=["GET"])
-    async def models(self, request: Request) -> None:
+    async def models(self, request: ProxyRequest) -> None:
         headers = headers_of(request)
         asked_others = self._others.models(headers)
         try:
@@ -101,28 +101,28 @@ class StreamProxy:
             return []
 
     @app.route("/v1/models/<path:name>", methods=["GET"])
-    async def model(self, request: Request, name: str) -> None:
+    async def model(self, request: ProxyRequest, name: str) -> None:
         if is_gemini(name):
             send_json(request, model_object(name))
         else:
             await self._passthrough.serve(request)
 
     @app.route("/health", methods=["GET"])
-    def health(self, request: Request) -> None:
+    def health(self, request: ProxyRequest) -> None:
         self._health.health(request)
 
     @app.route("/ready", methods=["GET"])
-    def ready(self, request: Request) -> None:
+    def ready(self, request: ProxyRequest) -> None:
         self._health.ready(request)
 
     @app.route("/metrics", methods=["GET"])
-    def metrics(self, request: Request) -> None:
+    def metrics(self, request: ProxyRequest) -> None:
         self._health.show_metrics(request)
 
     @app.route("/v1/", branch=True)
-    async def anything_else(self, request: Request) -> None:
+    async def anything_else(self, request: ProxyRequest) -> None:
         await self._passthrough.serve(request)
 
     @app.route("/v1")
-    def root(self, request: Request) -> None:
+    def root(self, request: ProxyRequest) -> None:
         raise unknown_url(request.method.decode("ascii", "replace"), "/v1")

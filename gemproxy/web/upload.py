@@ -12,7 +12,6 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from zope.interface import implementer
 
 from gemproxy.chat.errors import ChatError
-from gemproxy.http.client_connections import ClientChannel
 from gemproxy.util.idle_timeout import IdleTimeout
 from gemproxy.web.admission import Admission, ProxyRequest
 from gemproxy.web.paths import tidy_path
@@ -149,7 +148,7 @@ class StreamedRequest(ProxyRequest):
     def gotLength(self, length: int | None) -> None:
         super().gotLength(length)
         # Twisted tells only requests that have been received whole.
-        method, target, version = cast("ClientChannel", self.channel).request_line
+        method, target, version = self.request_line
         if length == 0 or self._refused:
             return
         meant = self._admission.target(method, target, self.header_text(b"host"))
@@ -163,8 +162,7 @@ class StreamedRequest(ProxyRequest):
         self._idle_timeout = self.channel.setTimeout(None)
         super(ProxyRequest, self).requestReceived(method, target, version)
         if self.startedWriting:
-            # Nobody is to be told to go on.
-            self.requestHeaders.removeHeader(b"expect")
+            self.stop_continue()
 
     def handleContentChunk(self, data: bytes) -> None:
         if self._upload is None:
@@ -202,11 +200,8 @@ class StreamedRequest(ProxyRequest):
         assert self._upload is not None
         self._is_answered = True
         self._upload.stopProducing()
-        self.channel.persistent = False
-        self.write(b"")
-        if self.chunked:
-            self.channel.write(b"0\r\n\r\n")
-            self.chunked = 0
+        self.close_after_response()
+        self.end_body()
         self._linger()
 
     def _finish(self) -> None:

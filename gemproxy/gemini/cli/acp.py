@@ -41,13 +41,13 @@ class Result:
 
 
 @frozen
-class Failure:
+class ErrorResponse:
     id: Any
     code: int
     message: str
 
 
-Message = Notification | Request | Result | Failure
+Message = Notification | Request | Result | ErrorResponse
 
 
 def encode_request(id: int, method: str, params: dict[str, Any]) -> bytes:
@@ -93,7 +93,7 @@ def decode(line: bytes) -> Message:
     if error is not None:
         error = error if isinstance(error, dict) else {"message": error}
         code = error.get("code")
-        return Failure(
+        return ErrorResponse(
             id,
             code if isinstance(code, int) else 0,
             str(error.get("message") or "unknown error"),

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
 from twisted.application.service import Service
@@ -22,10 +23,9 @@ from twisted.internet.interfaces import (
     IListeningPort,
     IPushProducer,
     IStreamServerEndpoint,
-    ITransport,
 )
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
-from twisted.python.failure import Failure as TwistedFailure
+from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
@@ -37,9 +37,9 @@ from zope.interface import implementer
 from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.chat.sse import EventTooLarge
 from gemproxy.gemini.cli.marks import ConversationAltered, prompted
-from gemproxy.gemini.translate.errors import Failure, api_failure, midway_failure, transient
+from gemproxy.gemini.translate.errors import AttemptFailure, api_failure, midway_failure, transient
 from gemproxy.gemini.translate.reply import END, Reply
-from gemproxy.http.body import BytesBody
+from gemproxy.http.body import BytesBody, read_beginning
 from gemproxy.http.confined import ConfinedAgent
 from gemproxy.http.errors import describe_request_error
 from gemproxy.http.site import QuietSite
@@ -47,6 +47,8 @@ from gemproxy.http.url import BaseURL
 from gemproxy.util.log import make_logger
 
 _ERROR_BODY_LIMIT = 256 * 1024
+# Seconds to wait for the rest of an error response, whose status is known.
+_ERROR_PATIENCE = 30.0
 
 _STREAM = re.compile(rb"v1[a-z0-9]*/models/[A-Za-z0-9._-]+:streamGenerateContent")
 
@@ -56,7 +58,7 @@ _PASSED_HEADERS = (b"user-agent", b"x-goog-api-client")
 Composer = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-class Exchange:
+class ApiCall:
     """
     One request to the API and its reply.
 
@@ -80,7 +82,7 @@ class Exchange:
         @param thought: called with each thought of the model.
         """
         self.reply = Reply()
-        self.failure: Failure | None = None
+        self.failure: AttemptFailure | None = None
         self.asked = False
         self.key = key
         self.compose = compose
@@ -88,18 +90,24 @@ class Exchange:
         self._thought = thought
         self._said = 0
         self.aborted = False
-        self._connecting: Deferred[IResponse] | None = None
+        self._awaited: Deferred[Any] | None = None
         self._source: IPushProducer | None = None
-        self._taps: list[_Tap] = []
+        self._valves: list[_Valve] = []
 
     # What the gateway reports:
 
     def connecting(self, response: Deferred[IResponse]) -> None:
         self.asked = True
-        self._connecting = response
+        self._awaited = response
+
+    def reading_error(self, body: Deferred[bytes]) -> None:
+        """The API has answered with an error; its body is on its way."""
+        self._awaited = body
+        if self.aborted:
+            body.cancel()
 
     def flowing(self, source: IPushProducer) -> None:
-        self._connecting = None
+        self._awaited = None
         self._source = source
         if self.aborted:
             source.stopProducing()
@@ -121,9 +129,9 @@ class Exchange:
             self._thought(text)
         return news
 
-    def ended(self, failure: Failure | None) -> bytes:
+    def ended(self, failure: AttemptFailure | None) -> bytes:
         """There is no more to come; returns what the CLI has yet to be told."""
-        self._connecting = self._source = None
+        self._awaited = self._source = None
         news, thoughts = self.reply.close()
         for text in () if self.aborted else thoughts:
             self._thought(text)
@@ -144,25 +152,25 @@ class Exchange:
     def abort(self) -> None:
         """Close the connection to the API, at whatever stage it is."""
         self.aborted = True
-        if self._connecting is not None:
-            self._connecting.cancel()
+        if self._awaited is not None:
+            self._awaited.cancel()
         if self._source is not None:
             self._source.stopProducing()
 
-    def tap(self) -> IPushProducer:
+    def valve(self) -> IPushProducer:
         """The API's side of the connection as a producer, for one more consumer to pause."""
-        tap = _Tap(self)
-        self._taps.append(tap)
-        return tap
+        valve = _Valve(self)
+        self._valves.append(valve)
+        return valve
 
     @property
     def _held_up(self) -> bool:
-        return any(tap.closed for tap in self._taps)
+        return any(valve.closed for valve in self._valves)
 
-    def turned(self, tap: _Tap, closed: bool) -> None:
+    def turned(self, valve: _Valve, closed: bool) -> None:
         """A consumer pauses, or no longer does."""
         was_held_up = self._held_up
-        tap.closed = closed
+        valve.closed = closed
         if self._source is None or self._held_up == was_held_up:
             return
         if closed:
@@ -172,24 +180,24 @@ class Exchange:
 
 
 @implementer(IPushProducer)
-class _Tap:
+class _Valve:
     """
     What one consumer of an exchange pauses; the API flows while nobody does. A transport pauses
     its producer as often as it is written to while its buffer is full, and resumes it once.
     """
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, api_call: ApiCall) -> None:
         self.closed = False
-        self._exchange = exchange
+        self._api_call = api_call
 
     def pauseProducing(self) -> None:
-        self._exchange.turned(self, True)
+        self._api_call.turned(self, True)
 
     def resumeProducing(self) -> None:
-        self._exchange.turned(self, False)
+        self._api_call.turned(self, False)
 
     def stopProducing(self) -> None:
-        self._exchange.abort()
+        self._api_call.abort()
 
 
 class Gateway(Service):
@@ -216,7 +224,7 @@ class Gateway(Service):
         self._endpoint = endpoint
         self._agent = agent
         self._api_url = api_url
-        self._exchanges: dict[str, Exchange] = {}
+        self._api_calls: dict[str, ApiCall] = {}
         self._port: IListeningPort | None = None
         self._path = b""
         self.url = ""
@@ -236,19 +244,19 @@ class Gateway(Service):
 
     def stopService(self) -> Deferred[None] | None:
         super().stopService()
-        for exchange in self._exchanges.values():
-            exchange.abort()
-        self._exchanges.clear()
+        for api_call in self._api_calls.values():
+            api_call.abort()
+        self._api_calls.clear()
         port, self._port = self._port, None
         return cast("Deferred[None]", port.stopListening()) if port is not None else None
 
-    def open(self, nonce: str, exchange: Exchange) -> None:
+    def open(self, nonce: str, api_call: ApiCall) -> None:
         """Expect one request for the conversation whose marks have this nonce."""
-        self._exchanges[nonce] = exchange
+        self._api_calls[nonce] = api_call
 
     def close(self, nonce: str) -> None:
         """Expect it no longer."""
-        self._exchanges.pop(nonce, None)
+        self._api_calls.pop(nonce, None)
 
     def serve(self, request: Request) -> None:
         """Pass a worker's request on to the API, and the API's reply to the worker."""
@@ -257,20 +265,20 @@ class Gateway(Service):
             return
         path = request.path[len(self._path) :]
         asked = _json_of(request)
-        exchange = self._exchanges.get(prompted(asked.get("contents")) or "")
-        if exchange is None or exchange.asked or not _STREAM.fullmatch(path):
+        api_call = self._api_calls.get(prompted(asked.get("contents")) or "")
+        if api_call is None or api_call.asked or not _STREAM.fullmatch(path):
             self.log.debug("gateway: refused {path!r}", path=path)
             _refuse(request, 404)
             return
         try:
-            body = dumps(exchange.compose(asked))
+            body = dumps(api_call.compose(asked))
         except ConversationAltered as error:
-            exchange.asked = True
-            exchange.ended(transient(f"The Gemini CLI altered the conversation: {error}."))
+            api_call.asked = True
+            api_call.ended(transient(f"The Gemini CLI altered the conversation: {error}."))
             _refuse(request, 400)
             return
         headers = Headers(
-            {b"content-type": [b"application/json"], b"x-goog-api-key": [exchange.key.encode()]}
+            {b"content-type": [b"application/json"], b"x-goog-api-key": [api_call.key.encode()]}
         )
         for name in _PASSED_HEADERS:
             if values := request.requestHeaders.getRawHeaders(name):
@@ -279,22 +287,35 @@ class Gateway(Service):
         agent = ConfinedAgent(self._agent, base.origin)
         url = base.join(b"/" + path + b"?alt=sse")
         responding = agent.request(b"POST", url, headers, BytesBody(body))
-        exchange.connecting(responding)
-        request.notifyFinish().addErrback(lambda _: exchange.abort())
+        api_call.connecting(responding)
+        request.notifyFinish().addErrback(lambda _: api_call.abort())
         responding.addCallbacks(
-            lambda response: response.deliverBody(
-                _ReplyRelay(request, exchange)
-                if response.code == 200
-                else _ErrorReader(request, exchange, response.code)
-            ),
-            lambda failure: _unreachable(request, exchange, failure),
+            lambda response: self._answered(request, api_call, response),
+            lambda failure: _unreachable(request, api_call, failure),
         ).addErrback(lambda failure: self.log.failure("gateway failed", failure))
 
+    def _answered(
+        self, request: Request, api_call: ApiCall, response: IResponse
+    ) -> Deferred[None] | None:
+        if response.code == 200:
+            response.deliverBody(_ReplyRelay(request, api_call))
+            return None
+        return Deferred.fromCoroutine(self._read_error(request, api_call, response))
 
-def _unreachable(request: Request, exchange: Exchange, failure: TwistedFailure) -> None:
+    async def _read_error(self, request: Request, api_call: ApiCall, response: IResponse) -> None:
+        reading = Deferred.fromCoroutine(
+            read_beginning(response, _ERROR_BODY_LIMIT, self._reactor, _ERROR_PATIENCE)
+        )
+        api_call.reading_error(reading)
+        with suppress(CancelledError):
+            api_call.ended(api_failure(response.code, await reading))
+        _refuse(request, 400)
+
+
+def _unreachable(request: Request, api_call: ApiCall, failure: Failure) -> None:
     if not failure.check(CancelledError):
         error = cast("Exception", failure.value)
-        exchange.ended(transient(describe_request_error("The Gemini API", error)))
+        api_call.ended(transient(describe_request_error("The Gemini API", error)))
     _refuse(request, 400)
 
 
@@ -336,23 +357,23 @@ class _GatewayResource(Resource):
 class _ReplyRelay(Protocol):
     """Hands a reply to the CLI as it comes, at the CLI's pace."""
 
-    def __init__(self, request: Request, exchange: Exchange) -> None:
+    def __init__(self, request: Request, api_call: ApiCall) -> None:
         self._request = request
-        self._exchange = exchange
+        self._api_call = api_call
 
     def connectionMade(self) -> None:
-        self._exchange.flowing(cast("IPushProducer", self.transport))
+        self._api_call.flowing(cast("IPushProducer", self.transport))
         if _connected(self._request):
             self._request.setHeader(b"content-type", b"text/event-stream")
-            self._request.registerProducer(self._exchange.tap(), True)
+            self._request.registerProducer(self._api_call.valve(), True)
 
     def dataReceived(self, data: bytes) -> None:
-        if news := self._exchange.received(data):
+        if news := self._api_call.received(data):
             self._request.write(news)
 
-    def connectionLost(self, reason: TwistedFailure = connectionDone) -> None:
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         whole = reason.check(ResponseDone, PotentialDataLoss)
-        rest = self._exchange.ended(
+        rest = self._api_call.ended(
             None if whole else transient("The Gemini API broke off in the middle of its answer.")
         )
         if _connected(self._request):
@@ -360,25 +381,3 @@ class _ReplyRelay(Protocol):
             # A clean end even of a broken reply: the CLI then hands on all that did come.
             self._request.unregisterProducer()
             self._request.finish()
-
-
-class _ErrorReader(Protocol):
-    """Keeps the beginning of an error response."""
-
-    def __init__(self, request: Request, exchange: Exchange, status: int) -> None:
-        self._request = request
-        self._exchange = exchange
-        self._status = status
-        self._body = b""
-
-    def connectionMade(self) -> None:
-        self._exchange.flowing(cast("IPushProducer", self.transport))
-
-    def dataReceived(self, data: bytes) -> None:
-        self._body += data
-        if len(self._body) > _ERROR_BODY_LIMIT:
-            cast("ITransport", self.transport).loseConnection()
-
-    def connectionLost(self, reason: TwistedFailure = connectionDone) -> None:
-        self._exchange.ended(api_failure(self._status, self._body))
-        _refuse(self._request, 400)

@@ -75,7 +75,7 @@ class PromptTurn:
         return gone.addErrback(lambda failure: self.log.failure("session not closed", failure))
 
     async def _set_up(self) -> Session:
-        self._session = await self._sessions.take(self._model)
+        self._session = await self._sessions.acquire(self._model)
         await self._session.use(self._model)
         return self._session
 
@@ -97,7 +97,7 @@ class PromptTurn:
     async def _let_go(self) -> None:
         await self._until_over()
         if self._session is not None:
-            self._sessions.put(self._session)
+            self._sessions.release(self._session)
         records.delete_reports(self._worker.home.temp)
 
     async def _until_over(self) -> None:

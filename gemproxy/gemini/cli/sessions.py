@@ -40,7 +40,7 @@ class Sessions:
         """
         self._rest(await Session.open(self._reactor, self._worker))
 
-    def take(self, model: str) -> Deferred[Session]:
+    def acquire(self, model: str) -> Deferred[Session]:
         """
         One that asks this model, if possible; in any case one.
 
@@ -54,7 +54,7 @@ class Sessions:
             self._open_more()
         return session
 
-    def put(self, session: Session) -> None:
+    def release(self, session: Session) -> None:
         """A conversation is over."""
         if session.is_sound and not session.is_worn:
             self._rest(session)

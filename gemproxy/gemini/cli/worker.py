@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.interfaces import IDelayedCall, IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
-from twisted.python.failure import Failure as TwistedFailure
+from twisted.python.failure import Failure
 
 from gemproxy import __version__
 from gemproxy.gemini.cli import acp, records
@@ -44,7 +44,7 @@ class WorkerDied(Exception):
 class CallFailed(Exception):
     """The CLI answered a call with an error."""
 
-    def __init__(self, failure: acp.Failure) -> None:
+    def __init__(self, failure: acp.ErrorResponse) -> None:
         super().__init__(f"{failure.code}: {failure.message}")
         self.failure = failure
 
@@ -218,7 +218,7 @@ class Worker:
             case acp.Result(id, result):
                 if (answer := self._asked(id)) is not None:
                     answer.callback(result)
-            case acp.Failure(id):
+            case acp.ErrorResponse(id):
                 if (answer := self._asked(id)) is not None:
                     answer.errback(CallFailed(message))
 
@@ -235,7 +235,7 @@ class Worker:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
 
-    def ended(self, reason: TwistedFailure) -> None:
+    def ended(self, reason: Failure) -> None:
         """The process has ended and its pipes are closed."""
         if self.usable:
             self.log.warn(
@@ -336,8 +336,8 @@ class _AcpProtocol(ProcessProtocol):
         if childFD != 2:
             self._worker.disconnected()
 
-    def processExited(self, reason: TwistedFailure) -> None:
+    def processExited(self, reason: Failure) -> None:
         self._worker.exited()
 
-    def processEnded(self, reason: TwistedFailure) -> None:
+    def processEnded(self, reason: Failure) -> None:
         self._worker.ended(reason)

@@ -25,7 +25,7 @@ _TRANSIENT = frozenset({408, 429, 499, 500, 502, 503})
 
 
 @frozen
-class Failure:
+class AttemptFailure:
     """
     One failed try.
 
@@ -39,49 +39,49 @@ class Failure:
     delay: float | None = None
 
 
-def api_failure(status: int, body: bytes) -> Failure:
+def api_failure(status: int, body: bytes) -> AttemptFailure:
     """The failure that an error response of the API means."""
     return _failure(status, _error_object(body))
 
 
-def midway_failure(document: bytes) -> Failure:
+def midway_failure(document: bytes) -> AttemptFailure:
     """The failure that an error means which comes in the place of the rest of an answer."""
     error = _error_object(document)
     code = error.get("code")
     return _failure(code if isinstance(code, int) and 400 <= code < 600 else 502, error)
 
 
-def _failure(status: int, error: dict[str, Any]) -> Failure:
+def _failure(status: int, error: dict[str, Any]) -> AttemptFailure:
     message = str(error.get("message") or f"The Gemini API answered {status}.")[:_MESSAGE_LENGTH]
     details = _details(error)
     delay = _retry_delay(details)
     if status == 429:
         if _is_daily(details, message):
-            return Failure(
+            return AttemptFailure(
                 ChatError(429, "insufficient_quota", message, "insufficient_quota", final=True),
                 retryable=False,
                 delay=delay,
             )
-        return Failure(
+        return AttemptFailure(
             ChatError(
                 429, "rate_limit_error", message, "rate_limit_exceeded", retry_after=delay or 10
             ),
             retryable=True,
             delay=delay,
         )
-    return Failure(_status_error(status, message, details), status in _TRANSIENT, delay)
+    return AttemptFailure(_status_error(status, message, details), status in _TRANSIENT, delay)
 
 
-def cli_failure(message: str) -> Failure:
+def cli_failure(message: str) -> AttemptFailure:
     """The failure that the CLI's own error means, where nothing else tells more."""
-    return Failure(
+    return AttemptFailure(
         upstream_failed(f"The Gemini CLI failed: {message[:_MESSAGE_LENGTH]}"), retryable=True
     )
 
 
-def transient(message: str) -> Failure:
+def transient(message: str) -> AttemptFailure:
     """A failure that is nobody's word: a lost connection, a worker that died, an empty answer."""
-    return Failure(upstream_failed(message), retryable=True)
+    return AttemptFailure(upstream_failed(message), retryable=True)
 
 
 def too_long(message: str) -> ChatError:

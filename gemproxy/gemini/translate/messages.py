@@ -36,7 +36,9 @@ class Conversation:
     turns: tuple[Turn, ...]
 
 
-def conversation(messages: Any, signatures: Signatures, sign_calls: bool = False) -> Conversation:
+def translate_messages(
+    messages: Any, signatures: Signatures, sign_calls: bool = False
+) -> Conversation:
     """
     Leading system messages become the system instruction; later ones are user turns in their
     place; empty messages are left out. Where there are system messages only, the last of them is

@@ -1,0 +1,44 @@
+"""Which headers are about one connection, and hence stay on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+Fields = tuple[tuple[bytes, bytes], ...]
+
+# RFC 9110 section 7.6.1, and what belongs to the framing of one message.
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"content-length",
+        b"expect",
+        b"host",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"trailers",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+
+
+def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
+    """The headers that are not about the connection, nor named by its C{Connection} header."""
+    headers = tuple(headers)
+    named = {
+        token.strip().lower()
+        for name, value in headers
+        if name.lower() == b"connection"
+        for token in value.split(b",")
+    }
+    dropped = HOP_BY_HOP | named
+    return tuple((name, value) for name, value in headers if name.lower() not in dropped)
+
+
+def without(headers: Iterable[tuple[bytes, bytes]], *names: bytes) -> Fields:
+    """@param names: in lower case."""
+    return tuple((name, value) for name, value in headers if name.lower() not in names)

@@ -1,0 +1,66 @@
+"""What a streaming proxy needs of Twisted's Request and its channel, and they have no API for."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from twisted.web.http_headers import Headers
+from twisted.web.server import Request
+
+from gemproxy.http.client_connections import ClientChannel
+
+
+class ServerRequest(Request):
+    """
+    A request that can be answered before it is received, or left without its end.
+
+    Twisted passes a request on when its body is complete. An upload of 50 MB would be kept in a
+    file until then, and a client that sends too much would not be answered at all. The attributes
+    used here (C{method}, C{clientproto}, C{chunked}, C{channel.persistent}) are what Twisted's own
+    methods read; C{tests/test_twisted_internals.py} fails if that changes.
+    """
+
+    __slots__ = ()
+
+    @property
+    def request_line(self) -> tuple[bytes, bytes, bytes]:
+        """Method, target and version, as soon as the headers have come."""
+        return cast("ClientChannel", self.channel).request_line
+
+    def begin_early(self) -> None:
+        """Let a response be written now. The connection is closed after it."""
+        self.method, _, self.clientproto = self.request_line
+        self.channel.persistent = False
+        self.setHeader(b"connection", b"close")
+        self.stop_continue()
+
+    def stop_continue(self) -> None:
+        """Do not invite a client that waits for C{100 Continue} to send its body."""
+        self.requestHeaders.removeHeader(b"expect")
+
+    def close_after_response(self) -> None:
+        """Take no other request from this connection."""
+        self.channel.persistent = False
+
+    def end_body(self) -> None:
+        """Write the end of the response's body; the request itself goes on being received."""
+        self.write(b"")
+        if self.chunked:
+            self.channel.write(b"0\r\n\r\n")
+            self.chunked = 0
+
+    def leave_unfinished(self) -> None:
+        """
+        Have the response end without the end of its body, by closing the connection: there is no
+        other way to tell a client that the body is incomplete.
+        """
+        self.chunked = 0
+        self.close_after_response()
+
+    def forget_request_headers(self) -> None:
+        """Free their memory, for as long as the response takes."""
+        self.requestHeaders = Headers()
+
+    def forget_response_headers(self) -> None:
+        """The same for the headers of a response that has begun."""
+        self.responseHeaders = Headers()

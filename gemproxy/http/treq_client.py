@@ -1,0 +1,55 @@
+"""treq over our agent, without what costs more than the rest of a request together."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any, cast
+
+from hyperlink import EncodedURL
+from treq.client import HTTPClient
+from twisted.internet.defer import Deferred
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IResponse
+
+from gemproxy.http.body import BytesBody
+
+# treq would keep an upstream's cookies, and send one client's with another client's request.
+_NO_COOKIES = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+
+
+class _WireURL(EncodedURL):
+    """
+    A URL that is encoded already.
+
+    treq encodes the URL of each request. That takes 0.28 ms, a third of a small answer. There is
+    no public way to give it an encoded one.
+    """
+
+    def to_uri(self) -> EncodedURL:
+        return self
+
+
+@lru_cache(16)
+def _wire_url(text: str) -> EncodedURL:
+    return _WireURL.from_text(EncodedURL.from_text(text).to_uri().to_text())
+
+
+def send(
+    agent: IAgent, method: bytes, url: bytes, headers: Headers, body: bytes | None
+) -> Deferred[IResponse]:
+    """
+    Send a request and do not follow redirects. The response's body is not buffered; gzip is
+    decoded.
+
+    @param url: one of a few; they are remembered.
+    """
+    sent: Any = HTTPClient(agent, cast("Any", _NO_COOKIES)).request(
+        method.decode(),
+        _wire_url(url.decode()),
+        headers=headers,
+        data=None if body is None else BytesBody(body),
+        unbuffered=True,
+        allow_redirects=False,
+    )
+    return cast("Deferred[IResponse]", sent)
