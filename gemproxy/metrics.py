@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _MODELS_LIMIT = 200
@@ -14,8 +14,10 @@ _MODELS_LIMIT = 200
 class Metrics:
     """What happened since the daemon started. Neither keys nor texts are in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: str) -> None:
         self.registry = CollectorRegistry()
+        build = Info("gemproxy_build", "The version that runs", registry=self.registry)
+        build.info({"version": version})
         # Names come from clients: there may be only so many of them.
         self._models: set[str] = set()
         self._requests = Counter(

@@ -1,46 +1,35 @@
-"""The composition: a Config in, a service with everything in its place out."""
+"""The wiring: a Config in, a service with everything in its place out."""
 
 from __future__ import annotations
 
-import ipaddress
-import random
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
-from twisted.application.internet import StreamServerEndpointService
-from twisted.application.service import MultiService, Service
-from twisted.internet import defer
-from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
+from attrs import frozen
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
-from twisted.web.iweb import IAgent
 
 from gemproxy import __version__
 from gemproxy.backend import Backend
-from gemproxy.chat.errors import ChatError, overloaded
-from gemproxy.config import Config
+from gemproxy.chat.errors import ChatError
+from gemproxy.config import BadSetting, Config
 from gemproxy.demo import Demo
-from gemproxy.gemini.attempt import Attempts
-from gemproxy.gemini.backoff import RetryPolicy
-from gemproxy.gemini.cli.gateway import Gateway
-from gemproxy.gemini.cli.home import WorkerHome
 from gemproxy.gemini.cli.install import Cli
-from gemproxy.gemini.cli.rundir import RunDirectory, root_for_user
-from gemproxy.gemini.cli.worker import Worker
-from gemproxy.gemini.cli.worker_pool import PoolLimits, WorkerPool
+from gemproxy.gemini.cli.worker_pool import MemberState, WorkerPool
 from gemproxy.gemini.engine import GeminiEngine, check_model
-from gemproxy.gemini.keys import KeyRing
-from gemproxy.gemini.pictures import PictureFetcher
+from gemproxy.gemini.service import EngineService
 from gemproxy.http.agent import PersistentAgent, endpoints
 from gemproxy.http.client_connections import Connections
 from gemproxy.http.confined import ConfinedAgent
-from gemproxy.http.transport import PromptEndpoint
+from gemproxy.http.listening import Address, PortService
 from gemproxy.http.url import BaseURL
 from gemproxy.http.write_coalescer import WriteCoalescer
 from gemproxy.journal import DiskJournal, Journal, NoJournal
 from gemproxy.metrics import Metrics
 from gemproxy.openai.backend import OpenAIBackend, base_url
+from gemproxy.shutdown import LAST_WORDS, Drain
 from gemproxy.util.log import log_details, make_logger
 from gemproxy.web.access import Access
 from gemproxy.web.admission import Admission, Limits
@@ -53,72 +42,18 @@ from gemproxy.web.site import make_site
 from gemproxy.web.stream_proxy import StreamProxy, is_passed_through
 
 _CONNECT_TIMEOUT = 30.0
-# Seconds that an interrupted answer has to end, and a client to read what was written for it.
-_LAST_WORDS = 3.0
 
 
-def build(config: Config, cli: Cli | None, reactor: Any, environ: Mapping[str, str]) -> Daemon:
+@frozen
+class Patience:
     """
-    The daemon, not yet running.
-
-    @param cli: the Gemini CLI; None only where the config needs no engine.
+    How long clients are waited for, in seconds; see L{Limits} and L{Drain}.
     """
-    return Daemon(config, cli, reactor, environ)
 
-
-class EngineService(MultiService):
-    """The Gemini engine and what it lives on: run directory, gateway, workers."""
-
-    def __init__(
-        self,
-        config: Config,
-        cli: Cli,
-        reactor: Any,
-        agent: IAgent,
-        coalescer: WriteCoalescer,
-        api_url: Callable[[], BaseURL],
-        environ: Mapping[str, str],
-    ) -> None:
-        super().__init__()
-        assert config.gemini_api_key
-        self._run_directory = RunDirectory(root_for_user(environ))
-        self._workers_made = 0
-        endpoint = PromptEndpoint(reactor, 0, "127.0.0.1", coalescer)
-        gateway = Gateway(reactor, endpoint, agent, api_url)
-        gateway.setServiceParent(self)
-
-        def make_worker(pool: WorkerPool) -> Worker:
-            self._workers_made += 1
-            assert self._run_directory.path is not None
-            home = WorkerHome(self._run_directory.path / f"worker-{self._workers_made}")
-            return Worker(reactor, cli, home, config.gemini_models[0], gateway.url, pool)
-
-        fetch_pictures = None
-        if config.fetch_images:
-            fetch_pictures = PictureFetcher(reactor).fetch
-        limits = PoolLimits(config.gemini_workers, config.gemini_sessions, config.gemini_queue)
-        self.pool = WorkerPool(reactor, limits, make_worker)
-        self.pool.setServiceParent(self)
-        self.engine = GeminiEngine(
-            reactor,
-            Attempts(reactor, self.pool, gateway, config.timeout),
-            KeyRing(reactor, config.gemini_api_key),
-            RetryPolicy(config.max_retries, config.retry_delay, config.timeout, random.random),
-            config.gemini_models,
-            config.lenient,
-            fetch_pictures,
-        )
-
-    def startService(self) -> None:
-        self._run_directory.acquire()
-        super().startService()
-
-    def stopService(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._stop())
-
-    async def _stop(self) -> None:
-        await super().stopService()
-        self._run_directory.release()
+    headers: float = 30.0
+    body: float = 600.0
+    linger: float = 2.0
+    last_words: float = LAST_WORDS
 
 
 class Daemon(MultiService):
@@ -131,8 +66,17 @@ class Daemon(MultiService):
     log = make_logger()
 
     def __init__(
-        self, config: Config, cli: Cli | None, reactor: Any, environ: Mapping[str, str]
+        self,
+        config: Config,
+        cli: Cli | None,
+        reactor: Any,
+        environ: Mapping[str, str],
+        patience: Patience = Patience(),
     ) -> None:
+        """
+        @param cli: the Gemini CLI; None only where the config needs no engine.
+        @raise BadSetting: a port cannot be listened at.
+        """
         super().__init__()
         log_details(config.debug)
         self._config = config
@@ -141,19 +85,31 @@ class Daemon(MultiService):
         self._agent = PersistentAgent(
             reactor, self._coalescer, endpoints(reactor, _CONNECT_TIMEOUT)
         )
-        self._metrics = Metrics()
+        self._metrics = Metrics(__version__)
         self._journal = self._add_journal()
         self._interruptions: list[Callable[[ChatError], None]] = []
-        self._ports: list[Service] = []
-        self._connected: list[Connections] = []
-        self._waiting: Deferred[Any] | None = None
-        self._hurried = False
+        self._ports: list[PortService] = []
+        self._connections: list[Connections] = []
+        self._addresses = {
+            name: Address(port, config.host)
+            for name, port in (("Gemini Proxy", config.port), ("Stream Proxy", config.stream_port))
+            if port is not None
+        }
         self._admission = Admission(
             reactor,
-            Access(config.proxy_api_keys, config.cors_origins, _is_loopback(config.host)),
-            Limits(config.max_body, config.client_requests),
+            Access(config.proxy_api_keys, config.cors_origins, self._is_local),
+            Limits(
+                config.max_body,
+                config.client_requests,
+                patience.headers,
+                patience.body,
+                patience.linger,
+            ),
             self._metrics,
             _new_id,
+        )
+        self._drain = Drain(
+            reactor, self._admission, self._connections, self._interrupt, patience.last_words
         )
         self.pool: WorkerPool | None = None
 
@@ -164,10 +120,10 @@ class Daemon(MultiService):
                 config, cli, reactor, self._agent, self._coalescer, self._api_url(), environ
             )
             service.setServiceParent(self)
-            self._watch(service.pool)
+            self._watch_pool(service.pool)
             self.pool = service.pool
             engine = service.engine
-        self._watch_self()
+        self._watch_requests()
         self._health = Health(
             self._metrics,
             lambda: self.pool is None or self.pool.warm,
@@ -175,14 +131,16 @@ class Daemon(MultiService):
             lambda: {} if engine is None else engine.keys.exhausted(),
         )
         if config.port is not None and engine is not None:
-            face = GeminiProxy(engine, check_model, self._health, self._add_chats(stop_tags=()))
-            self._listen("Gemini Proxy", config.port, face.app.resource())
+            proxy = GeminiProxy(engine, check_model, self._health, self._chat_service(()))
+            self._listen("Gemini Proxy", proxy.app.resource())
         if config.stream_port is not None:
-            self._listen(
-                "Stream Proxy", config.stream_port, self._stream_proxy(engine), is_passed_through
-            )
+            self._listen("Stream Proxy", self._stream_proxy(engine), is_passed_through)
 
-    def _watch_self(self) -> None:
+    @property
+    def _is_local(self) -> bool:
+        return all(address.is_local for address in self._addresses.values())
+
+    def _watch_requests(self) -> None:
         self._metrics.watch(
             "requests_under_way",
             "Requests that are being received or answered",
@@ -191,39 +149,44 @@ class Daemon(MultiService):
         self._metrics.watch(
             "connections",
             "Connections of clients",
-            lambda: sum(len(connections.open) for connections in self._connected),
+            lambda: sum(len(connections.open) for connections in self._connections),
         )
         self._metrics.watch(
             "timers",
-            "Calls that are planned for later",
+            "Delayed calls of the reactor",
             lambda: len(self._reactor.getDelayedCalls()),
         )
 
-    def _watch(self, pool: WorkerPool) -> None:
-        self._metrics.watch("sessions", "Sessions that the CLI workers have", pool.sessions)
+    def _watch_pool(self, pool: WorkerPool) -> None:
+        self._metrics.watch("sessions", "Open sessions of the CLI workers", pool.sessions)
+        self._metrics.watch("leases", "Requests that CLI workers are serving", pool.leases)
         self._metrics.watch("queued_requests", "Requests that wait for a CLI worker", pool.queued)
         self._metrics.watch_each(
-            "workers", "CLI workers", "state", ("starting", "ready", "retiring"), pool.count
+            "workers",
+            "CLI workers",
+            "state",
+            [state.value for state in MemberState],
+            lambda state: pool.count(MemberState(state)),
         )
 
     def _stream_proxy(self, engine: GeminiEngine | None) -> Any:
         config = self._config
-        others = self._upstream(config.upstream_url, config.fixed_api_key)
+        upstream = self._upstream(config.upstream_url, config.fixed_api_key)
         gemini: Backend | None = engine
         if config.gemini_proxy_url is not None:
             gemini = self._upstream(config.gemini_proxy_url, None)
         assert gemini is not None
-        passthrough = Passthrough(self._reactor, others, config.timeout, self._metrics)
+        passthrough = Passthrough(self._reactor, upstream, config.timeout, self._metrics)
         self._interruptions.append(passthrough.interrupt_all)
-        chats = self._add_chats(config.stop_tags)
-        return StreamProxy(gemini, others, passthrough, self._health, chats).app.resource()
+        chats = self._chat_service(config.stop_tags)
+        return StreamProxy(gemini, upstream, passthrough, self._health, chats).app.resource()
 
     def _upstream(self, url: str, key: str | None) -> OpenAIBackend:
         base = base_url(url)
         agent = ConfinedAgent(self._agent, base.origin)
         return OpenAIBackend(self._reactor, agent, base, key, self._config.timeout)
 
-    def _add_chats(self, stop_tags: Sequence[str]) -> ChatService:
+    def _chat_service(self, stop_tags: Sequence[str]) -> ChatService:
         config = self._config
         heartbeats = Heartbeats(config.heartbeat_interval, config.json_heartbeat_delay)
         keys = [*config.gemini_api_key, *config.proxy_api_keys, config.fixed_api_key or ""]
@@ -257,34 +220,30 @@ class Daemon(MultiService):
     def _listen(
         self,
         name: str,
-        port: int,
         resource: Any,
         is_streamed: Callable[[bytes, bytes], bool] = lambda method, path: False,
     ) -> None:
         site = make_site(resource, self._admission, self._reactor, is_streamed)
-        endpoint = PromptEndpoint(self._reactor, port, self._config.host, self._coalescer)
-        service = StreamServerEndpointService(endpoint, site)
-        # A port that is taken ends the start.
-        service._raiseSynchronously = True
+        address = self._addresses[name]
+        try:
+            endpoint = address.endpoint(self._reactor, self._coalescer)
+        except ValueError as error:
+            raise BadSetting(f"{name}: cannot listen at {address.port!r}: {error}") from None
+        service = PortService(endpoint, site)
         service.setName(name)
         service.setServiceParent(self)
         self._ports.append(service)
-        self._connected.append(site.connections)
+        self._connections.append(site.connections)
 
     def startService(self) -> None:
         super().startService()
         self.log.info("gemproxy {version} is running", version=__version__)
-        ports = (("Gemini", self._config.port), ("Stream", self._config.stream_port))
-        for name, port in ports:
-            if port is not None:
-                url = f"http://{self._config.host}:{port}/v1"
-                self.log.info("{name} Proxy: {url}", name=name, url=url)
-
-        if not _is_loopback(self._config.host) and not self._config.proxy_api_keys:
+        for name, address in self._addresses.items():
+            self.log.info("{name}: {address}", name=name, address=address.shown)
+        if not self._is_local and not self._config.proxy_api_keys:
             self.log.warn(
-                "{host} is reached from other machines, and anybody there may use this proxy and "
-                "its keys: set PROXY_API_KEYS.",
-                host=self._config.host,
+                "Other machines can connect, and may use this proxy and its keys without a key of "
+                "their own: set PROXY_API_KEYS."
             )
 
     def stopService(self) -> Deferred[None]:
@@ -292,63 +251,21 @@ class Daemon(MultiService):
 
     def hurry(self) -> None:
         """Stop without waiting for the requests under way any longer."""
-        self._hurried = True
-        if self._waiting is not None:
-            self._waiting.cancel()
+        self._drain.hurry()
+
+    def _interrupt(self, error: ChatError) -> None:
+        for interrupt_all in self._interruptions:
+            interrupt_all(error)
 
     async def _stop(self) -> None:
         self._admission.stopping = self._health.stopping = True
         ports, self._ports = self._ports, []
         for port in ports:
             await port.disownServiceParent()
-        await self._drain()
+        await self._drain.run(self._config.drain)
         await super().stopService()
         await self._agent.close()
-
-    async def _drain(self) -> None:
-        """Let requests end; end those that do not; see that clients get what was written."""
-        if self._admission.open:
-            self.log.info(
-                "waiting up to {seconds:g} s for {count} requests",
-                seconds=self._config.drain,
-                count=len(self._admission.open),
-            )
-        deadline = self._reactor.seconds() + self._config.drain
-        await self._patiently(self._config.drain, self._admission.when_empty())
-        # That there are none may be news to whoever serves them.
-        if self._admission.open:
-            for interrupt_all in self._interruptions:
-                interrupt_all(overloaded("The proxy is stopping.", 5))
-        await self._within(_LAST_WORDS, self._admission.when_empty())
-        closed = _all([connections.close() for connections in self._connected])
-        left = deadline - self._reactor.seconds()
-        await self._patiently(max(left, _LAST_WORDS), closed)
-        await self._within(
-            _LAST_WORDS, _all([connections.abort() for connections in self._connected])
-        )
-
-    async def _patiently(self, seconds: float, event: Deferred[Any]) -> None:
-        """Wait for an event as long as there is time, and nobody is in a hurry."""
-        self._waiting = event
-        await self._within(min(seconds, _LAST_WORDS) if self._hurried else seconds, event)
-        self._waiting = None
-
-    async def _within(self, seconds: float, event: Deferred[Any]) -> None:
-        """Wait for an event, or until that is over or cancelled."""
-        with suppress(defer.TimeoutError, CancelledError, FirstError):
-            await event.addTimeout(seconds, self._reactor)
-
-
-def _all(events: Sequence[Deferred[None]]) -> Deferred[Any]:
-    return gatherResults(events, consumeErrors=True)
 
 
 def _new_id() -> str:
     return secrets.token_hex(8)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -70,9 +70,8 @@ class Options(usage.Options):
 
 def _spare_the_collector() -> None:
     """
-    Python looks for cycles in all that it holds, again and again, while many requests are under
-    way at once: a third of their time. What is there from the start is none, and need not be
-    looked at; the rest can wait for some more of it.
+    Make Python's garbage collector run less often. With many requests under way it would take a
+    third of the CPU time, looking again and again at objects that live as long as the daemon.
     """
     gc.collect()
     gc.freeze()
@@ -82,12 +81,15 @@ def _spare_the_collector() -> None:
 def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
-    from gemproxy.service import build
-    from gemproxy.signals import Signals
+    from gemproxy.service import Daemon
+    from gemproxy.shutdown import Signals
 
     cast("IReactorCore", reactor).callWhenRunning(_spare_the_collector)
-    daemon = build(options.config, options.cli, reactor, os.environ)
+    try:
+        daemon = Daemon(options.config, options.cli, reactor, os.environ)
+    except BadSetting as error:
+        sys.exit(f"gemproxy: {error}")
     root = MultiService()
     daemon.setServiceParent(root)
-    Signals(cast("IReactorFromThreads", reactor), daemon).setServiceParent(root)
+    Signals(cast("IReactorFromThreads", reactor), daemon.hurry).setServiceParent(root)
     return root

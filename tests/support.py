@@ -26,7 +26,7 @@ from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
 from gemproxy.config import Config
 from gemproxy.gemini.cli.install import find_cli
-from gemproxy.service import Daemon, build
+from gemproxy.service import Daemon, Patience
 from testing.fake_newapi import FakeNewApi
 from testing.google.app import StandIn
 from testing.processes import free_port
@@ -273,7 +273,7 @@ class Product(Client):
 
     def busy(self) -> int:
         """How many sessions the workers have."""
-        return sum(member.active for member in self.daemon.pool._members)
+        return sum(member.leases for member in self.daemon.pool._members)
 
     async def until_idle(self) -> None:
         await until(lambda: not self.busy(), "all sessions are closed")
@@ -357,7 +357,7 @@ async def running(run_root: Path, **settings: Any) -> AsyncIterator[Product]:
         "LOG_DIR": str(run_root / "logs"),
     } | {name: str(value) for name, value in settings.items()}
     config = Config.load({}, environ)
-    daemon = build(config, find_cli(config.gemini_cli, environ), reactor, environ)
+    daemon = Daemon(config, find_cli(config.gemini_cli, environ), reactor, environ)
     daemon.startService()
     product = Product(
         int(environ["PORT"]), daemon, api, int(environ["STREAM_PORT"]), run_root / "gemproxy"
@@ -402,7 +402,10 @@ class Relay(Client):
 
 
 @asynccontextmanager
-async def running_relay(**settings: Any) -> AsyncIterator[Relay]:
+async def running_relay(
+    patience: Patience = Patience(),  # noqa: B008
+    **settings: Any,
+) -> AsyncIterator[Relay]:
     """A Stream Proxy with a New-API of its own; settings by their environment variables."""
     # What is there already is not looked at when garbage is collected, which is then fast.
     gc.freeze()
@@ -415,8 +418,9 @@ async def running_relay(**settings: Any) -> AsyncIterator[Relay]:
         "DRAIN": "0",
         "LOG_DIR": "",
     } | {name: str(value) for name, value in settings.items()}
-    daemon = build(Config.load({}, environ), None, reactor, environ)
-    relay = Relay(int(environ["STREAM_PORT"]), daemon, upstream)
+    daemon = Daemon(Config.load({}, environ), None, reactor, environ, patience)
+    number = environ["STREAM_PORT"]
+    relay = Relay(int(number) if number.isdigit() else 0, daemon, upstream)
     globalLogPublisher.addObserver(relay.logged.append)
     daemon.startService()
     try:

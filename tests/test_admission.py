@@ -17,7 +17,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import formatEvent
 
 from bench.trial.fuzz import mutated
-from gemproxy.web import admission
+from gemproxy.service import Patience
 from testing.fake_newapi import answer, events, stream
 from tests.support import Connection, Relay, Reply, encode, gpt, running_relay, until
 
@@ -25,9 +25,9 @@ LIMIT = 2000
 
 
 @pytest_twisted.async_yield_fixture
-async def small() -> AsyncIterator[Relay]:
+async def small(patience: Patience) -> AsyncIterator[Relay]:
     """A relay that takes small bodies only."""
-    async with running_relay(MAX_BODY=LIMIT) as relay:
+    async with running_relay(patience, MAX_BODY=LIMIT) as relay:
         yield relay
 
 
@@ -65,7 +65,7 @@ async def assert_fine(relay: Relay) -> None:
     relay.upstream.play(stream("All is well"))
     assert (await relay.ask(gpt())).content == "All is well"
     relay.drop_all()
-    connections = relay.daemon._connected[0]
+    connections = relay.daemon._connections[0]
     await until(lambda: not connections.open, "all connections are closed")
     assert relay.daemon._admission.open == set()
     assert not relay.daemon._admission._clients
@@ -74,11 +74,11 @@ async def assert_fine(relay: Relay) -> None:
 # Size
 
 
+@pytest.mark.parametrize("patience", [Patience(linger=0.3)])
 @ensureDeferred
 async def test_a_body_that_is_announced_too_large_is_refused_before_it_comes(
-    small: Relay, monkeypatch: pytest.MonkeyPatch
+    small: Relay, patience: Patience
 ) -> None:
-    monkeypatch.setattr(admission, "_LINGER", 0.3)
     client = await say(small, post(f"Content-Length: {10**15}"))
     reply = await client.reply()
     assert (reply.status, reply.error["type"]) == (413, "invalid_request_error")
@@ -105,11 +105,11 @@ async def test_a_body_that_grows_too_large_is_refused_on_the_way(small: Relay) -
     await assert_fine(small)
 
 
+@pytest.mark.parametrize("patience", [Patience(linger=0.2)])
 @ensureDeferred
 async def test_a_refused_body_that_does_not_end_is_not_waited_for(
-    small: Relay, monkeypatch: pytest.MonkeyPatch
+    small: Relay, patience: Patience
 ) -> None:
-    monkeypatch.setattr(admission, "_LINGER", 0.2)
     began = reactor.seconds()
     client = await say(small, post(f"Content-Length: {LIMIT + 1}"), b"x" * 100)
     await all_of(client)
@@ -150,11 +150,11 @@ async def test_nobody_is_told_to_go_on_with_what_is_too_large(small: Relay) -> N
 # Time
 
 
+@pytest.mark.parametrize("patience", [Patience(headers=0.3)])
 @ensureDeferred
 async def test_headers_have_their_time_however_they_trickle(
-    relay: Relay, monkeypatch: pytest.MonkeyPatch
+    relay: Relay, patience: Patience
 ) -> None:
-    monkeypatch.setattr(admission, "HEADERS_TIMEOUT", 0.3)
     began = reactor.seconds()
     silent = await say(relay, b"GET /health HTTP/1.1\r\n")
     trickling = await say(relay, b"GET /health HTTP/1.1\r\n")
@@ -168,12 +168,9 @@ async def test_headers_have_their_time_however_they_trickle(
     await assert_fine(relay)
 
 
+@pytest.mark.parametrize("patience", [Patience(body=0.3, linger=0.1)])
 @ensureDeferred
-async def test_a_body_has_its_time_however_it_trickles(
-    relay: Relay, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(admission, "BODY_TIMEOUT", 0.3)
-    monkeypatch.setattr(admission, "_LINGER", 0.1)
+async def test_a_body_has_its_time_however_it_trickles(relay: Relay, patience: Patience) -> None:
     began = reactor.seconds()
     silent = await say(relay, post("Content-Length: 100"), b"x")
     trickling = await say(relay, post("Transfer-Encoding: chunked"))
@@ -188,12 +185,9 @@ async def test_a_body_has_its_time_however_it_trickles(
     await assert_fine(relay)
 
 
+@pytest.mark.parametrize("patience", [Patience(headers=0.1, body=0.1)])
 @ensureDeferred
-async def test_an_answer_may_take_longer_than_a_request(
-    relay: Relay, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(admission, "HEADERS_TIMEOUT", 0.1)
-    monkeypatch.setattr(admission, "BODY_TIMEOUT", 0.1)
+async def test_an_answer_may_take_longer_than_a_request(relay: Relay, patience: Patience) -> None:
     relay.upstream.play(stream(*"abcdef", pace=0.1))
     assert (await relay.ask(gpt(stream=True))).content == "abcdef"
 
@@ -479,7 +473,7 @@ async def test_the_body_of_a_stranger_is_not_even_received() -> None:
         reply = await client.reply()
         assert (reply.status, reply.headers["connection"]) == (401, "close")
         client.drop()
-        await until(lambda: not relay.daemon._connected[0].open, "it is gone")
+        await until(lambda: not relay.daemon._connections[0].open, "it is gone")
 
 
 @ensureDeferred
@@ -666,10 +660,3 @@ async def test_a_thousand_clients_that_are_none_leave_no_trace(small: Relay) -> 
     timers = [call for call in reactor.getDelayedCalls() if "ProxyRequest" in str(call)]
     assert timers == []
     assert [text for text in small.warnings if "models of" not in text] == []
-
-
-def test_headers_that_are_used_up_are_the_same_for_all_and_take_none() -> None:
-    used_up = admission.USED_UP
-    used_up.setRawHeaders(b"x-gemproxy-ignored", [b"seed"])
-    used_up.addRawHeader(b"set-cookie", b"a=b")
-    assert list(used_up.getAllRawHeaders()) == []

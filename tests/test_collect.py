@@ -59,7 +59,7 @@ def test_our_own_chunks_add_up_to_a_completion() -> None:
         chunks.delta({}, "stop"),
         chunks.usage(usage),
     ):
-        collector.add(chunk)
+        collector.add(chunk.data)
     assert collector.completion() == {
         "id": "chatcmpl-1",
         "object": "chat.completion",

@@ -6,7 +6,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gemproxy.chat.request import Headers
-from gemproxy.openai.headers import end_to_end, to_upstream, without
+from gemproxy.http.headers import end_to_end, without
+from gemproxy.openai.headers import to_upstream
 
 HOP_BY_HOP = (
     *(b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade"),

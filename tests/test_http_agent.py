@@ -32,10 +32,10 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from zope.interface import implementer
 
-from gemproxy.http.agent import PersistentAgent
+from gemproxy.http.agent import PersistentAgent, endpoints
 from gemproxy.http.body import BytesBody
 from gemproxy.http.connection import BadResponse
-from gemproxy.http.connection_pool import IDLE_TIME, LIMIT, ConnectionPool
+from gemproxy.http.connection_pool import IDLE_CONNECTIONS, IDLE_TIME, ConnectionPool
 from gemproxy.http.request_writer import WrongLength, request_head
 from gemproxy.http.write_coalescer import WriteCoalescer
 from testing.fake_newapi import Call, FakeNewApi, Script, document, events, hang, head, verbatim
@@ -48,7 +48,7 @@ MB = 1_000_000
 
 class Reader(Protocol):
     """
-    WriteCoalescer a body.
+    Reads a body.
 
     @ivar pieces: as they were handed out.
     @ivar reason: why there is no more of it.
@@ -93,7 +93,7 @@ async def upstream() -> AsyncIterator[FakeNewApi]:
 
 @pytest_twisted.async_yield_fixture
 async def agent() -> AsyncIterator[PersistentAgent]:
-    agent = PersistentAgent(reactor, WriteCoalescer(), 10)
+    agent = PersistentAgent(reactor, WriteCoalescer(), endpoints(reactor, 10))
     yield agent
     await agent.close()
 
@@ -331,17 +331,17 @@ def test_one_that_is_about_to_be_closed_is_not_used() -> None:
 
 def test_there_are_only_so_many_idle_connections() -> None:
     pool = ConnectionPool(Clock())
-    connections = [FakeConnection() for _ in range(LIMIT + 2)]
+    connections = [FakeConnection() for _ in range(IDLE_CONNECTIONS + 2)]
     for connection in connections:
         pool.release(connection)  # type: ignore[arg-type]
-    assert [c.is_open for c in connections] == [False] * 2 + [True] * LIMIT
+    assert [c.is_open for c in connections] == [False] * 2 + [True] * IDLE_CONNECTIONS
 
 
 @ensureDeferred
 async def test_closing_ends_idle_connections_and_those_that_become_idle(
     upstream: FakeNewApi,
 ) -> None:
-    agent = PersistentAgent(reactor, WriteCoalescer(), 10)
+    agent = PersistentAgent(reactor, WriteCoalescer(), endpoints(reactor, 10))
     responses = await gatherResults([post(agent, upstream), post(agent, upstream)])
     await read(responses[0])
     await agent.close()
@@ -617,7 +617,7 @@ async def test_connecting_may_be_cancelled(agent: PersistentAgent) -> None:
 
 @ensureDeferred
 async def test_connecting_takes_only_so_long() -> None:
-    agent = PersistentAgent(reactor, WriteCoalescer(), 0.2)
+    agent = PersistentAgent(reactor, WriteCoalescer(), endpoints(reactor, 0.2))
     with deaf_port() as port:
         failure = await failure_of(agent.request(b"GET", b"http://127.0.0.1:%d/" % port))
         assert isinstance(failure, ConnectError)
@@ -862,7 +862,7 @@ def tls_port(certificate: Path) -> Iterator[int]:
 @ensureDeferred
 async def test_tls(monkeypatch: pytest.MonkeyPatch, certificate: Path, tls_port: int) -> None:
     monkeypatch.setenv(ssl.get_default_verify_paths().openssl_cafile_env, str(certificate))
-    agent = PersistentAgent(reactor, WriteCoalescer(), 10)
+    agent = PersistentAgent(reactor, WriteCoalescer(), endpoints(reactor, 10))
     uri = b"https://localhost:%d/v1/x" % tls_port
     for body in (b"small", b"large" * MB, b"small"):
         response = await agent.request(b"POST", uri, None, BytesBody(body))

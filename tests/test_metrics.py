@@ -60,7 +60,7 @@ def logged() -> Iterator[list[Any]]:
 
 def test_models_that_clients_make_up_are_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "_MODELS_LIMIT", 2)
-    counted = Metrics()
+    counted = Metrics("1.2.3")
     for model in ("a", "b", "c", "d", "a"):
         counted.answered("gemini", model, 200, 0.1, 0.2)
     numbers = Numbers(b"", counted.render())
@@ -70,7 +70,7 @@ def test_models_that_clients_make_up_are_counted_together(monkeypatch: pytest.Mo
 
 
 def test_labels_are_escaped() -> None:
-    counted = Metrics()
+    counted = Metrics("1.2.3")
     counted.answered("gemini", 'a"\n\\{}\u00e9\0', 200, None, 0.2)
     numbers = Numbers(b"", counted.render())
     assert numbers("requests_total", route="gemini", model='a"\n\\{}\u00e9\0', status="200") == 1
@@ -184,3 +184,23 @@ async def test_debugging_shows_the_dialogue_with_texts_cut_short(
 async def test_without_it_there_is_none(product: Product, logged: list[Any]) -> None:
     assert (await product.ask(chat())).status == 200
     assert not any("session/prompt" in formatEvent(event) for event in logged)
+
+
+@ensureDeferred
+async def test_sessions_are_those_that_are_open_and_leases_those_in_use(product: Product) -> None:
+    await product.ask_all([chat(), chat(), chat()])
+    await product.until_idle()
+    lines = (await product.get("/metrics")).body.decode().splitlines()
+    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    assert float(values["gemproxy_leases"]) == 0
+    assert float(values["gemproxy_sessions"]) >= 1
+    product.api.play(scenarios.hang("One ", "two ", "three", after=2))
+    client = await product.begin(chat(stream=True))
+    await client.until_received(b"One")
+    lines = (await product.get("/metrics")).body.decode().splitlines()
+    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    assert float(values["gemproxy_leases"]) == 1
+
+
+def test_the_version_is_told() -> None:
+    assert b'gemproxy_build_info{version="1.2.3"} 1.0' in metrics.Metrics("1.2.3").render()

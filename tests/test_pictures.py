@@ -19,7 +19,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet import reactor, ssl
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.web.client import BrowserLikePolicyForHTTPS, HTTPConnectionPool
+from twisted.web.client import BrowserLikePolicyForHTTPS
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
@@ -197,7 +197,7 @@ def on_loopback(address: str, port: int) -> bool:
 
 
 def fetcher(may_connect: Any = on_loopback, clock: Any = reactor, **more: Any) -> PictureFetcher:
-    return PictureFetcher(clock, HTTPConnectionPool(reactor, False), may_connect, **more)
+    return PictureFetcher(clock, may_connect, **more)
 
 
 def picture(url: str) -> dict[str, Any]:
@@ -296,7 +296,7 @@ async def test_what_is_no_address_of_a_picture_is_left_alone(asked: Any) -> None
         (redirect("http://[::1]/"), "not at a public address"),
         (redirect("http://[::ffff:127.0.0.1]/"), "not at a public address"),
         (redirect("http://0x7f000002/"), "not at a public address"),
-        (broken, "broke off"),
+        (broken, "closed the connection early"),
         (page(bytes(20 * MB + 1)), "20 MB"),
         (announced(21 * MB), "20 MB"),
         (unannounced(21 * MB), "20 MB"),
@@ -425,7 +425,7 @@ async def test_the_next_address_is_tried_where_one_does_not_answer(server: Port)
 @ensureDeferred
 async def test_the_default_is_public_addresses_only(server: Port) -> None:
     server.web.pages["/"] = page()
-    usual = PictureFetcher(reactor, HTTPConnectionPool(reactor, False))
+    usual = PictureFetcher(reactor)
     for host in ("127.0.0.1", "localhost", "127.1", "2130706433", "0"):
         error = await refusal(usual.fetch(messages(server.url("/", host))))
         assert "not at a public address" in error.message
@@ -552,7 +552,7 @@ async def test_a_picture_is_fetched_for_the_model_where_that_is_on(
 ) -> None:
     server.web.pages["/a.png"] = page()
     with_loopback = partial(PictureFetcher, may_connect=on_loopback)
-    monkeypatch.setattr("gemproxy.service.PictureFetcher", with_loopback)
+    monkeypatch.setattr("gemproxy.gemini.service.PictureFetcher", with_loopback)
     question = {"role": "user", "content": [{"type": "text", "text": "What is it?"}]}
     question["content"].append(picture(server.url("/a.png")))
     async with running(tmp_path, FETCH_IMAGES="true", GEMINI_WORKERS=1) as product:

@@ -19,7 +19,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError
 
-from gemproxy import service
+from gemproxy.service import Patience
 from testing.fake_newapi import FakeNewApi, answer, chunk, events, stream
 from testing.google import scenarios
 from testing.google.app import StandIn
@@ -307,10 +307,9 @@ def test_a_stream_port_that_is_taken_is_an_error_at_start(tmp_path: Path) -> Non
 
 
 @ensureDeferred
-async def test_not_a_byte_of_a_finished_answer_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "_LAST_WORDS", 0.1)
+async def test_not_a_byte_of_a_finished_answer_is_cut() -> None:
     text = "x" * 20_000_000
-    async with running_relay(DRAIN=20) as relay:
+    async with running_relay(Patience(last_words=0.1), DRAIN=20) as relay:
         relay.upstream.play(events(chunk(text), *answer()[1:]))
         client = await relay.begin(gpt())
         client.transport.pauseProducing()
@@ -327,11 +326,8 @@ async def test_not_a_byte_of_a_finished_answer_is_cut(monkeypatch: pytest.Monkey
 
 
 @ensureDeferred
-async def test_a_client_that_takes_nothing_is_not_waited_for_longer_than_allowed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(service, "_LAST_WORDS", 0.1)
-    async with running_relay(DRAIN=0.3) as relay:
+async def test_a_client_that_takes_nothing_is_not_waited_for_longer_than_allowed() -> None:
+    async with running_relay(Patience(last_words=0.1), DRAIN=0.3) as relay:
         relay.upstream.play(events(chunk("x" * 20_000_000), *answer()[1:]))
         client = await relay.begin(gpt())
         client.transport.pauseProducing()
@@ -340,7 +336,7 @@ async def test_a_client_that_takes_nothing_is_not_waited_for_longer_than_allowed
         began = reactor.seconds()
         await relay.daemon.stopService()
         assert 0.3 <= reactor.seconds() - began < 2
-        assert not relay.daemon._connected[0].open
+        assert not relay.daemon._connections[0].open
 
 
 @ensureDeferred

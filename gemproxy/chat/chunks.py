@@ -6,7 +6,7 @@ from typing import Any
 
 from attrs import frozen
 
-from gemproxy.chat.jsontext import dumps
+from gemproxy.chat.sse import Event
 
 
 @frozen
@@ -47,7 +47,7 @@ def model_object(name: str) -> dict[str, Any]:
 
 @frozen
 class ChunkFactory:
-    """Makes the chunks of one completion, which share id, time and model."""
+    """Makes the chunks of one completion, which share id, time and model, as events."""
 
     id: str
     created: int
@@ -55,14 +55,14 @@ class ChunkFactory:
 
     def delta(
         self, delta: dict[str, Any], finish_reason: str | None = None, index: int = 0
-    ) -> bytes:
+    ) -> Event:
         """A chunk for one choice."""
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        return dumps(self._chunk([choice]))
+        return Event.of(self._chunk([choice]))
 
-    def usage(self, usage: Usage) -> bytes:
+    def usage(self, usage: Usage) -> Event:
         """The last chunk, for clients that set stream_options.include_usage."""
-        return dumps(self._chunk([]) | {"usage": usage.as_json()})
+        return Event.of(self._chunk([]) | {"usage": usage.as_json()})
 
     def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {

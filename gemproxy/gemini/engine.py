@@ -16,7 +16,6 @@ from gemproxy.backend import Answer
 from gemproxy.chat.chunks import ChunkFactory, model_object
 from gemproxy.chat.errors import bad_request, model_not_found
 from gemproxy.chat.request import ChatRequest, Headers
-from gemproxy.chat.sse import Event
 from gemproxy.gemini.attempt import AttemptFailed, Attempts, Choice, Tally, finish_reason
 from gemproxy.gemini.backoff import RetryPolicy
 from gemproxy.gemini.flow import Flow
@@ -109,7 +108,7 @@ class GeminiEngine:
         finally:
             answer.pace(None)
         if tally.total is not None and (request.include_usage or not request.stream):
-            answer.events([Event(chunks.usage(tally.total))])
+            answer.events([chunks.usage(tally.total)])
 
     async def _choose(self, choice: Choice) -> None:
         """Have one choice made, by as many tries as it takes."""

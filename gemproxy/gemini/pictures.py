@@ -161,7 +161,13 @@ class PictureFetcher:
         raise _NotFetched(f"it redirects more than {MOST_REDIRECTS} times")
 
     async def _ask(self, url: str) -> IResponse:
-        headers = Headers({"Accept": ["image/*"], "User-Agent": [f"gemproxy/{__version__}"]})
+        headers = Headers(
+            {
+                "Accept": ["image/*"],
+                "User-Agent": [f"gemproxy/{__version__}"],
+                "Connection": ["close"],
+            }
+        )
         try:
             asking = self._agent.request(b"GET", url.encode("ascii"), headers)
             return await asking

@@ -6,7 +6,6 @@ from typing import Any
 
 from gemproxy.backend import Answer
 from gemproxy.chat.chunks import ChunkFactory
-from gemproxy.chat.sse import Event
 from gemproxy.gemini.translate.tools import Call
 
 
@@ -79,4 +78,4 @@ class ChoiceWriter:
             )
         chunks += [self._chunks.delta(delta, None, self._index) for delta in deltas[:-1]]
         chunks.append(self._chunks.delta(deltas[-1], finish_reason, self._index))
-        self._answer.events([Event(chunk) for chunk in chunks])
+        self._answer.events(chunks)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import socket
 from typing import Any
 
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import connectionDone
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 
@@ -33,7 +35,9 @@ class ClientChannel(HTTPChannel):
 
     def connectionMade(self) -> None:
         super().connectionMade()
-        _watch_over(self.transport)
+        # A UNIX socket claims to be TCP as well.
+        if isinstance(self.transport.getPeer(), IPv4Address | IPv6Address):
+            _watch_over(self.transport)
         self.site.connections.opened(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -89,6 +93,9 @@ class Connections:
 
 def _watch_over(transport: Any) -> None:
     """Have the system notice when a client has gone without a word, or stands still."""
+    # TLS has a handle of its own; the socket is below it.
+    while isinstance(transport, ProtocolWrapper):
+        transport = transport.transport
     transport.setTcpKeepAlive(True)
     for name, value in (
         ("TCP_KEEPIDLE", _PROBES_AFTER),

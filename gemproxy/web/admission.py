@@ -19,7 +19,7 @@ from gemproxy.metrics import Metrics
 from gemproxy.util.log import make_logger
 from gemproxy.web.access import OPEN_PATHS, Access
 from gemproxy.web.paths import split_target, tidy_path
-from gemproxy.web.relay import send_error
+from gemproxy.web.responses import send_error
 from gemproxy.web.throttle import AdmissionThrottle
 
 # Asked for every few seconds, by machines.

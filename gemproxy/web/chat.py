@@ -19,7 +19,7 @@ from gemproxy.metrics import Metrics
 from gemproxy.util.log import make_logger
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.heartbeat_timer import HeartbeatTimer
-from gemproxy.web.relay import DocumentRelay, EventStreamRelay, Heartbeats
+from gemproxy.web.relay import DocumentRelay, EventStreamRelay, Heartbeats, RelayState
 
 # As nginx has it in its log; it is not sent to anybody.
 _CLIENT_GONE = 499
@@ -46,7 +46,7 @@ class ChatService:
     _heartbeat_timer: HeartbeatTimer = field(init=False)
 
     @_heartbeat_timer.default
-    def _make_pulse(self) -> HeartbeatTimer:
+    def _make_heartbeat_timer(self) -> HeartbeatTimer:
         return HeartbeatTimer(self.clock, self.heartbeats.interval)
 
     async def answer(
@@ -106,13 +106,13 @@ class ChatService:
             relay.end_early = work.cancel
             await work
         except CancelledError:
-            if relay.interruption is not None:
+            if relay.state is RelayState.INTERRUPTED:
                 return relay.interruption
-            if not relay.stopped:
+            if relay.state is RelayState.OPEN:
                 raise
             self.metrics.aborted.inc()
         except ChatError as error:
-            if not relay.stopped:
+            if relay.state is not RelayState.STOP_TAG:
                 return error
         except Exception:
             self.log.failure("a request failed for a reason of ours")

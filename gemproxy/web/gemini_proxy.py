@@ -10,15 +10,16 @@ from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.chat import ChatService
 from gemproxy.web.detached import Detached
 from gemproxy.web.health import Health
-from gemproxy.web.relay import send_json
+from gemproxy.web.responses import send_json
 from gemproxy.web.site import chat_request_of, headers_of, make_app
 
 
 class GeminiProxy:
     """
-    The face of one backend.
+    One port for one backend.
 
     @ivar app: the Klein application.
+    @ivar health: what the routes of health report.
     """
 
     app = make_app()
@@ -33,7 +34,7 @@ class GeminiProxy:
         """@param check_model: raises the ChatError that a model name deserves."""
         self._backend = backend
         self._check_model = check_model
-        self._health = health
+        self.health = health
         self._chats = chats
 
     @app.route("/v1/chat/completions", methods=["POST"])
@@ -50,15 +51,3 @@ class GeminiProxy:
     def model(self, request: ProxyRequest, name: str) -> None:
         self._check_model(name)
         send_json(request, model_object(name))
-
-    @app.route("/health", methods=["GET"])
-    def health(self, request: ProxyRequest) -> None:
-        self._health.health(request)
-
-    @app.route("/ready", methods=["GET"])
-    def ready(self, request: ProxyRequest) -> None:
-        self._health.ready(request)
-
-    @app.route("/metrics", methods=["GET"])
-    def metrics(self, request: ProxyRequest) -> None:
-        self._health.show_metrics(request)

@@ -9,7 +9,7 @@ from attrs import define
 from twisted.web.server import Request
 
 from gemproxy.metrics import Metrics
-from gemproxy.web.relay import send_json
+from gemproxy.web.responses import send_json
 
 
 @define

@@ -25,7 +25,7 @@ from gemproxy.http.headers import HOP_BY_HOP
 from gemproxy.http.server_request import ServerRequest
 from gemproxy.metrics import Metrics
 from gemproxy.util.idle_timeout import IdleTimeout
-from gemproxy.web.relay import send_error
+from gemproxy.web.responses import send_error
 from gemproxy.web.site import headers_of
 from gemproxy.web.upload import Upload
 

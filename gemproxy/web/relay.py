@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from enum import Enum
 from typing import Any
 
 from attrs import frozen
@@ -25,6 +26,7 @@ from gemproxy.chat.sse import DONE, Event, comment, encode
 from gemproxy.chat.stopfilter import StopTagFilter
 from gemproxy.exchange import Exchange
 from gemproxy.metrics import Metrics
+from gemproxy.web.responses import send_error, send_json
 
 # The names come from the client, and go into a header.
 _PARAMETER = re.compile(r"[A-Za-z0-9_.-]{1,100}")
@@ -48,23 +50,18 @@ class Heartbeats:
     json_delay: float | None
 
 
-def send_error(request: Request, error: ChatError) -> None:
-    """Answer with an error, before anything else went out."""
-    content_type, body = error.body()
-    request.setResponseCode(error.status, error.reason())
-    request.setHeader(b"content-type", content_type)
-    for name, value in error.headers().items():
-        request.setHeader(name.encode(), value.encode())
-    request.setHeader(b"content-length", str(len(body)).encode())
-    request.write(body)
+class RelayState(Enum):
+    """
+    Whether an answer is being relayed, and what ended it if not its backend.
 
+    @cvar OPEN: it is being relayed.
+    @cvar STOP_TAG: a stop tag ended it; what the backend still sends is dropped.
+    @cvar INTERRUPTED: the daemon ended it, with an error.
+    """
 
-def send_json(request: Request, document: Any, status: int = 200) -> None:
-    body = dumps(document)
-    request.setResponseCode(status)
-    request.setHeader(b"content-type", b"application/json")
-    request.setHeader(b"content-length", str(len(body)).encode())
-    request.write(body)
+    OPEN = "open"
+    STOP_TAG = "stop tag"
+    INTERRUPTED = "interrupted"
 
 
 @implementer(IPushProducer)
@@ -95,8 +92,8 @@ class _Relay:
     """
     What both kinds have in common: stop tags, heartbeats, and whom to pause.
 
-    @ivar stopped: a stop tag has ended the answer.
-    @ivar interruption: why the answer was ended from outside, if it was.
+    @ivar state: what ended the answer early, if anything did.
+    @ivar interruption: the error of an interrupted answer.
     @ivar end_early: to be set to what makes the backend stop; called once when a tag was found.
     """
 
@@ -110,7 +107,7 @@ class _Relay:
         chat: ChatRequest,
         metrics: Metrics,
     ) -> None:
-        self.stopped = False
+        self.state = RelayState.OPEN
         self.interruption: ChatError | None = None
         self.end_early: Callable[[], None] = lambda: None
         self._request = request
@@ -130,13 +127,13 @@ class _Relay:
     # What a backend says:
 
     def events(self, events: Sequence[Event]) -> None:
-        if self.stopped:
+        if self.state is RelayState.STOP_TAG:
             return
         passed: list[Event] = []
         for event in events:
             passed += self._filter.feed(event)
             if self._filter.ended:
-                self.stopped = True
+                self.state = RelayState.STOP_TAG
                 self._metrics.stop_tags.inc()
                 # Not at once: the backend may be in the middle of something.
                 self._clock.callLater(0, self.end_early)
@@ -186,7 +183,9 @@ class _Relay:
     def finish(self) -> None:
         """The answer is complete."""
         rest = self._filter.flush()
-        if self.stopped and (self._chat.include_usage or not self._chat.stream):
+        if self.state is RelayState.STOP_TAG and (
+            self._chat.include_usage or not self._chat.stream
+        ):
             rest.append(Event(dumps(self._usage_after_stop())))
         if rest:
             self._pass_on(rest)
@@ -198,7 +197,8 @@ class _Relay:
 
     def interrupt(self, error: ChatError) -> None:
         """End the answer now, with an error."""
-        self.interruption = error
+        if self.state is RelayState.OPEN:
+            self.state, self.interruption = RelayState.INTERRUPTED, error
         self.end_early()
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from gemproxy.chat.request import ChatRequest, Headers, parse_chat_request
 from gemproxy.http.client_connections import ClientChannel, Connections
 from gemproxy.http.site import QuietSite
 from gemproxy.web.admission import Admission, ProxyRequest
-from gemproxy.web.relay import send_error
+from gemproxy.web.responses import send_error
 from gemproxy.web.throttle import AdmissionThrottle
 from gemproxy.web.upload import StreamedRequest
 
@@ -46,8 +46,23 @@ def chat_request_of(request: ProxyRequest) -> ChatRequest:
 
 
 def make_app() -> Klein:
-    """A Klein application that answers its errors as OpenAI's API does."""
+    """
+    A Klein application that answers its errors as OpenAI's API does, and has the routes of both
+    ports. The instance that it is bound to has a C{health} (L{gemproxy.web.health.Health}).
+    """
     app = Klein()
+
+    @app.route("/health", methods=["GET"])
+    def health(self: Any, request: IRequest) -> None:
+        self.health.health(cast("ProxyRequest", request))
+
+    @app.route("/ready", methods=["GET"])
+    def ready(self: Any, request: IRequest) -> None:
+        self.health.ready(cast("ProxyRequest", request))
+
+    @app.route("/metrics", methods=["GET"])
+    def metrics(self: Any, request: IRequest) -> None:
+        self.health.show_metrics(cast("ProxyRequest", request))
 
     @app.handle_errors(ChatError)
     def refuse(self: Any, request: IRequest, failure: Failure) -> None:

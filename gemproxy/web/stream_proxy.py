@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from attrs import evolve
 from twisted.internet.defer import CancelledError
+from werkzeug.exceptions import HTTPException
 
 from gemproxy.backend import Backend
 from gemproxy.chat.chunks import model_object
@@ -17,7 +19,7 @@ from gemproxy.web.chat import ChatService
 from gemproxy.web.detached import Detached
 from gemproxy.web.health import Health
 from gemproxy.web.passthrough import Passthrough
-from gemproxy.web.relay import send_json
+from gemproxy.web.responses import send_json
 from gemproxy.web.site import chat_request_of, headers_of, make_app
 
 
@@ -30,20 +32,12 @@ def gemini_name(model: str) -> str:
     return model.rpartition("/")[2].lower()
 
 
-def is_passed_through(method: bytes, path: bytes) -> bool:
-    """Whether a request is New-API's business alone, so that its body need not be looked at."""
-    # The routes below are matched by what the path means.
-    meant = unquote_to_bytes(path)
-    if meant == b"/v1/chat/completions" and method == b"POST":
-        return False
-    return meant.startswith(b"/v1/") and not meant.startswith(b"/v1/models")
-
-
 class StreamProxy:
     """
-    The face of Gemini and of New-API together.
+    One port for the models of Gemini and of an upstream together.
 
     @ivar app: the Klein application.
+    @ivar health: what the routes of health report.
     """
 
     app = make_app()
@@ -52,22 +46,22 @@ class StreamProxy:
     def __init__(
         self,
         gemini: Backend,
-        others: Backend,
+        upstream: Backend,
         passthrough: Passthrough,
         health: Health,
         chats: ChatService,
     ) -> None:
-        """@param passthrough: takes what is no chat completion to where C{others} are."""
+        """@param passthrough: takes what is no chat completion to where C{upstream} is."""
         self._gemini = gemini
-        self._others = others
+        self._upstream = upstream
         self._passthrough = passthrough
-        self._health = health
+        self.health = health
         self._chats = chats
 
     @app.route("/v1/chat/completions", methods=["POST"])
     def chat_completions(self, request: ProxyRequest) -> Detached:
         chat = chat_request_of(request)
-        backend, route = self._others, "stream/upstream"
+        backend, route = self._upstream, "stream/upstream"
         if is_gemini(chat.model):
             chat = evolve(chat, model=gemini_name(chat.model))
             backend, route = self._gemini, "stream/gemini"
@@ -76,16 +70,16 @@ class StreamProxy:
     @app.route("/v1/models", methods=["GET"])
     async def models(self, request: ProxyRequest) -> None:
         headers = headers_of(request)
-        asked_others = self._others.models(headers)
+        asking_upstream = self._upstream.models(headers)
         try:
             listed = await self._listed(self._gemini.models(headers), "Gemini")
-            listed_others = await self._listed(asked_others, "the upstream")
+            listed_upstream = await self._listed(asking_upstream, "the upstream")
         finally:
             # The client may be gone before anybody has waited for it.
-            asked_others.addErrback(lambda _: [])
-            asked_others.cancel()
+            asking_upstream.addErrback(lambda _: [])
+            asking_upstream.cancel()
         known = {model["id"] for model in listed}
-        for model in listed_others:
+        for model in listed_upstream:
             if model["id"] not in known:
                 known.add(model["id"])
                 listed.append(model)
@@ -107,18 +101,6 @@ class StreamProxy:
         else:
             await self._passthrough.serve(request)
 
-    @app.route("/health", methods=["GET"])
-    def health(self, request: ProxyRequest) -> None:
-        self._health.health(request)
-
-    @app.route("/ready", methods=["GET"])
-    def ready(self, request: ProxyRequest) -> None:
-        self._health.ready(request)
-
-    @app.route("/metrics", methods=["GET"])
-    def metrics(self, request: ProxyRequest) -> None:
-        self._health.show_metrics(request)
-
     @app.route("/v1/", branch=True)
     async def anything_else(self, request: ProxyRequest) -> None:
         await self._passthrough.serve(request)
@@ -126,3 +108,17 @@ class StreamProxy:
     @app.route("/v1")
     def root(self, request: ProxyRequest) -> None:
         raise unknown_url(request.method.decode("ascii", "replace"), "/v1")
+
+
+@lru_cache(1024)
+def is_passed_through(method: bytes, path: bytes) -> bool:
+    """
+    Whether a request is the upstream's business alone, so that its body can be passed on while it
+    arrives. The routes above decide; the answers are remembered, since most paths come again.
+    """
+    try:
+        adapter = StreamProxy.app.url_map.bind("localhost")
+        endpoint, _ = adapter.match(unquote_to_bytes(path).decode(), method.decode())
+    except (HTTPException, UnicodeDecodeError):
+        return False
+    return str(endpoint).startswith(StreamProxy.anything_else.__name__)

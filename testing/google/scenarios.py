@@ -193,7 +193,7 @@ def invalid_key() -> Scenario:
 
 def hang(*chunks: str, after: int | None = None) -> Scenario:
     """
-    IdleTimeout on an open connection.
+    Silence on an open connection.
 
     @param chunks: texts to send; some are made up when there are none.
     @param after: see L{Fault.after}.

@@ -18,6 +18,8 @@ class Sessions:
     Keeps sessions for the next conversations, one of them at least: to open one takes the CLI
     longer than everything else that it does for a short answer.
 
+    @ivar count: how many are open, in use or not.
+
     They are opened one by one. The CLI locks a file for it, and who finds that locked waits ever
     longer, some for good.
     """
@@ -30,6 +32,7 @@ class Sessions:
         self._resting: list[Session] = []
         self._waiting: deque[Deferred[Session]] = deque()
         self._opening = False
+        self.count = 0
 
     async def open(self) -> None:
         """
@@ -38,7 +41,9 @@ class Sessions:
         @raise CallFailed: the CLI refused.
         @raise WorkerDied: the process ended, or was given up.
         """
-        self._rest(await Session.open(self._reactor, self._worker))
+        session = await Session.open(self._reactor, self._worker)
+        self.count += 1
+        self._rest(session)
 
     def acquire(self, model: str) -> Deferred[Session]:
         """
@@ -59,6 +64,7 @@ class Sessions:
         if session.is_sound and not session.is_worn:
             self._rest(session)
             return
+        self.count -= 1
         session.forget()
         if self._worker.usable:
             self._open_more()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from enum import Enum
 from typing import Any
 
 from attrs import define, field, frozen
@@ -39,26 +40,43 @@ class PoolLimits:
     queue: int
 
 
+class MemberState(Enum):
+    """
+    A worker starts, is ready, and retires; a process may end in each state.
+
+    @cvar STARTING: it cannot serve yet.
+    @cvar READY: it takes requests.
+    @cvar RETIRING: it finishes its requests and is stopped then.
+    """
+
+    STARTING = "starting"
+    READY = "ready"
+    RETIRING = "retiring"
+
+
 @define(eq=False)
 class _Member:
-    """A worker and what the pool keeps of it."""
+    """
+    A worker and what the pool keeps of it.
+
+    @ivar leases: how many requests it is serving.
+    """
 
     worker: Worker
     sessions: Sessions
-    ready: bool = False
-    active: int = 0
+    state: MemberState = MemberState.STARTING
+    leases: int = 0
     idle_since: float = 0.0
-    retiring: bool = False
     successor: _Member | None = None
 
     @property
-    def can_serve(self) -> bool:
-        """Whether it is warm, and has not been given up since."""
-        return self.ready and self.worker.usable
+    def ready(self) -> bool:
+        return self.state is MemberState.READY
 
     @property
-    def state(self) -> str:
-        return "retiring" if self.retiring else "ready" if self.ready else "starting"
+    def can_serve(self) -> bool:
+        """Whether it is ready, and was not given up since."""
+        return self.ready and self.worker.usable
 
 
 @define(eq=False)
@@ -130,12 +148,16 @@ class WorkerPool(Service):
         return len(self._waiting)
 
     def sessions(self) -> int:
-        """How many sessions the workers have."""
-        return sum(member.active for member in self._members)
+        """How many sessions the workers have open, in use or not."""
+        return sum(member.sessions.count for member in self._members)
 
-    def count(self, state: str) -> int:
-        """How many workers are C{starting}, C{ready} or C{retiring}."""
-        return sum(1 for member in self._members if member.state == state)
+    def leases(self) -> int:
+        """How many requests are being served."""
+        return sum(member.leases for member in self._members)
+
+    def count(self, state: MemberState) -> int:
+        """How many workers are in a state."""
+        return sum(1 for member in self._members if member.state is state)
 
     def acquire(self) -> Deferred[Lease]:
         """
@@ -165,27 +187,27 @@ class WorkerPool(Service):
         """Give places to those who wait, and start workers for whom there is none."""
         while self._waiting and (member := self._least_busy()) is not None:
             self._waiting.popleft().callback(self._lease(member))
-        starting = sum(1 for member in self._members if not member.ready and not member.retiring)
+        starting = self.count(MemberState.STARTING)
         needed = -(-len(self._waiting) // self._limits.sessions)
         for _ in range(min(needed - starting, self._limits.workers - len(self._members))):
             self._start_worker()
 
     def _least_busy(self) -> _Member | None:
-        free = [m for m in self._members if m.can_serve and m.active < self._limits.sessions]
-        return min(free, key=lambda member: member.active, default=None)
+        free = [m for m in self._members if m.can_serve and m.leases < self._limits.sessions]
+        return min(free, key=lambda member: member.leases, default=None)
 
     def _lease(self, member: _Member) -> Lease:
-        member.active += 1
+        member.leases += 1
         return Lease(member.worker, member.sessions, lambda: self._returned(member))
 
     def _returned(self, member: _Member) -> None:
-        member.active -= 1
+        member.leases -= 1
         member.idle_since = self._reactor.seconds()
         if member.ready:
             self._failures = 0
             if self._worn(member.worker):
                 self._succeed(member)
-        elif member.retiring and not member.active:
+        elif member.state is MemberState.RETIRING and not member.leases:
             member.worker.stop()
         self._serve()
 
@@ -197,14 +219,13 @@ class WorkerPool(Service):
         if any(other.ready for other in self._members if other is not member):
             self._retire(member)
         elif member.successor is None or member.successor not in self._members:
-            starting = (m for m in self._members if not m.ready and not m.retiring)
+            starting = (m for m in self._members if m.state is MemberState.STARTING)
             member.successor = next(starting, None) or self._start_worker()
 
     def _retire(self, member: _Member) -> None:
         self.log.debug("CLI worker {pid} retires", pid=member.worker.pid)
-        member.ready = False
-        member.retiring = True
-        if not member.active:
+        member.state = MemberState.RETIRING
+        if not member.leases:
             member.worker.stop()
 
     def _start_worker(self) -> _Member | None:
@@ -231,7 +252,8 @@ class WorkerPool(Service):
         if self._stopping or member not in self._members:
             return
         self.log.info("CLI worker {pid} is warm", pid=member.worker.pid)
-        member.ready = self.was_warm = True
+        member.state = MemberState.READY
+        self.was_warm = True
         for other in list(self._members):
             if other.successor is member:
                 self._retire(other)
@@ -252,8 +274,7 @@ class WorkerPool(Service):
         if member is None:
             return
         self._members.remove(member)
-        was_asked_for = self._stopping or member.retiring
-        member.ready = False
+        was_asked_for = self._stopping or member.state is MemberState.RETIRING
         if was_asked_for:
             self._serve()
             return
@@ -270,7 +291,7 @@ class WorkerPool(Service):
 
     def _restart_now(self) -> None:
         self._restart = None
-        if not any(member.ready or not member.retiring for member in self._members):
+        if all(member.state is MemberState.RETIRING for member in self._members):
             self._start_worker()
         self._serve()
 
@@ -279,6 +300,6 @@ class WorkerPool(Service):
         now = self._reactor.seconds()
         for member in list(self._members):
             others = any(other.ready for other in self._members if other is not member)
-            idle = member.ready and not member.active and now - member.idle_since > IDLE_LIFE
+            idle = member.ready and not member.leases and now - member.idle_since > IDLE_LIFE
             if idle and others:
                 self._retire(member)

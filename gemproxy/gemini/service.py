@@ -1,0 +1,85 @@
+"""The Gemini engine with all that it needs: run directory, gateway, workers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.web.iweb import IAgent
+
+from gemproxy.config import Config
+from gemproxy.gemini.attempt import Attempts
+from gemproxy.gemini.backoff import RetryPolicy
+from gemproxy.gemini.cli.gateway import Gateway
+from gemproxy.gemini.cli.home import WorkerHome
+from gemproxy.gemini.cli.install import Cli
+from gemproxy.gemini.cli.rundir import RunDirectory, root_for_user
+from gemproxy.gemini.cli.worker import Worker
+from gemproxy.gemini.cli.worker_pool import PoolLimits, WorkerPool
+from gemproxy.gemini.engine import GeminiEngine
+from gemproxy.gemini.keys import KeyRing
+from gemproxy.gemini.pictures import PictureFetcher
+from gemproxy.http.transport import PromptEndpoint
+from gemproxy.http.url import BaseURL
+from gemproxy.http.write_coalescer import WriteCoalescer
+
+
+class EngineService(MultiService):
+    """
+    Starts and stops the parts of the engine in their order.
+
+    @ivar engine: the backend.
+    @ivar pool: its CLI workers.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        cli: Cli,
+        reactor: Any,
+        agent: IAgent,
+        coalescer: WriteCoalescer,
+        api_url: Callable[[], BaseURL],
+        environ: Mapping[str, str],
+    ) -> None:
+        """@param api_url: the base URL of the Gemini API."""
+        super().__init__()
+        self._run_directory = RunDirectory(root_for_user(environ))
+        self._workers_made = 0
+        gateway = Gateway(
+            reactor, PromptEndpoint(reactor, 0, "127.0.0.1", coalescer), agent, api_url
+        )
+        gateway.setServiceParent(self)
+
+        def make_worker(pool: WorkerPool) -> Worker:
+            self._workers_made += 1
+            assert self._run_directory.path is not None
+            home = WorkerHome(self._run_directory.path / f"worker-{self._workers_made}")
+            return Worker(reactor, cli, home, config.gemini_models[0], gateway.url, pool)
+
+        limits = PoolLimits(config.gemini_workers, config.gemini_sessions, config.gemini_queue)
+        self.pool = WorkerPool(reactor, limits, make_worker)
+        self.pool.setServiceParent(self)
+        self.engine = GeminiEngine(
+            reactor,
+            Attempts(reactor, self.pool, gateway, config.timeout),
+            KeyRing(reactor, config.gemini_api_key),
+            RetryPolicy(config.max_retries, config.retry_delay, config.timeout, random.random),
+            config.gemini_models,
+            config.lenient,
+            PictureFetcher(reactor).fetch if config.fetch_images else None,
+        )
+
+    def startService(self) -> None:
+        self._run_directory.acquire()
+        super().startService()
+
+    def stopService(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await super().stopService()
+        self._run_directory.release()

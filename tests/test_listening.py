@@ -1,0 +1,159 @@
+"""Ports: by number, and by Twisted's endpoint strings."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from pytest_twisted import ensureDeferred
+from twisted.internet import reactor
+from twisted.internet.endpoints import UNIXClientEndpoint, clientFromString, wrapClientTLS
+from twisted.internet.protocol import Factory
+from twisted.internet.ssl import Certificate, optionsForClientTLS
+
+from gemproxy.config import BadSetting, Config
+from gemproxy.http.listening import Address
+from gemproxy.service import Daemon
+from testing.processes import free_port
+from tests.support import ROOT, Connection, gpt, running_relay
+
+
+@ensureDeferred
+async def test_a_unix_socket(tmp_path: Path):
+    path = tmp_path / "gemproxy.sock"
+    async with running_relay(STREAM_PORT=f"unix:{path}") as relay:
+        endpoint = UNIXClientEndpoint(reactor, str(path))
+        client = await endpoint.connect(Factory.forProtocol(Connection))
+        client.send("POST", "/v1/chat/completions", gpt())
+        assert (await client.reply()).status == 200
+        client.received.clear()
+        client.send("POST", "/v1/files", b"x" * 100_000)
+        assert (await client.reply()).status == 200
+        client.drop()
+        assert len(relay.upstream.calls) == 2
+    assert not path.exists()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A private key and a certificate of localhost, as PEM files."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
+        .sign(key, hashes.SHA256())
+    )
+    folder = tmp_path_factory.mktemp("tls")
+    private, public = folder / "key.pem", folder / "cert.pem"
+    private.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    public.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    return private, public
+
+
+@ensureDeferred
+async def test_tls(certificate: tuple[Path, Path]):
+    private, public = certificate
+    port = free_port()
+    description = f"ssl:{port}:privateKey={private}:certKey={public}:interface=127.0.0.1"
+    async with running_relay(STREAM_PORT=description) as relay:
+        plain = clientFromString(reactor, f"tcp:127.0.0.1:{port}")
+        trusted = Certificate.loadPEM(public.read_bytes())
+        endpoint = wrapClientTLS(optionsForClientTLS("localhost", trusted), plain)
+        client = await endpoint.connect(Factory.forProtocol(Connection))
+        client.send("POST", "/v1/chat/completions", gpt(stream=True))
+        assert (await client.reply()).data[-1] == "[DONE]"
+        client.drop()
+        assert len(relay.upstream.calls) == 1
+
+
+@pytest.mark.parametrize(
+    "description",
+    ["no-such-type:1", "ssl:1:privateKey=/nowhere.pem:certKey=/nowhere.pem", "tcp:x", "unix:a:b:c"],
+)
+def test_an_endpoint_string_that_is_wrong_is_named(description: str):
+    environ = {"STREAM_PORT": description, "PORT": "off", "GEMINI_PROXY_URL": "http://127.0.0.1:1"}
+    with pytest.raises(BadSetting, match=r"Stream Proxy|STREAM_PORT"):
+        Daemon(Config.load({}, environ | {"LOG_DIR": ""}), None, reactor, environ)
+
+
+@pytest.mark.parametrize(
+    ("port", "host", "is_local"),
+    [
+        (3000, "127.0.0.1", True),
+        (3000, "localhost", True),
+        (3000, "0.0.0.0", False),
+        ("unix:/run/gemproxy.sock", "0.0.0.0", True),
+        ("tcp:3000", "127.0.0.1", False),
+        ("tcp:3000:interface=127.0.0.1", "0.0.0.0", True),
+        ("ssl:3443:privateKey=a:interface=0.0.0.0", "127.0.0.1", False),
+        ("systemd:domain=INET:index=0", "127.0.0.1", False),
+    ],
+)
+def test_an_address_is_local_only_if_that_is_certain(port: int | str, host: str, is_local: bool):
+    assert Address(port, host).is_local is is_local
+
+
+@ensureDeferred
+async def test_socket_activation():
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        # As systemd does it: the socket is descriptor 3 of the daemon.
+        program = (
+            "import os, sys; os.environ['LISTEN_PID'] = str(os.getpid()); "
+            "os.execv(sys.argv[1], sys.argv[1:])"
+        )
+        twistd = str(Path(sys.executable).with_name("twistd"))
+        environ = {
+            "PATH": os.environ["PATH"],
+            "LISTEN_FDS": "1",
+            "LISTEN_FDNAMES": "http",
+            "PORT": "off",
+            "STREAM_PORT": "systemd:domain=INET:index=0",
+            "GEMINI_PROXY_URL": "http://127.0.0.1:1",
+            "LOG_DIR": "",
+            "PROXY_API_KEYS": "a-key-of-ours",
+        }
+        with subprocess.Popen(  # noqa: ASYNC220
+            [sys.executable, "-c", program, twistd, "-n", "--pidfile=", "gemproxy"],
+            env=environ,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            preexec_fn=lambda: os.dup2(listening.fileno(), 3, inheritable=True),
+            pass_fds=(3,),
+        ) as daemon:
+            try:
+                port = listening.getsockname()[1]
+                endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{port}")
+                client = await endpoint.connect(Factory.forProtocol(Connection))
+                client.send("GET", "/health")
+                reply = await client.reply()
+                assert json.loads(reply.body)["status"] == "ok"
+                client.drop()
+            finally:
+                daemon.terminate()
+                daemon.communicate()

@@ -1,0 +1,97 @@
+"""
+What gemproxy uses of Twisted beyond its public API. If a test here fails, a new Twisted has changed
+it: the module that is named must be read again before that version is allowed in setup.cfg.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hyperlink import EncodedURL
+from twisted.internet import tcp
+from twisted.internet.testing import StringTransport
+from twisted.web.http import HTTPChannel, Request
+
+from tests.support import ROOT
+
+PRIVATE = re.compile(
+    # Twisted's private names, and the public ones that are not meant to be set.
+    r"\bfrom (?:twisted|treq|klein)[\w.]* import [^\n]*\b_\w+"
+    r"|channel\._\w+|\bself\._(?:command|path|version|disconnected)\b"
+    r"|\.doWrite\(|\.chunked = |\.persistent = |_raiseSynchronously"
+)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "gemproxy").rglob("*.py")), ids=lambda p: p.name)
+def test_they_are_used_in_one_folder_alone(path: Path):
+    found = PRIVATE.findall(path.read_text())
+    if path.parent.name == "http" and path.parent.parent.name == "gemproxy":
+        return
+    # The gateway's own attribute of this name is its path.
+    assert [text for text in found if path.name != "gateway.py"] == []
+
+
+def request_line_of(channel: HTTPChannel) -> tuple[bytes, bytes, bytes]:
+    return channel._command, channel._path, channel._version
+
+
+def test_a_channel_knows_the_request_line_when_the_headers_have_come():
+    """gemproxy/http/client_connections.py: ClientChannel.request_line"""
+    seen: list[tuple[bytes, bytes, bytes]] = []
+
+    class Early(Request):
+        def gotLength(self, length: int | None) -> None:
+            seen.append(request_line_of(self.channel))
+            super().gotLength(length)
+
+    channel = HTTPChannel()
+    channel.requestFactory = Early
+    channel.makeConnection(StringTransport())
+    channel.dataReceived(b"POST /a?b HTTP/1.1\r\nHost: c\r\nContent-Length: 5\r\n\r\n")
+    assert seen == [(b"POST", b"/a?b", b"HTTP/1.1")]
+
+
+def test_a_response_can_be_written_before_the_request_is_there():
+    """gemproxy/http/server_request.py: begin_early, end_body, leave_unfinished"""
+    channel = HTTPChannel()
+    transport = StringTransport()
+    requests: list[Request] = []
+
+    class Early(Request):
+        def gotLength(self, length: int | None) -> None:
+            super().gotLength(length)
+            requests.append(self)
+            self.method, self.clientproto = b"POST", b"HTTP/1.1"
+            self.channel.persistent = False
+            self.write(b"early")
+
+    channel.requestFactory = Early
+    channel.makeConnection(transport)
+    channel.dataReceived(b"POST / HTTP/1.1\r\nHost: c\r\nContent-Length: 5\r\n\r\n")
+    assert transport.value().endswith(b"\r\n\r\n5\r\nearly\r\n")
+    [request] = requests
+    assert request.chunked == 1
+    request.chunked = 0
+    request.finish()
+    assert not transport.value().endswith(b"0\r\n\r\n"), "the end of the body must be left out"
+    assert transport.disconnecting
+
+
+def test_a_server_transport_has_the_hooks_of_immediate_writes():
+    """gemproxy/http/transport.py: PromptServer"""
+    for name in ("startWriting", "stopWriting", "write", "writeSequence", "writeSomeData"):
+        assert callable(getattr(tcp.Server, name)), f"tcp.Server.{name} is gone"
+    for name in ("connected", "disconnecting", "TLS"):
+        assert hasattr(tcp.Server, name), f"tcp.Server.{name} is gone"
+    assert tcp.Port.transport is tcp.Server, "tcp.Port does not take its transport from a class"
+
+
+def test_treq_asks_a_url_for_its_encoded_form():
+    """gemproxy/http/treq_client.py: _WireURL"""
+    from gemproxy.http.treq_client import _wire_url
+
+    url = _wire_url("http://up.example/v1/chat/completions")
+    assert isinstance(url, EncodedURL)
+    assert url.to_uri() is url
