@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any, cast
 from typing import Protocol as TypedProtocol
 
@@ -155,17 +156,31 @@ class IConnectionPool(TypedProtocol):
         """It is closed, whether it was here or not."""
 
 
+class ConnectionState(Enum):
+    """
+    @cvar CONNECTING: it has not been opened yet.
+    @cvar IDLE: it can carry a request.
+    @cvar BUSY: it carries one.
+    @cvar CLOSED: it is closed, or about to be.
+    """
+
+    CONNECTING = "connecting"
+    IDLE = "idle"
+    BUSY = "busy"
+    CLOSED = "closed"
+
+
 class Connection(Protocol):
     """
     Carries one exchange at a time.
 
-    @ivar is_open: not closed, nor about to be.
+    @ivar state: what it can be used for.
     """
 
     transport: Any
 
     def __init__(self, coalescer: WriteCoalescer, pool: IConnectionPool) -> None:
-        self.is_open = False
+        self.state = ConnectionState.CONNECTING
         self._coalescer = coalescer
         self._pool = pool
         self._parser: ResponseParser | None = None
@@ -174,8 +189,12 @@ class Connection(Protocol):
         self._body: Body | None = None
         self._is_paused = False
 
+    @property
+    def is_open(self) -> bool:
+        return self.state in (ConnectionState.IDLE, ConnectionState.BUSY)
+
     def connectionMade(self) -> None:
-        self.is_open = True
+        self.state = ConnectionState.IDLE
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
 
@@ -186,6 +205,7 @@ class Connection(Protocol):
         @param head: the request line, headers and blank line.
         """
         asked = self._asked = Deferred(self._cancelled)
+        self.state = ConnectionState.BUSY
         self._parser = ResponseParser(method)
         if body is None:
             send_at_once(self.transport, head)
@@ -196,12 +216,12 @@ class Connection(Protocol):
 
     def close(self) -> None:
         """Close it when all that was written to it is sent."""
-        self.is_open = False
+        self.state = ConnectionState.CLOSED
         self.transport.loseConnection()
 
     def abort(self) -> None:
         """Close it at once, whatever it carries."""
-        self.is_open = False
+        self.state = ConnectionState.CLOSED
         self.transport.abortConnection()
 
     def pause(self) -> None:
@@ -228,7 +248,7 @@ class Connection(Protocol):
     # What comes of it:
 
     def dataReceived(self, data: bytes) -> None:
-        if self._parser is None:
+        if self.state is not ConnectionState.BUSY:
             # Nobody has asked. It is not to be taken for an answer to whoever asks next.
             self.abort()
         else:
@@ -275,7 +295,7 @@ class Connection(Protocol):
             body.ended(Failure(ResponseFailed([failure])), piece)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.is_open = False
+        self.state = ConnectionState.CLOSED
         parser, asked, body = self._parser, self._asked, self._clear()
         self._pool.discard(self)
         if parser is None:
@@ -295,4 +315,6 @@ class Connection(Protocol):
             self._sender.stop()
         body = self._body
         self._parser = self._sender = self._asked = self._body = None
+        if self.state is ConnectionState.BUSY:
+            self.state = ConnectionState.IDLE
         return body
