@@ -18,8 +18,8 @@ from typing import Any
 from twisted.internet import task
 from twisted.internet.defer import Deferred, gatherResults
 
-from bench.trial.course import Course, census_lines
-from bench.trial.daemon import Census, Margins
+from testing.trial.course import Course, census_lines
+from testing.trial.daemon import Census, Margins
 
 SETTINGS = {"LOG_KEEP": 20, "MAX_RETRIES": 0, "GEMINI_WORKERS": 2, "DRAIN": 10}
 # What the allocator takes until some tens of thousands of requests are over; then it is flat.

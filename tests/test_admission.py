@@ -16,9 +16,9 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.logger import formatEvent
 
-from bench.trial.fuzz import mutated
 from gemproxy.service import Patience
 from testing.fake_newapi import answer, events, stream
+from testing.trial.fuzz import mutated
 from tests.support import Connection, Relay, Reply, encode, gpt, running_relay, until
 
 LIMIT = 2000

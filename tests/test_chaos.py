@@ -7,7 +7,7 @@ from pathlib import Path
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
-from bench.chaos import trial
+from testing.trial.chaos import trial
 
 
 @ensureDeferred

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -11,9 +10,6 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
@@ -40,6 +36,7 @@ from gemproxy.http.request_writer import WrongLength, request_head
 from gemproxy.http.write_coalescer import WriteCoalescer
 from testing.fake_newapi import Call, FakeNewApi, Script, document, events, hang, head, verbatim
 from testing.processes import free_port
+from testing.tls import make_certificate
 from tests.support import deaf_port, until
 from tests.test_relay_flow import quiet
 
@@ -806,32 +803,7 @@ async def test_an_answer_may_begin_before_the_end_of_the_request(
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """Of localhost, with its key, in one file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(1))
-        .not_valid_after(now + datetime.timedelta(1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
-        .add_extension(x509.BasicConstraints(True, None), True)
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path / "localhost.pem"
-    path.write_bytes(
-        made.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return path
+    return make_certificate(tmp_path)
 
 
 class Echo(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
 import socket
@@ -11,9 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.endpoints import UNIXClientEndpoint, clientFromString, wrapClientTLS
@@ -24,6 +20,7 @@ from gemproxy.config import BadSetting, Config
 from gemproxy.http.listening import Address
 from gemproxy.service import Daemon
 from testing.processes import free_port
+from testing.tls import make_certificate
 from tests.support import ROOT, Connection, gpt, running_relay
 
 
@@ -43,44 +40,14 @@ async def test_a_unix_socket(tmp_path: Path):
     assert not path.exists()
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A private key and a certificate of localhost, as PEM files."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
-        .sign(key, hashes.SHA256())
-    )
-    folder = tmp_path_factory.mktemp("tls")
-    private, public = folder / "key.pem", folder / "cert.pem"
-    private.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    public.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    return private, public
-
-
 @ensureDeferred
-async def test_tls(certificate: tuple[Path, Path]):
-    private, public = certificate
+async def test_tls(tmp_path: Path):
+    pem = make_certificate(tmp_path)
     port = free_port()
-    description = f"ssl:{port}:privateKey={private}:certKey={public}:interface=127.0.0.1"
+    description = f"ssl:{port}:privateKey={pem}:certKey={pem}:interface=127.0.0.1"
     async with running_relay(STREAM_PORT=description) as relay:
         plain = clientFromString(reactor, f"tcp:127.0.0.1:{port}")
-        trusted = Certificate.loadPEM(public.read_bytes())
+        trusted = Certificate.loadPEM(pem.read_bytes())
         endpoint = wrapClientTLS(optionsForClientTLS("localhost", trusted), plain)
         client = await endpoint.connect(Factory.forProtocol(Connection))
         client.send("POST", "/v1/chat/completions", gpt(stream=True))

@@ -13,8 +13,8 @@ from typing import Any
 from attrs import asdict, define, frozen
 from twisted.internet.task import deferLater
 
-from bench.trial.client import request, send
 from testing.processes import children, cost, free_port
+from testing.trial.client import request, send
 
 ROOT = Path(__file__).parent.parent.parent
 CLI = ROOT / "node_modules" / ".bin" / "gemini"

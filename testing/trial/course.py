@@ -10,10 +10,10 @@ from typing import Any
 from attrs import asdict
 from twisted.internet.task import deferLater
 
-from bench.trial.client import Outcome, send
-from bench.trial.daemon import Census, Daemon, Margins, leaks
-from bench.trial.orders import Figures, Order, judge
-from bench.trial.upstreams import Google, NewApi, Weather
+from testing.trial.client import Outcome, send
+from testing.trial.daemon import Census, Daemon, Margins, leaks
+from testing.trial.orders import Figures, Order, judge
+from testing.trial.upstreams import Google, NewApi, Weather
 
 _CALM = 25.0
 

@@ -10,12 +10,12 @@ from attrs import define, evolve, field
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.task import deferLater
 
-from bench.trial.markers import marker_in, pieces_for
 from testing.fake_newapi import EVENT_STREAM, JSON, Call, FakeNewApi, answer, event, events
 from testing.google import scenarios
 from testing.google.app import StandIn
 from testing.google.recorded_request import ReceivedRequest
 from testing.google.scenarios import Scenario
+from testing.trial.markers import marker_in, pieces_for
 
 SAID = "the chaos says so"
 PAGE = b"<html>no</html>"

@@ -11,9 +11,9 @@ from typing import Any
 from attrs import define, field
 
 from bench.numbers import percentile
-from bench.trial.client import Outcome, request
-from bench.trial.markers import expected, new_marker
-from bench.trial.upstreams import PAGE, SAID
+from testing.trial.client import Outcome, request
+from testing.trial.markers import expected, new_marker
+from testing.trial.upstreams import PAGE, SAID
 
 _CLEAR_STATUSES = (429, 500, 502, 503, 504)
 
