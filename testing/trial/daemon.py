@@ -39,7 +39,7 @@ class Census:
     files: int
     zombies: int
     under_way: int
-    sessions: int
+    leases: int
     queued: int
     connections: int
     timers: int
@@ -56,7 +56,7 @@ class Margins:
 
 def leaks(before: Census | None, after: Census, margins: Margins) -> list[str]:
     """What a daemon still has with nothing to do, or has more of than before."""
-    names = ("under_way", "sessions", "queued", "connections", "files", "zombies")
+    names = ("under_way", "leases", "queued", "connections", "files", "zombies")
     found = [f"{name}: {value}" for name in names if (value := getattr(after, name))]
     if after.homes != after.workers:
         found.append(f"homes: {after.homes} of {after.workers} workers")
@@ -137,7 +137,7 @@ class Daemon:
             # The question itself does not count.
             under_way=int(metrics["requests_under_way"]) - 1,
             connections=int(metrics["connections"]) - 1,
-            sessions=int(metrics["sessions"]),
+            leases=int(metrics["leases"]),
             queued=int(metrics["queued_requests"]),
             timers=int(metrics["timers"]),
         )
