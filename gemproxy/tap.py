@@ -22,7 +22,7 @@ def _help(meaning: str, env: str, default: str | None) -> str:
 
 
 class Options(usage.Options):
-    """Options of C{twistd gemproxy}; each stands above the environment variable of its name."""
+    """Options of C{twistd gemproxy}; each overrides the environment variable of its name."""
 
     synopsis = "[options]"
     longdesc = (
@@ -64,7 +64,7 @@ class Options(usage.Options):
                 find_cli(self.config.gemini_cli, os.environ) if self.config.needs_engine else None
             )
         except (BadSetting, CliUnusable) as error:
-            # Not a UsageError: twistd would bury what is wrong under the whole help text.
+            # Not a UsageError: twistd would print the whole help text before the error.
             sys.exit(f"gemproxy: {error}")
 
 

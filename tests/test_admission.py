@@ -180,7 +180,7 @@ async def test_a_body_has_its_time_however_it_trickles(relay: Relay, patience: P
     for client in (silent, trickling):
         await all_of(client)
         assert statuses(client.received) == [408]
-        assert b"too slowly" in client.received
+        assert b"not received in time" in client.received
     assert relay.upstream.calls == []
     await assert_fine(relay)
 

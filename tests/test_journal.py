@@ -321,7 +321,7 @@ async def test_failed_and_aborted_ones_are_kept(tmp_path: Path) -> None:
         assert "Too many." in heads[0][0]["error"]
         assert heads[1][0]["error"].startswith("502")
         assert heads[1][1] == "Half"
-        assert heads[2][0]["error"] == heads[3][0]["error"] == "the client has gone"
+        assert heads[2][0]["error"] == heads[3][0]["error"] == "the client disconnected"
         assert heads[2][1] == "Part"
         assert (heads[4][0]["finish_reason"], heads[4][1]) == ("stop", "One")
         assert all("duration" in head for head, _ in heads)

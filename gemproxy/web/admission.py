@@ -1,4 +1,4 @@
-"""What every request has to pass before anybody looks at what it wants."""
+"""Whether a request is served: what is checked before its content is looked at."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gemproxy.web.paths import split_target, tidy_path
 from gemproxy.web.responses import send_error
 from gemproxy.web.throttle import AdmissionThrottle
 
-# Asked for every few seconds, by machines.
+# Monitoring requests these every few seconds.
 _UNLOGGED_PATHS = OPEN_PATHS | {b"/metrics"}
 
 
@@ -46,9 +46,9 @@ class Limits:
 
 class Admission:
     """
-    Decides who comes in, and knows who is in.
+    Decides which requests are admitted, and knows those that are under way.
 
-    @ivar stopping: nobody is let in any more.
+    @ivar stopping: no further request is admitted.
     """
 
     log = make_logger()
@@ -72,7 +72,7 @@ class Admission:
         self._emptied: list[Deferred[None]] = []
 
     def refusal(self, request: ProxyRequest, path: bytes) -> ChatError | None:
-        """Why a request is not let in; None if it is."""
+        """Why a request is refused; None if it is admitted."""
         if self.stopping and path not in OPEN_PATHS:
             return overloaded("The proxy is stopping.", 5)
         error = self.access.refusal(
@@ -88,7 +88,7 @@ class Admission:
             return ChatError(
                 429,
                 "rate_limit_error",
-                f"There are {limit} requests of this address under way, which is the limit.",
+                f"{limit} requests from this address are under way, which is the limit.",
                 "too_many_requests",
                 retry_after=1,
             )
@@ -124,7 +124,7 @@ class Admission:
         return emptied
 
     def answered(self, request: ProxyRequest) -> None:
-        """A request has got its response, or at least a status."""
+        """A response is complete."""
         self.metrics.responses.labels(str(request.code)).inc()
         if request.path not in _UNLOGGED_PATHS and not request.is_logged:
             self.log.info(
@@ -137,7 +137,7 @@ class Admission:
             )
 
     def closed(self, request: ProxyRequest) -> None:
-        """A request is over, answered or not."""
+        """A request has ended, with or without a response."""
         if request not in self.open:
             return
         self.open.discard(request)
@@ -152,13 +152,13 @@ class Admission:
 
 class ProxyRequest(ServerRequest):
     """
-    A request that is received in limited time and size, let in or not, and its path tidied.
+    A request that is received in limited time and size, and is admitted or refused.
 
-    @ivar id: under which the response and the log know it.
-    @ivar is_logged: somebody who knows more of it says in the log what came of it.
+    @ivar id: identifies it in the response and in the log.
+    @ivar is_logged: its handler writes the log line.
     """
 
-    # There may be thousands of them, and Twisted's own attributes fill a dictionary.
+    # There may be thousands of requests.
     __slots__ = (
         "_admission",
         "_begun",
@@ -198,7 +198,7 @@ class ProxyRequest(ServerRequest):
         return self._admission.clock.seconds() - self._begun
 
     def header_text(self, name: bytes) -> str | None:
-        """A header's value, be it UTF-8 or not."""
+        """A header's value; bytes that are not UTF-8 are escaped."""
         value = self.getHeader(name)
         return None if value is None else value.decode("utf-8", "backslashreplace")
 
@@ -212,10 +212,10 @@ class ProxyRequest(ServerRequest):
             self._refuse(error)
 
     def _refusal_of_body(self, length: int | None) -> ChatError | None:
-        """Why a body, of unknown length maybe, is not even received; None if it is."""
+        """Why a body is refused before it arrives; None if it is received."""
         if length == 0:
             return None
-        # Which of the paths it is for does not matter: none that is open to all takes a body.
+        # The path does not matter: those that need no key take no body.
         error = self._admission.refusal(self, b"")
         if error is None:
             method, target, _ = self.request_line
@@ -271,16 +271,18 @@ class ProxyRequest(ServerRequest):
         if self._refused or self.content is None:
             self.channel.loseConnection()
         else:
-            self._refuse(ChatError(408, INVALID_REQUEST, "The request came too slowly."))
+            self._refuse(ChatError(408, INVALID_REQUEST, "The request was not received in time."))
 
     def _too_large(self) -> ChatError:
         limit = self._admission.limits.body
         return ChatError(
-            413, INVALID_REQUEST, f"The request is larger than {limit} bytes, which is the limit."
+            413,
+            INVALID_REQUEST,
+            f"The request body is larger than {limit} bytes, which is the limit (MAX_BODY).",
         )
 
     def _refuse(self, error: ChatError) -> None:
-        """Answer before the request is there as a whole."""
+        """Send an error before the request is complete."""
         self._refused = True
         self.begin_early()
         self._open_to_pages(preflight=False)
@@ -288,7 +290,7 @@ class ProxyRequest(ServerRequest):
         self._linger()
 
     def _linger(self) -> None:
-        """The response is out: wait no longer than a moment for the rest of the request."""
+        """The response is sent: read the rest of the request for a moment, then close."""
         if self._deadline.active():
             self._deadline.cancel()
         self._deadline = self._admission.clock.callLater(
@@ -322,12 +324,12 @@ class ProxyRequest(ServerRequest):
             self._throttle.spread(self._begin)
 
     def _begin(self) -> None:
-        # Whoever has waited may be gone.
+        # The client may have disconnected while the request waited.
         if self.channel is not None:
             super().process()
 
     def getRequestHostname(self) -> bytes:
-        """The same for all: what is served does not depend on it, and clients say anything."""
+        """A constant: Klein must not depend on what clients send as Host."""
         return b"localhost"
 
     def _open_to_pages(self, preflight: bool) -> None:

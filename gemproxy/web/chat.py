@@ -21,16 +21,16 @@ from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.heartbeat_timer import HeartbeatTimer
 from gemproxy.web.relay import DocumentRelay, EventStreamRelay, Heartbeats, RelayState
 
-# As nginx has it in its log; it is not sent to anybody.
+# The status that nginx logs for this; it is never sent.
 _CLIENT_GONE = 499
 
 
 @frozen(eq=False)
 class ChatService:
     """
-    Has requests answered by backends.
+    Answers requests by means of backends.
 
-    @ivar own_keys: keys that must not show up in the journal, besides those of the clients.
+    @ivar own_keys: secrets of this daemon, which are masked in the journal as clients' keys are.
     @ivar stop_tags: the texts that end an answer.
     """
 
@@ -56,7 +56,7 @@ class ChatService:
         Answer one request, well or with an error.
 
         @param route: the name of the way the request takes, for the journal.
-        @raise CancelledError: the client has gone.
+        @raise CancelledError: the client has disconnected.
         """
         keys = [*self.own_keys, *bearer_keys(chat.headers)]
         exchange = self.journal.begin(route, chat.model, chat.stream, chat.raw, keys)
@@ -83,7 +83,7 @@ class ChatService:
                 exchange.error, exchange.status = str(error), error.status
                 relay.fail(error)
         except CancelledError:
-            exchange.error, exchange.status = "the client has gone", _CLIENT_GONE
+            exchange.error, exchange.status = "the client disconnected", _CLIENT_GONE
             self.metrics.aborted.inc()
             raise
         finally:
@@ -115,8 +115,12 @@ class ChatService:
             if relay.state is not RelayState.STOP_TAG:
                 return error
         except Exception:
-            self.log.failure("a request failed for a reason of ours")
-            return ChatError(500, SERVER_ERROR, "The proxy itself failed; its log says how.")
+            self.log.failure("a request failed because of an error in gemproxy")
+            return ChatError(
+                500,
+                SERVER_ERROR,
+                "gemproxy failed because of an internal error. Its log has the details.",
+            )
         return None
 
     def _close(self, exchange: Exchange) -> None:
@@ -138,7 +142,7 @@ def _choices(chat: ChatRequest) -> int:
 
 
 def bearer_keys(headers: Headers) -> list[str]:
-    """The keys that a client shows."""
+    """The keys that a client sent."""
     return [
         word
         for name, value in headers

@@ -31,7 +31,7 @@ class GeminiProxy:
         health: Health,
         chats: ChatService,
     ) -> None:
-        """@param check_model: raises the ChatError that a model name deserves."""
+        """@param check_model: raises a ChatError for a model that cannot be served."""
         self._backend = backend
         self._check_model = check_model
         self.health = health

@@ -1,4 +1,4 @@
-"""What health checks and Prometheus are told."""
+"""Responses for health checks and Prometheus."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from gemproxy.web.responses import send_json
 class Health:
     """
     @ivar can_serve: whether a request would be answered without delay.
-    @ivar has_served: whether that was ever so.
-    @ivar exhausted: the models whose quota is out, and the seconds until they are tried again.
+    @ivar has_served: whether that has ever been so.
+    @ivar exhausted: the models whose quota is used up, and the seconds until they are tried again.
     @ivar stopping: whether the daemon is about to end.
     """
 
@@ -28,12 +28,12 @@ class Health:
     stopping: bool = False
 
     def health(self, request: Request) -> None:
-        """Whether the daemon lives: not 200 only while it has never been able to serve."""
+        """Whether the daemon is alive: 503 only until it can serve for the first time."""
         state, details = self._state()
         send_json(request, {"status": state} | details, 503 if state == "starting" else 200)
 
     def ready(self, request: Request) -> None:
-        """Whether it is worth sending requests here."""
+        """Whether requests should be sent here."""
         state, _ = self._state()
         is_ready = self.can_serve() and not self.stopping
         send_json(request, {"ready": is_ready, "status": state}, 200 if is_ready else 503)

@@ -29,13 +29,13 @@ from gemproxy.web.responses import send_error
 from gemproxy.web.site import headers_of
 from gemproxy.web.upload import Upload
 
-# Twisted frames the body anew, and says who it is by itself.
+# Twisted frames the body anew and sends its own Server and Date.
 _NOT_PASSED = HOP_BY_HOP | {b"server", b"date"}
 
 
 @frozen(eq=False)
 class Passthrough:
-    """@ivar timeout: seconds of silence of the upstream after which a request is given up."""
+    """@ivar timeout: seconds of silence of the upstream after which a request fails."""
 
     clock: IReactorTime
     upstream: Forwarder
@@ -47,7 +47,7 @@ class Passthrough:
         """
         Answer a request with whatever the upstream answers.
 
-        @raise CancelledError: the client has gone.
+        @raise CancelledError: the client has disconnected.
         """
         idle_timeout = IdleTimeout(self.clock, self.timeout)
         relay = _ResponseRelay(request, idle_timeout)
@@ -92,11 +92,11 @@ def _target(request: ServerRequest) -> bytes:
     """
     The tidied path, and the query as it came.
 
-    @raise ChatError: the path leads out of the API, to where the upstream's key has no business.
+    @raise ChatError: 400, the path leads out of the API.
     """
     segments = re.split(rb"[/\\]", unquote(request.path))
     if b"." in segments or b".." in segments:
-        raise bad_request("The path must not have '.' or '..' in it.")
+        raise bad_request("The path must not contain '.' or '..' segments.")
     query = request.uri.partition(b"?")[2]
     return request.path + (b"?" + query if query else b"")
 
@@ -106,8 +106,8 @@ class _ResponseRelay(Protocol):
     """
     Hands a response on as it comes, at the client's pace.
 
-    @ivar interruption: why the response was ended from outside, if it was.
-    @ivar end_early: to be set to what makes the upstream stop.
+    @ivar interruption: the error with which the daemon ended the response, if it did.
+    @ivar end_early: stops the upstream's response.
     """
 
     def __init__(self, request: ServerRequest, idle_timeout: IdleTimeout) -> None:
@@ -122,7 +122,7 @@ class _ResponseRelay(Protocol):
 
     async def deliver(self, response: IResponse) -> None:
         """@raise ChatError: the response was cut off."""
-        # An upload that is not over yet does not matter any more.
+        # The response has begun: the rest of the upload is not waited for.
         self._idle_timeout.resume()
         self._begin(response)
         response.deliverBody(self)
@@ -137,7 +137,7 @@ class _ResponseRelay(Protocol):
         kind = (response.headers.getRawHeaders(b"content-type") or [b""])[0]
         self._is_events = kind.lower().startswith(b"text/event-stream")
         length: Any = response.length
-        # Of events there may be one more, in the end, that tells of an error.
+        # An error event may be added to a stream of events.
         has_body = self._request.method != b"HEAD" and response.code not in NO_BODY_CODES
         if isinstance(length, int) and has_body and not self._is_events:
             self._request.setHeader(b"content-length", str(length).encode())
@@ -174,7 +174,9 @@ class _ResponseRelay(Protocol):
         if reason.check(ResponseDone, PotentialDataLoss):
             self._done.callback(None)
         else:
-            cut = upstream_failed("The upstream broke off in the middle of its answer.")
+            cut = upstream_failed(
+                "The upstream closed the connection in the middle of its response."
+            )
             self._done.errback(Failure(cut))
 
     def abort(self) -> None:
@@ -183,7 +185,7 @@ class _ResponseRelay(Protocol):
             self._upstream.stopProducing()
 
     def fail(self, error: ChatError) -> None:
-        """Say what is wrong in the way that is still open."""
+        """Report an error in the way that is still possible."""
         if not self._begun:
             send_error(self._request, error)
         elif self._request.channel is None:
@@ -192,8 +194,6 @@ class _ResponseRelay(Protocol):
             # The last event may have been cut in the middle.
             self._request.write(b"\n\n" + encode(Event(dumps(error.payload()))))
         else:
-            # There is no other way to tell a client that this is not the whole of it than to
-            # leave out the end.
             self._request.leave_unfinished()
 
     def _leave_client(self) -> None:
@@ -204,5 +204,5 @@ class _ResponseRelay(Protocol):
 
 
 def _is_passed(name: bytes) -> bool:
-    # Which pages may read a response has been decided here.
+    # The CORS headers of this response are gemproxy's own.
     return name not in _NOT_PASSED and not name.startswith(b"access-control-")

@@ -1,8 +1,8 @@
 """
 The relay of an answer to a client: as server-sent events, or collected into one document.
 
-Either knows the client's connection and nothing of who answers: it writes what comes, says with
-heartbeats that it is still there, and ends the body properly whatever happens.
+Both know the client's connection and nothing of the backend: they write what arrives, send
+heartbeats while nothing does, and end the body properly whatever happens.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from gemproxy.exchange import Exchange
 from gemproxy.metrics import Metrics
 from gemproxy.web.responses import send_error, send_json
 
-# The names come from the client, and go into a header.
+# The names come from the client and are sent in a header.
 _PARAMETER = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 
 # A rule of thumb, for estimates.
 _CHARACTERS_PER_TOKEN = 4
 
-# Of the interval of heartbeats, which is never exceeded: the next look, and the network, take time.
+# A heartbeat is due after this share of the interval, since the timer and the network take time.
 _MARGIN = 0.9
 
 
 @frozen
 class Heartbeats:
     """
-    @ivar interval: seconds of silence towards a client that are never exceeded.
+    @ivar interval: the longest silence towards a client, in seconds.
     @ivar json_delay: seconds after which a client that does not stream gets its first; None for
         never. From then on its status is 200, so errors come as a body only.
     """
@@ -67,7 +67,7 @@ class RelayState(Enum):
 @implementer(IPushProducer)
 class _Paced:
     """
-    Passes on to a producer what the client's connection has to say.
+    Passes the pauses of the client's connection on to a producer.
 
     @ivar paused: the client reads more slowly than the answer comes.
     """
@@ -90,11 +90,11 @@ class _Paced:
 
 class _Relay:
     """
-    What both kinds have in common: stop tags, heartbeats, and whom to pause.
+    What both kinds have in common: stop tags, heartbeats and backpressure.
 
     @ivar state: what ended the answer early, if anything did.
     @ivar interruption: the error of an interrupted answer.
-    @ivar end_early: to be set to what makes the backend stop; called once when a tag was found.
+    @ivar end_early: stops the backend; set by the owner of the relay.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class _Relay:
         self._committed = False
         self._paced: _Paced | None = None
 
-    # What a backend says:
+    # Called by the backend:
 
     def events(self, events: Sequence[Event]) -> None:
         if self.state is RelayState.STOP_TAG:
@@ -135,7 +135,7 @@ class _Relay:
             if self._filter.ended:
                 self.state = RelayState.STOP_TAG
                 self._metrics.stop_tags.inc()
-                # Not at once: the backend may be in the middle of something.
+                # Not at once: the backend is calling this method.
                 self._clock.callLater(0, self.end_early)
                 break
         if passed:
@@ -163,7 +163,7 @@ class _Relay:
         if due is None or due > self._clock.seconds():
             return
         if self._paced is not None and self._paced.paused:
-            # There is more than enough on its way to the client.
+            # The client has enough unread data.
             self._last_sent = self._clock.seconds()
         else:
             self._send_heartbeat()
@@ -178,7 +178,7 @@ class _Relay:
             self._paced = _Paced(producer)
             self._request.registerProducer(self._paced, True)
 
-    # What whoever asked the backend says:
+    # Called by the owner:
 
     def finish(self) -> None:
         """The answer is complete."""
@@ -202,11 +202,11 @@ class _Relay:
         self.end_early()
 
     def close(self) -> None:
-        """There is nothing more to relay, or nobody to relay it to."""
+        """The answer has ended, or the client has disconnected."""
         self.pace(None)
 
     def _usage_after_stop(self) -> dict[str, Any]:
-        """The usage chunk of an answer whose end, and true usage, nobody waited for."""
+        """The usage chunk of an answer that was ended before the backend reported its usage."""
         usage = self._exchange.usage
         if self._usage is not None:
             usage = self._usage.as_json()
@@ -222,7 +222,7 @@ class _Relay:
         raise NotImplementedError
 
     def _record(self, event: Event) -> Any:
-        """Put an event into the journal; returns what its data says."""
+        """Record an event; returns its data as JSON, None if it is not JSON."""
         if event.data == DONE:
             return None
         try:
@@ -238,7 +238,7 @@ class _Relay:
             self._request.write(data)
 
     def _heartbeat_due(self) -> float | None:
-        """When a heartbeat goes out, if nothing else does before; None for never."""
+        """When the next heartbeat is due if nothing else is sent; None for never."""
         return self._last_sent + self._heartbeats.interval * _MARGIN
 
     def _send_heartbeat(self) -> None:
@@ -246,13 +246,13 @@ class _Relay:
 
 
 class EventStreamRelay(_Relay):
-    """Relays an answer as the server-sent events that its client asked for."""
+    """Relays an answer as the server-sent events that the client requested."""
 
     def fail(self, error: ChatError) -> None:
         if self._committed:
             if rest := self._filter.flush():
                 self._pass_on(rest)
-            # SillyTavern hangs for good on a body that is cut: say what is wrong, and end it.
+            # SillyTavern hangs forever on a truncated body: send the error, and end the body.
             self._send(encode(Event(dumps(error.payload()))))
         else:
             send_error(self._request, error)
@@ -281,7 +281,7 @@ class EventStreamRelay(_Relay):
 
 
 class DocumentRelay(_Relay):
-    """Collects an answer into the one document that its client asked for."""
+    """Collects an answer into the one document that the client requested."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -323,7 +323,7 @@ class DocumentRelay(_Relay):
 
 def estimated_usage(body: dict[str, Any], answer_length: int) -> dict[str, Any]:
     """
-    Usage where nobody counted: an answer that a stop tag ended before its upstream said.
+    An estimate of the usage of an answer that a stop tag ended before the upstream reported it.
 
     @param answer_length: characters of the answer.
     """

@@ -11,7 +11,7 @@ from gemproxy.chat.jsontext import dumps
 
 
 def send_error(request: Request, error: ChatError) -> None:
-    """Answer with an error, before anything else went out."""
+    """Send an error as the whole response."""
     content_type, body = error.body()
     request.setResponseCode(error.status, error.reason())
     request.setHeader(b"content-type", content_type)

@@ -33,9 +33,9 @@ def headers_of(request: Request) -> Headers:
 
 def chat_request_of(request: ProxyRequest) -> ChatRequest:
     """
-    What a request that was received whole asks for. Nothing of it is kept anywhere else.
+    The chat completion request in the body of a request. The body and headers are freed.
 
-    @raise ChatError: 400 for what is no chat completion request.
+    @raise ChatError: 400, it is not a chat completion request.
     """
     assert request.content is not None
     raw = cast("bytes", request.content.read())
@@ -104,10 +104,10 @@ def make_site(
     is_streamed: Callable[[bytes, bytes], bool] = lambda method, path: False,
 ) -> ProxySite:
     """
-    A site that serves a resource to whoever is let in.
+    A site that serves a resource to admitted requests.
 
-    @param is_streamed: tells, by method and path, which requests are served while their bodies
-        are still coming in.
+    @param is_streamed: decides, by method and path, which requests are served while their bodies
+        are still arriving.
     """
     factory = partial(StreamedRequest, admission, AdmissionThrottle(reactor), is_streamed)
     return ProxySite(resource, factory, reactor=reactor)

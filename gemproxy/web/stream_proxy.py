@@ -1,4 +1,4 @@
-"""The Stream Proxy: one address for the models of Gemini and of everybody else."""
+"""The Stream Proxy: one address for the models of Gemini and all others."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def is_gemini(model: str) -> bool:
 
 
 def gemini_name(model: str) -> str:
-    """What Gemini itself calls a model: clients write it in capitals, or with a maker's name."""
+    """Gemini's own name of a model. Clients write it in capitals, or with a vendor in front."""
     return model.rpartition("/")[2].lower()
 
 
@@ -51,7 +51,7 @@ class StreamProxy:
         health: Health,
         chats: ChatService,
     ) -> None:
-        """@param passthrough: takes what is no chat completion to where C{upstream} is."""
+        """@param passthrough: forwards all other requests to the same upstream."""
         self._gemini = gemini
         self._upstream = upstream
         self._passthrough = passthrough
@@ -75,7 +75,7 @@ class StreamProxy:
             listed = await self._listed(self._gemini.models(headers), "Gemini")
             listed_upstream = await self._listed(asking_upstream, "the upstream")
         finally:
-            # The client may be gone before anybody has waited for it.
+            # The client may disconnect before this is awaited.
             asking_upstream.addErrback(lambda _: [])
             asking_upstream.cancel()
         known = {model["id"] for model in listed}
@@ -91,7 +91,9 @@ class StreamProxy:
         except CancelledError:
             raise
         except ChatError as error:
-            self.log.warn("the models of {whose} are not known: {error}", whose=whose, error=error)
+            self.log.warn(
+                "the models of {whose} cannot be listed: {error}", whose=whose, error=error
+            )
             return []
 
     @app.route("/v1/models/<path:name>", methods=["GET"])

@@ -1,4 +1,4 @@
-"""Requests whose bodies are passed on while they are still coming in."""
+"""Requests whose bodies are passed on while they arrive."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gemproxy.web.throttle import AdmissionThrottle
 @implementer(IBodyProducer)
 class Upload:
     """
-    A body on its way from a client to an upstream. While nobody takes it, the client is paused.
+    A body on its way from a client to an upstream. The client is paused while the upstream is.
 
     @ivar length: as the client announced it; C{UNKNOWN_LENGTH} if it did not.
     @ivar complete: the client has sent all of it.
@@ -38,10 +38,10 @@ class Upload:
         self._is_stopped = False
 
     def watch(self, idle_timeout: IdleTimeout) -> None:
-        """While it is the client's turn, the upstream's silence does not count."""
+        """Pause an idle timeout of the upstream while the client is to send."""
         self._idle_timeout = idle_timeout
 
-    # What the client says:
+    # Called for the client:
 
     def receive(self, data: bytes) -> None:
         if self._is_stopped:
@@ -54,14 +54,14 @@ class Upload:
 
     def end(self) -> None:
         self.complete = True
-        # Of a client that is paused nobody would know that it is gone.
+        # The disconnect of a paused client would not be noticed.
         self._client.resumeProducing()
         self._wait_for_client(False)
         if self._consumer is not None and not self._is_stopped:
             self._finish(None)
 
     def fail(self, error: ChatError) -> None:
-        """There will be no more of it: the upstream's request fails."""
+        """Abort it: the upstream's request fails."""
         self._is_stopped = True
         self._finish(Failure(error))
 
@@ -88,13 +88,13 @@ class Upload:
         self._wait_for_client(not self.complete)
 
     def stopProducing(self) -> None:
-        """Nobody wants any more of it; what still comes is thrown away."""
+        """Discard the rest of it."""
         self._is_stopped = True
         self._held.clear()
         self._client.resumeProducing()
         self._wait_for_client(False)
 
-    # What a request wants of its content:
+    # What Twisted needs of a request's content:
 
     def tell(self) -> int:
         return 0
@@ -138,7 +138,7 @@ class StreamedRequest(ProxyRequest):
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        """@param is_streamed: tells by method and tidied path."""
+        """@param is_streamed: decides by method and tidied path."""
         super().__init__(admission, throttle, *args, **kwargs)
         self._is_streamed = is_streamed
         self._upload: Upload | None = None
@@ -147,7 +147,6 @@ class StreamedRequest(ProxyRequest):
 
     def gotLength(self, length: int | None) -> None:
         super().gotLength(length)
-        # Twisted tells only requests that have been received whole.
         method, target, version = self.request_line
         if length == 0 or self._refused:
             return
@@ -196,7 +195,7 @@ class StreamedRequest(ProxyRequest):
             self._answer_early()
 
     def _answer_early(self) -> None:
-        """End the response, though the client is still sending."""
+        """End the response while the client is still sending."""
         assert self._upload is not None
         self._is_answered = True
         self._upload.stopProducing()

@@ -1,4 +1,4 @@
-"""The CLI workers: how many there are, who gets one, and who waits."""
+"""The CLI workers: how many run, and which request gets which."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gemproxy.gemini.cli.sessions import Sessions
 from gemproxy.gemini.cli.worker import CallFailed, Worker, WorkerDied
 from gemproxy.util.log import make_logger
 
-# The CLI forgets no session; a new process costs what some hundred requests do.
+# The CLI frees no session. Starting a process costs as much as some hundred requests.
 SESSIONS_PER_LIFE = 200
 MEMORY_PER_LIFE = 450 * 1024 * 1024
 IDLE_LIFE = 300.0
@@ -30,8 +30,8 @@ _QUEUE_RETRY_AFTER = 5.0
 @frozen
 class PoolLimits:
     """
-    @ivar workers: processes at most (one more for a moment while a sole one is succeeded).
-    @ivar sessions: sessions side by side in one process.
+    @ivar workers: processes at most; one more while the only one is being replaced.
+    @ivar sessions: requests at a time in one process.
     @ivar queue: requests that may wait.
     """
 
@@ -75,31 +75,31 @@ class _Member:
 
     @property
     def can_serve(self) -> bool:
-        """Whether it is ready, and was not given up since."""
+        """Whether it is ready, and was not killed since."""
         return self.ready and self.worker.usable
 
 
 @define(eq=False)
 class Lease:
-    """The right to one session in a worker; to be given back."""
+    """The right to use a worker for one request, until it is released."""
 
     worker: Worker
     sessions: Sessions
-    _give_back: Callable[[], None] = field(repr=False)
+    _on_release: Callable[[], None] = field(repr=False)
     _held: bool = True
 
     def release(self) -> None:
         if self._held:
             self._held = False
-            self._give_back()
+            self._on_release()
 
 
 class WorkerPool(Service):
     """
     Keeps one worker warm and as many more as the requests need.
 
-    @ivar warm: whether some worker can be given a session.
-    @ivar was_warm: whether that was ever so.
+    @ivar warm: whether a worker can serve a request now.
+    @ivar was_warm: whether that has ever been so.
     """
 
     log = make_logger()
@@ -161,7 +161,7 @@ class WorkerPool(Service):
 
     def acquire(self) -> Deferred[Lease]:
         """
-        A place for one session, first come first served. Cancelling gives up waiting.
+        A lease, first come, first served. Cancelling gives up waiting.
 
         @raise ChatError: (the Deferred fails with) 503, too many are waiting.
         @raise WorkerDied: no worker can be started.
@@ -184,7 +184,7 @@ class WorkerPool(Service):
             self._waiting.remove(lease)
 
     def _serve(self) -> None:
-        """Give places to those who wait, and start workers for whom there is none."""
+        """Serve waiting requests, and start workers for those that find none."""
         while self._waiting and (member := self._least_busy()) is not None:
             self._waiting.popleft().callback(self._lease(member))
         starting = self.count(MemberState.STARTING)
@@ -215,7 +215,7 @@ class WorkerPool(Service):
         return worker.opened >= SESSIONS_PER_LIFE or worker.memory() > MEMORY_PER_LIFE
 
     def _succeed(self, member: _Member) -> None:
-        """Retire a worker as soon as there is another one to take over."""
+        """Retire a worker as soon as another one can take over."""
         if any(other.ready for other in self._members if other is not member):
             self._retire(member)
         elif member.successor is None or member.successor not in self._members:
@@ -265,11 +265,11 @@ class WorkerPool(Service):
                 self.log.error(
                     "no CLI worker can be started: {reason}", reason=failure.getErrorMessage()
                 )
-            # It may never have become a process, which would report its own end.
+            # If there was no process, its end will not be reported.
             self.worker_ended(member.worker)
 
     def worker_ended(self, worker: Worker) -> None:
-        """A process is gone: put another in its place if one is needed."""
+        """A process has ended: replace it if that is needed."""
         member = next((m for m in self._members if m.worker is worker), None)
         if member is None:
             return
@@ -280,7 +280,7 @@ class WorkerPool(Service):
             return
         self._failures += 1
         if not self.warm:
-            # Those who wait have a retry policy; better they follow it than hang.
+            # Waiting requests have a retry policy; following it is better than hanging.
             while self._waiting:
                 self._waiting.popleft().errback(WorkerDied("No Gemini CLI process can be started."))
         if self._restart is None:
@@ -296,7 +296,7 @@ class WorkerPool(Service):
         self._serve()
 
     def _review(self) -> None:
-        """End workers that nobody has needed for a while, but for the last one."""
+        """Stop workers that have been idle for a while, but not the last one."""
         now = self._reactor.seconds()
         for member in list(self._members):
             others = any(other.ready for other in self._members if other is not member)
