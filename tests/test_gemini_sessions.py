@@ -217,7 +217,9 @@ def test_a_home_that_takes_no_files_is_given_up(
     failures: list[Failure] = []
     waiting.addErrback(failures.append)
     assert failures[0].check(WorkerDied) is WorkerDied
-    assert opener.given_up == ["its home cannot be used: [Errno 28] No space left on device"]
+    assert opener.given_up == [
+        "its home directory cannot be used: [Errno 28] No space left on device"
+    ]
 
 
 def test_sessions_are_opened_one_by_one_and_only_while_somebody_waits(
@@ -269,4 +271,4 @@ def test_a_session_has_a_name_of_its_own_that_is_no_path(
     failures: list[Failure] = []
     waiting.addErrback(failures.append)
     assert failures[0].check(WorkerDied) is WorkerDied
-    assert opener.given_up == ["it opened a session without a name of its own"]
+    assert opener.given_up == ["it returned an invalid session id"]

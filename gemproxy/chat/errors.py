@@ -104,16 +104,14 @@ def model_not_found(model: str) -> ChatError:
     return ChatError(
         404,
         INVALID_REQUEST,
-        f"The model '{model}' does not exist here.",
+        f"The model '{model}' does not exist.",
         param="model",
         code="model_not_found",
     )
 
 
 def unknown_url(method: str, path: str) -> ChatError:
-    return ChatError(
-        404, INVALID_REQUEST, f"Nothing is served at {method} {path}.", code="unknown_url"
-    )
+    return ChatError(404, INVALID_REQUEST, f"Unknown URL: {method} {path}.", code="unknown_url")
 
 
 def upstream_failed(message: str) -> ChatError:
@@ -124,7 +122,7 @@ def upstream_silent(seconds: float) -> ChatError:
     return ChatError(
         504,
         SERVER_ERROR,
-        f"The model's backend was silent for {seconds:g} s and was given up.",
+        f"The model's backend sent no data for {seconds:g} s; the request was cancelled.",
         code="upstream_timeout",
     )
 

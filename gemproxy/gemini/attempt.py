@@ -128,8 +128,10 @@ class Attempts:
 
         def text(piece: str) -> None:
             if not api_call.said(piece):
-                api_call.failure = transient("The Gemini CLI said what the API had not.")
-                lease.worker.give_up("it said what the API had not")
+                api_call.failure = transient(
+                    "The Gemini CLI wrote text that the Gemini API did not send."
+                )
+                lease.worker.give_up("it wrote text that the API did not send")
                 return
             idle_timeout.reset()
             choice.writer.content(piece)
@@ -179,14 +181,20 @@ def _check(api_call: ApiCall, stop_reason: str, writer: ChoiceWriter) -> None:
             AttemptFailure(too_long("The conversation is too long for the model."), retryable=False)
         )
     if not api_call.asked:
-        raise AttemptFailed(transient("The Gemini CLI did not pass the request on."))
+        raise AttemptFailed(transient("The Gemini CLI sent no request to the Gemini API."))
     if reply.finish_reason is None and reply.block_reason is None:
-        raise AttemptFailed(transient("The Gemini API broke off in the middle of its answer."))
+        raise AttemptFailed(transient("The Gemini API's response ended before it was complete."))
     if reply.finish_reason in _BROKEN:
-        raise AttemptFailed(transient(f"The model made a broken answer ({reply.finish_reason})."))
+        raise AttemptFailed(
+            transient(
+                f"The model returned a malformed response (finish reason {reply.finish_reason})."
+            )
+        )
     if not writer.has_content and finish_reason(reply) == "stop":
         raise AttemptFailed(
-            transient(f"The model gave an empty answer (finish reason {reply.finish_reason}).")
+            transient(
+                f"The model returned an empty response (finish reason {reply.finish_reason})."
+            )
         )
 
 

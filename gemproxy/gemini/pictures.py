@@ -83,7 +83,7 @@ class _Allowance:
 
     def check(self, size: int) -> None:
         if size > self.left:
-            raise _NotFetched(f"pictures may have {SIZE_LIMIT >> 20} MB in all")
+            raise _NotFetched(f"the pictures exceed {SIZE_LIMIT >> 20} MB in total")
 
     def take(self, size: int) -> None:
         self.check(size)
@@ -156,9 +156,9 @@ class PictureFetcher:
             # Not RedirectAgent: it leaves the connections of all hops but the last one open.
             discard_body(response)
             if not location:
-                raise _NotFetched("it redirects to nowhere")
+                raise _NotFetched("its server sent a redirect without a Location header")
             url = _joined(url, location)
-        raise _NotFetched(f"it redirects more than {MOST_REDIRECTS} times")
+        raise _NotFetched(f"there were more than {MOST_REDIRECTS} redirects")
 
     async def _ask(self, url: str) -> IResponse:
         headers = Headers(
@@ -176,9 +176,11 @@ class PictureFetcher:
         except ResponseFailed as error:
             if any(reason.check(CancelledError) for reason in error.reasons):
                 raise CancelledError from None
-            raise _NotFetched("its server does not answer as one should") from None
+            raise _NotFetched("its server sent no valid HTTP response") from None
         except Exception as error:
-            raise _NotFetched(f"no connection to its server ({type(error).__name__})") from None
+            raise _NotFetched(
+                f"the connection to its server failed ({type(error).__name__})"
+            ) from None
 
 
 def _checked(url: str) -> str:
@@ -193,11 +195,11 @@ def _checked(url: str) -> str:
     except ValueError:
         raise _NotFetched("its URL is malformed") from None
     if parts.scheme not in ("http", "https") or not host:
-        raise _NotFetched("its URL is none of http or https")
+        raise _NotFetched("its URL is not an http or https URL")
     if not _HOST.fullmatch(host):
         raise _NotFetched("its URL is malformed")
     if parts.username is not None or parts.password is not None:
-        raise _NotFetched("its URL holds a user name or password")
+        raise _NotFetched("its URL contains a user name or password")
     place = f"[{host}]" if ":" in host else host
     if port is not None:
         place += f":{port}"
@@ -211,16 +213,16 @@ def _joined(base: str, location: str) -> str:
     try:
         return _checked(urljoin(base, location))
     except ValueError:
-        raise _NotFetched("it redirects to a malformed URL") from None
+        raise _NotFetched("its server sent a redirect to a malformed URL") from None
 
 
 async def _picture(response: IResponse, allowance: _Allowance) -> str:
     mime_type = _header(response, b"content-type").partition(";")[0].strip().lower()
     try:
         if response.code != 200:
-            raise _NotFetched(f"its server answers {response.code}")
+            raise _NotFetched(f"its server responded with status {response.code}")
         if not mime_type.startswith("image/"):
-            raise _NotFetched("what is there is no picture")
+            raise _NotFetched("the response is not a picture")
         if isinstance(response.length, int):
             allowance.check(response.length)
     except _NotFetched:
@@ -229,7 +231,9 @@ async def _picture(response: IResponse, allowance: _Allowance) -> str:
     try:
         data = await read_body(response, SIZE_LIMIT, allowance.take)
     except BodyCut:
-        raise _NotFetched("its server closed the connection early") from None
+        raise _NotFetched(
+            "its server closed the connection before the picture was complete"
+        ) from None
     return f"data:{mime_type};base64,{base64.b64encode(data).decode()}"
 
 
@@ -289,9 +293,9 @@ class _CheckedEndpoint:
         self.reactor.nameResolver.resolveHostName(resolution, self.host, self.port)
         addresses = await resolution.done
         if not addresses:
-            raise _NotFetched("its host is not known")
+            raise _NotFetched("its host name cannot be resolved")
         if not all(self.may_connect(address, self.port) for address in addresses):
-            raise _NotFetched("it is not at a public address, or not at port 80 or 443")
+            raise _NotFetched("its address is not public, or its port is not 80 or 443")
         for address in addresses:
             kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
             endpoint = kind(self.reactor, address, self.port, timeout=_CONNECT_TIMEOUT)

@@ -81,7 +81,7 @@ class Body:
 
     def deliver(self, protocol: IProtocol) -> None:
         if self._protocol is not None:
-            raise RuntimeError("There is somebody already who gets this body.")
+            raise RuntimeError("The body is already being delivered.")
         self._protocol = protocol
         protocol.makeConnection(cast("ITransport", self))
         held, self._held = self._held, b""

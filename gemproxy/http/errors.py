@@ -23,7 +23,7 @@ def describe_request_error(who: str, error: Exception) -> str:
     if not issubclass(kind, ResponseFailed):
         return f"{who} cannot be reached: {reason}."
     if issubclass(kind, ResponseNeverReceived):
-        return f"{who} closed the connection without an answer."
+        return f"{who} closed the connection without a response."
     if isinstance(error, ConnectionClosed):
-        return f"{who} broke off at the beginning of its answer."
-    return f"{who} answered what is not HTTP: {reason}."
+        return f"{who} closed the connection before the response headers were complete."
+    return f"{who} sent an invalid HTTP response: {reason}."

@@ -33,9 +33,9 @@ def request_head(
     @raise ValueError: something in it would be taken for something else by the upstream.
     """
     if not _METHOD.fullmatch(method):
-        raise ValueError(f"no method: {method!r}")
+        raise ValueError(f"invalid method: {method!r}")
     if not _TARGET.fullmatch(target):
-        raise ValueError(f"no target of a request: {target!r}")
+        raise ValueError(f"invalid request target: {target!r}")
     fields = [name + b": " + value for name, values in headers for value in values]
     if not any(field[:5].lower() == b"host:" for field in fields):
         fields.insert(0, b"Host: " + host)
@@ -49,7 +49,7 @@ def request_head(
     head = b"%b %b HTTP/1.1\r\n%b\r\n\r\n" % (method, target, b"\r\n".join(fields))
     line_ends = len(fields) + 2
     if head.count(b"\r") != line_ends or head.count(b"\n") != line_ends or b"\0" in head:
-        raise ValueError("a header has a line end or a NUL in it")
+        raise ValueError("a header contains a line break or NUL")
     return head
 
 

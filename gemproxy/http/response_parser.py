@@ -82,7 +82,7 @@ class ResponseParser:
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade:
-            self._spoil("The protocol was changed, though nobody asked for that.")
+            self._spoil("The response switches protocols, which was not requested.")
         except HttpParserError as error:
             # What is wrong in a callback is in the error's context.
             self._spoil(str(error.__context__ or error))
@@ -121,7 +121,7 @@ class ResponseParser:
 
     def on_message_begin(self) -> None:
         if self.done:
-            raise ValueError("There was more than one response.")
+            raise ValueError("More than one response was received.")
         self._headers.clear()
         self._phrase = b""
 
@@ -145,7 +145,7 @@ class ResponseParser:
                 passed.append(header)
             elif name == b"transfer-encoding":
                 if header[1].strip().lower() != b"chunked":
-                    raise ValueError("The body has a transfer encoding that is not known.")
+                    raise ValueError("The transfer encoding is not supported.")
                 chunked = True
             elif name == b"content-length":
                 length = int(header[1])

@@ -38,5 +38,5 @@ class WriteCoalescer:
                 try:
                     self._waiting.popleft()()
                 except Exception:
-                    self.log.failure("what was to be done after a read failed")
+                    self.log.failure("a function called after a read failed")
             self._reading = False

@@ -47,7 +47,7 @@ _ERROR_LIMIT = 1024 * 1024
 _ERROR_PATIENCE = 5.0
 # Seconds in which an answered request's connection may end cleanly, to be used again.
 _TAIL = 2.0
-_CUT = upstream_failed("The upstream closed the connection in the middle of its response.")
+_CUT = upstream_failed("The upstream closed the connection before the response was complete.")
 _PASSED_ERROR_HEADERS = ("retry-after", "x-should-retry")
 
 
@@ -115,7 +115,7 @@ class OpenAIBackend:
             answer.pace(None)
             if stream.broken:
                 self.log.warn(
-                    "{model}: {count} events of the upstream were no JSON and were left out",
+                    "{model}: dropped {count} events from the upstream that are not valid JSON",
                     model=request.model,
                     count=stream.broken,
                 )
@@ -129,7 +129,9 @@ class OpenAIBackend:
             raise upstream_silent(MODELS_TIMEOUT) from None
         models = listed.get("data") if isinstance(listed, dict) else None
         if not isinstance(models, list):
-            raise upstream_failed("The upstream's list of models is none.")
+            raise upstream_failed(
+                "The upstream's response to GET /v1/models is not a list of models."
+            )
         return [
             model
             for model in models
@@ -146,9 +148,13 @@ class OpenAIBackend:
         except BodyCut:
             raise _CUT from None
         except BodyTooLarge:
-            raise upstream_failed("The upstream's list of models is too large.") from None
+            raise upstream_failed(
+                "The upstream's response to GET /v1/models is too large."
+            ) from None
         except ValueError:
-            raise upstream_failed("The upstream's list of models is not JSON.") from None
+            raise upstream_failed(
+                "The upstream's response to GET /v1/models is not JSON."
+            ) from None
 
     def forward(
         self, method: bytes, target: bytes, headers: Headers, body: IBodyProducer | None
@@ -231,7 +237,9 @@ def refusal(response: IResponse, body: bytes) -> ChatError:
     except ValueError:
         payload = None
     if response.code < 400:
-        return upstream_failed(f"The upstream answered {response.code} where 200 was expected.")
+        return upstream_failed(
+            f"The upstream responded with status {response.code}; 200 was expected."
+        )
     error = payload.get("error") if isinstance(payload, dict) else None
     fields = error if isinstance(error, dict) else {"message": error}
     message = fields.get("message")
@@ -248,7 +256,7 @@ def refusal(response: IResponse, body: bytes) -> ChatError:
     return ChatError(
         response.code,
         str(fields.get("type") or (INVALID_REQUEST if response.code < 500 else SERVER_ERROR)),
-        str(message or f"The upstream answered {response.code}."),
+        str(message or f"The upstream responded with status {response.code}."),
         verbatim=Verbatim(content_type, body, payload if error else None, passed),
     )
 

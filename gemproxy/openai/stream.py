@@ -53,7 +53,7 @@ class UpstreamStream:
         if self._document is not None:
             self._document += data
             if len(self._document) > _DOCUMENT_LIMIT:
-                raise StreamError([], upstream_failed("The upstream's answer is too large."))
+                raise StreamError([], upstream_failed("The upstream's response is too large."))
             return []
         try:
             events = self._decoder.feed(data)
@@ -72,7 +72,10 @@ class UpstreamStream:
         events = self._judged(self._decoder.close())
         if not self.finished:
             raise StreamError(
-                events, upstream_failed("The upstream's answer was cut off before its end.")
+                events,
+                upstream_failed(
+                    "The upstream's response ended before the completion was finished."
+                ),
             )
         return events
 
@@ -154,9 +157,9 @@ def _document_events(body: bytes, include_usage: bool) -> list[Event]:
     try:
         document = loads(body)
     except ValueError:
-        raise StreamError([], upstream_failed("The upstream's answer is not JSON.")) from None
+        raise StreamError([], upstream_failed("The upstream's response is not JSON.")) from None
     if document.get("error"):
         raise StreamError([], error_of(document, body))
     if not isinstance(document.get("choices"), list):
-        raise StreamError([], upstream_failed("The upstream's answer is not a completion."))
+        raise StreamError([], upstream_failed("The upstream's response is not a chat completion."))
     return [Event(chunk) for chunk in chunks_of(document, include_usage)]

@@ -81,7 +81,7 @@ def decode(line: bytes) -> Message:
     method = message.get("method")
     id = message.get("id")
     if isinstance(id, bool) or not isinstance(id, str | int | float | None):
-        raise ProtocolViolation("a message whose id is neither text nor number")
+        raise ProtocolViolation("a message whose id is neither a string nor a number")
     if isinstance(method, str):
         if "id" in message:
             return Request(id, method)

@@ -121,7 +121,7 @@ class ApiCall:
         try:
             news, thoughts = self.reply.feed(data)
         except EventTooLarge as error:
-            self.failure = transient(f"The Gemini API's answer is none: {error}.")
+            self.failure = transient(f"The Gemini API's response is invalid: {error}.")
             self.abort()
             return b""
         self._heard()
@@ -292,7 +292,9 @@ class Gateway(Service):
         responding.addCallbacks(
             lambda response: self._answered(request, api_call, response),
             lambda failure: _unreachable(request, api_call, failure),
-        ).addErrback(lambda failure: self.log.failure("gateway failed", failure))
+        ).addErrback(
+            lambda failure: self.log.failure("handling a request of a CLI worker failed", failure)
+        )
 
     def _answered(
         self, request: Request, api_call: ApiCall, response: IResponse
@@ -374,7 +376,7 @@ class _ReplyRelay(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         whole = reason.check(ResponseDone, PotentialDataLoss)
         rest = self._api_call.ended(
-            None if whole else transient("The Gemini API broke off in the middle of its answer.")
+            None if whole else transient("The Gemini API's response ended before it was complete.")
         )
         if _connected(self._request):
             self._request.write(rest)

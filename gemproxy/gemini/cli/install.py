@@ -62,5 +62,5 @@ def _check_node(path: str) -> None:
     version = re.match(r"v(\d+)\.", shown)
     if version is None or int(version[1]) < NODE_MAJOR:
         raise CliUnusable(
-            f"The Gemini CLI needs Node {NODE_MAJOR} or later, this is {shown}; {mend}"
+            f"The Gemini CLI needs Node {NODE_MAJOR} or later, but `node` is {shown}; {mend}"
         )

@@ -19,7 +19,7 @@ def main(command: list[str]) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
-            sys.exit("the parent is gone already")
+            sys.exit("The parent process has already ended.")
     os.execv(command[0], command)  # noqa: S606
 
 

@@ -72,7 +72,9 @@ class PromptTurn:
         if self._session is not None:
             self._session.silence()
         gone = Deferred.fromCoroutine(self._let_go())
-        return gone.addErrback(lambda failure: self.log.failure("session not closed", failure))
+        return gone.addErrback(
+            lambda failure: self.log.failure("closing a session failed", failure)
+        )
 
     async def _set_up(self) -> Session:
         self._session = await self._sessions.acquire(self._model)
@@ -109,7 +111,7 @@ class PromptTurn:
             await over
             return
         reactor, give_up = self._reactor, self._worker.give_up
-        reason = "it did not stop an answer when told to"
+        reason = "it did not stop a response after session/cancel"
         with (
             deadline(reactor, _GRACE, session.cancel),
             deadline(reactor, _GRACE + CANCEL_TIMEOUT, give_up, reason),

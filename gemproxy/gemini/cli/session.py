@@ -15,7 +15,7 @@ from gemproxy.util.deadline import deadline
 
 # Seconds for what takes no model to answer.
 SETUP_TIMEOUT = 60.0
-_SLOW = "a session could not be set up in time"
+_SLOW = "setting up a session took too long"
 
 # The CLI sends the whole of a session with each prompt. Up to here that costs less than another
 # session would.
@@ -64,14 +64,16 @@ class Session:
             )
         id = result.get("sessionId")
         if not isinstance(id, str) or not _ID.fullmatch(id) or worker.listens(id):
-            worker.give_up("it opened a session without a name of its own")
-            raise WorkerDied("The Gemini CLI opened no session.")
+            worker.give_up("it returned an invalid session id")
+            raise WorkerDied("The Gemini CLI did not open a session.")
         worker.opened += 1
         try:
             records.keep_off_disk(worker.home.chats, id)
         except OSError as error:
-            worker.give_up(f"its home cannot be used: {error}")
-            raise WorkerDied("The home of the Gemini CLI process cannot be used.") from None
+            worker.give_up(f"its home directory cannot be used: {error}")
+            raise WorkerDied(
+                "The home directory of the Gemini CLI process cannot be used."
+            ) from None
         session = cls(reactor, worker, id)
         worker.listen(id, session._updated)
         return session
@@ -153,5 +155,5 @@ class Session:
 def _check_home(worker: Worker) -> None:
     """@raise WorkerDied: it has none any more."""
     if not worker.home.is_whole:
-        worker.give_up("its home is gone")
-        raise WorkerDied("The home of the Gemini CLI process is gone.")
+        worker.give_up("its home directory was removed")
+        raise WorkerDied("The home directory of the Gemini CLI process was removed.")

@@ -104,4 +104,4 @@ class Sessions:
     def _not_opened(self, failure: Failure) -> None:
         # Whoever needs one will meet with the same.
         if failure.check(CallFailed, WorkerDied) is None:
-            self.log.failure("no session was opened", failure)
+            self.log.failure("opening a session failed", failure)

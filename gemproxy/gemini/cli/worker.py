@@ -171,7 +171,7 @@ class Worker:
         """Kill a process that does not behave."""
         if not self._ended and not self.given_up:
             self.log.warn(
-                "CLI worker {pid} is given up: {reason}. Its last words: {tail}",
+                "killing CLI worker {pid}: {reason}; last stderr output: {tail}",
                 pid=self.pid,
                 reason=reason,
                 tail=self._protocol.stderr_tail(),
@@ -199,7 +199,7 @@ class Worker:
     def line_received(self, line: bytes) -> None:
         """@raise ProtocolViolation: the line is no message, or one too many that nobody wants."""
         if details_are_wanted():
-            self.log.debug("CLI worker {pid} says {said}", pid=self.pid, said=acp.shown(line))
+            self.log.debug("from CLI worker {pid}: {said}", pid=self.pid, said=acp.shown(line))
         message = acp.decode(line)
         match message:
             case acp.Notification("session/update", params):
@@ -239,13 +239,13 @@ class Worker:
         """The process has ended and its pipes are closed."""
         if self.usable:
             self.log.warn(
-                "CLI worker {pid} died: {reason}. Its last words: {tail}",
+                "CLI worker {pid} ended unexpectedly: {reason}; last stderr output: {tail}",
                 pid=self.pid,
                 reason=reason.getErrorMessage(),
                 tail=self._protocol.stderr_tail(),
             )
         elif not reason.check(ProcessDone, ProcessTerminated):
-            self.log.failure("CLI worker {pid} ended strangely", reason, pid=self.pid)
+            self.log.failure("CLI worker {pid} ended for an unknown reason", reason, pid=self.pid)
         self._ended = True
         self.usable = False
         if self._ending is not None and self._ending.active():
@@ -269,14 +269,14 @@ class Worker:
         """
         answer = self._calls.pop(id, None)
         if answer is None and id not in self._forgotten:
-            raise acp.ProtocolViolation("an answer that nobody asked for")
+            raise acp.ProtocolViolation("a response to an unknown request")
         self._forgotten.discard(id)
         return answer
 
     def _stray(self) -> None:
         self._strays += 1
         if self._strays > STRAY_LIMIT:
-            raise acp.ProtocolViolation("a flood of messages that nobody wants")
+            raise acp.ProtocolViolation("too many unexpected messages")
 
     def _fail_calls(self) -> None:
         calls, self._calls = self._calls, {}
@@ -286,7 +286,7 @@ class Worker:
     def _write(self, data: bytes) -> None:
         assert self._transport is not None
         if details_are_wanted():
-            self.log.debug("CLI worker {pid} is told {told}", pid=self.pid, told=acp.shown(data))
+            self.log.debug("to CLI worker {pid}: {told}", pid=self.pid, told=acp.shown(data))
         try:
             self._transport.writeToChild(0, data)
         except KeyError:
@@ -330,7 +330,7 @@ class _AcpProtocol(ProcessProtocol):
         self._stderr = (self._stderr + data)[-STDERR_TAIL:]
         self._stderr_size += len(data)
         if self._stderr_size > STDERR_LIMIT:
-            self._worker.give_up("it floods its log")
+            self._worker.give_up("it wrote too much to stderr")
 
     def childConnectionLost(self, childFD: int) -> None:
         if childFD != 2:

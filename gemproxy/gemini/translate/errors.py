@@ -52,7 +52,9 @@ def midway_failure(document: bytes) -> AttemptFailure:
 
 
 def _failure(status: int, error: dict[str, Any]) -> AttemptFailure:
-    message = str(error.get("message") or f"The Gemini API answered {status}.")[:_MESSAGE_LENGTH]
+    message = str(error.get("message") or f"The Gemini API responded with status {status}.")[
+        :_MESSAGE_LENGTH
+    ]
     details = _details(error)
     delay = _retry_delay(details)
     if status == 429:

@@ -70,7 +70,7 @@ def _file(inner: dict[str, Any], where: str) -> dict[str, Any]:
     data = inner.get("file_data")
     where = f"{where}.file_data"
     if not isinstance(data, str):
-        raise bad_request(f"'{where}' must be a string: files by id are not known here.", where)
+        raise bad_request(f"'{where}' must be a string: file ids are not supported.", where)
     if data[:5].lower() == "data:":
         return _url(data, where, images_only=False)
     name = inner.get("filename")
@@ -81,7 +81,7 @@ def _file(inner: dict[str, Any], where: str) -> dict[str, Any]:
 def _url(url: Any, where: str, images_only: bool) -> dict[str, Any]:
     if is_remote(url):
         raise bad_request(
-            f"'{where}' must be a data: URL; fetching from elsewhere is off (FETCH_IMAGES).", where
+            f"'{where}' must be a data: URL. To allow http(s) URLs, set FETCH_IMAGES=true.", where
         )
     match = _DATA_URL.match(url) if isinstance(url, str) else None
     if match is None:

@@ -73,7 +73,7 @@ def translate_messages(
             turns.append(Turn("model" if role == "assistant" else "user", tuple(parts)))
     if not turns:
         if not leading:
-            raise bad_request("'messages' holds no text.", "messages")
+            raise bad_request("'messages' contains no text.", "messages")
         turns.append(Turn("user", ({"text": leading.pop()},)))
     return Conversation("\n\n".join(leading) or None, tuple(turns))
 
@@ -104,7 +104,7 @@ def _text(message: Mapping[str, Any], where: str) -> str:
     parts = _parts(message, where)
     if any("text" not in part for part in parts):
         at = f"{where}.content"
-        raise bad_request(f"'{at}' must be text alone.", at)
+        raise bad_request(f"'{at}' may contain only text.", at)
     return "\n\n".join(part["text"] for part in parts)
 
 

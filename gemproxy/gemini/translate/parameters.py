@@ -188,4 +188,4 @@ def _choices(value: Any) -> int:
 
 
 def _too_many_choices() -> ChatError:
-    return bad_request(f"'n' may be {MAX_CHOICES} at most.", "n")
+    return bad_request(f"'n' must be at most {MAX_CHOICES}.", "n")

@@ -44,7 +44,7 @@ def _declaration(tool: Any, where: str) -> dict[str, Any]:
     name = function.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise bad_request(
-            f"'{where}.function.name' must begin with a letter or '_' and go on with up to 127 "
+            f"'{where}.function.name' must start with a letter or '_', followed by up to 127 "
             "letters, digits, '_', '.', ':' and '-'.",
             f"{where}.function.name",
         )
@@ -74,7 +74,7 @@ def tool_config(choice: Any, tools: Sequence[Mapping[str, Any]]) -> dict[str, An
     if choice is None:
         return None
     if choice == "required" and not tools:
-        raise bad_request("'tool_choice' is 'required', and there are no tools.", "tool_choice")
+        raise bad_request("'tool_choice' is 'required', but 'tools' is empty.", "tool_choice")
     if isinstance(choice, str) and choice in _MODES:
         return {"functionCallingConfig": {"mode": _MODES[choice]}}
     function = choice.get("function") if isinstance(choice, dict) else None
@@ -84,7 +84,9 @@ def tool_config(choice: Any, tools: Sequence[Mapping[str, Any]]) -> dict[str, An
             "'tool_choice' must be 'auto', 'none', 'required' or name a function.", "tool_choice"
         )
     if all(tool["name"] != name for tool in tools):
-        raise bad_request(f"'tool_choice' names '{name[:100]}', which is no tool.", "tool_choice")
+        raise bad_request(
+            f"'tool_choice' names '{name[:100]}', which is not in 'tools'.", "tool_choice"
+        )
     return {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": [name]}}
 
 
@@ -153,7 +155,7 @@ def result_part(
     name = name or message.get("name")
     if not isinstance(name, str) or not name:
         at = f"{where}.tool_call_id"
-        raise bad_request(f"'{at}' must be the id of an earlier call.", at)
+        raise bad_request(f"'{at}' must be the id of an earlier tool call.", at)
     try:
         result = loads(content.encode("utf-8", "replace"))
     except ValueError:
