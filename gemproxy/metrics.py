@@ -16,7 +16,7 @@ class Metrics:
 
     def __init__(self, version: str) -> None:
         self.registry = CollectorRegistry()
-        build = Info("gemproxy_build", "The version that runs", registry=self.registry)
+        build = Info("gemproxy_build", "Version of the running daemon", registry=self.registry)
         build.info({"version": version})
         # Names come from clients: there may be only so many of them.
         self._models: set[str] = set()
