@@ -28,7 +28,7 @@ def _in_range(make: Callable[[str], Any]) -> Callable[[str], Any]:
 
 def _without_surrogates(value: Any) -> Any:
     if isinstance(value, str):
-        # json returns an escaped surrogate pair of two strings as two surrogates; join them first.
+        # json can return the two halves of a surrogate pair separately; join them first.
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if isinstance(value, list):
         return [_without_surrogates(item) for item in value]

@@ -1,9 +1,9 @@
 """
-Fetches the pictures that a conversation gives by their addresses.
+Fetches the pictures that a conversation gives as URLs.
 
-Who may ask the proxy something could have it ask others, from inside of its network. So only
-public addresses are connected to: the very address that was looked at, for each hop anew, so that
-neither a name that changes its meaning nor a redirect leads elsewhere.
+To prevent server-side request forgery, connections are made to public IP addresses only. The
+address is checked for each hop, and the connection is made to the address that was checked, so that
+neither DNS rebinding nor a redirect circumvents the check.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PORTS = frozenset({80, 443})
 _LEFT_IN_URL = "/?%:@!$&'()*+,;=~[]"
 _HOST = re.compile(r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+")
-# All of IPv6 that is given to hosts; what else can be written stands for something of IPv4.
+# The IPv6 addresses assigned to hosts; the ranges that embed IPv4 addresses are outside of it.
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 
 Permission = Callable[[str, int], bool]
-"""Whether there may be a connection to an IP address and port."""
+"""Returns whether connections to an IP address and port are permitted."""
 
 
 def is_public(address: str, port: int) -> bool:
-    """Whether an IP address is anybody's to connect to, at one of the web's own ports."""
+    """Whether an IP address is public and the port is 80 or 443."""
     ip = ipaddress.ip_address(address)
     if port not in _PORTS or not ip.is_global or ip.is_multicast or ip.is_reserved:
         return False
@@ -72,12 +72,14 @@ def is_public(address: str, port: int) -> bool:
 
 
 class _NotFetched(Exception):
-    """Why a picture cannot be had, to go on from C{"the picture cannot be fetched: "}."""
+    """
+    The reason why a picture cannot be fetched; continues C{"the picture cannot be fetched: "}.
+    """
 
 
 @define
 class _Allowance:
-    """How many bytes may still come, for all pictures of a request together."""
+    """The number of bytes that the pictures of a request may still have in total."""
 
     left: int = SIZE_LIMIT
 
@@ -91,7 +93,7 @@ class _Allowance:
 
 
 class PictureFetcher:
-    """Puts pictures in the place of their addresses."""
+    """Replaces the URLs of pictures by the pictures."""
 
     def __init__(
         self,
@@ -99,7 +101,9 @@ class PictureFetcher:
         may_connect: Permission = is_public,
         policy: IPolicyForHTTPS | None = None,
     ) -> None:
-        """@param policy: which certificates are trusted; those that the system trusts if None."""
+        """
+        @param policy: decides which certificates are trusted; None for the system's trust store.
+        """
 
         def make_endpoint(host: str, port: int) -> IStreamClientEndpoint:
             return _CheckedEndpoint(reactor, host, port, may_connect)
@@ -111,10 +115,10 @@ class PictureFetcher:
 
     async def fetch(self, messages: Any) -> Any:
         """
-        The messages with data URLs for pictures that were given by http and https URLs. What is
-        wrong with them otherwise is not looked at.
+        Returns the messages with http and https URLs of pictures replaced by data URLs. The
+        messages are not validated otherwise.
 
-        @raise ChatError: 400 that names the part whose picture cannot be had.
+        @raise ChatError: 400, a picture cannot be fetched; the error names the part.
         """
         places: dict[str, str] = {}
         for where, url in _addresses(messages):
@@ -153,7 +157,7 @@ class PictureFetcher:
             if response.code not in _REDIRECTS:
                 return await _picture(response, allowance)
             location = _header(response, b"location")
-            # Not RedirectAgent: it leaves the connections of all hops but the last one open.
+            # RedirectAgent is not used because it leaves the connections of earlier hops open.
             discard_body(response)
             if not location:
                 raise _NotFetched("its server sent a redirect without a Location header")
@@ -187,7 +191,7 @@ def _checked(url: str) -> str:
     """
     The URL in ASCII, without its fragment.
 
-    @raise _NotFetched: it is not of the kind that is fetched.
+    @raise _NotFetched: the URL is malformed or not supported.
     """
     try:
         parts = urlsplit(url)
@@ -243,7 +247,7 @@ def _header(response: IResponse, name: bytes) -> str:
 
 
 def _addresses(messages: Any) -> Iterator[tuple[str, str]]:
-    """The places of pictures that have to be fetched, and their URLs."""
+    """The paths of parts with pictures to be fetched, and the URLs of these."""
     for number, message in enumerate(messages if isinstance(messages, list) else ()):
         content = message.get("content") if isinstance(message, dict) else None
         for position, part in enumerate(content if isinstance(content, list) else ()):
@@ -261,7 +265,7 @@ def _address(part: Any) -> str | None:
 
 
 def _replaced(messages: list[Any], pictures: Mapping[str, str]) -> list[Any]:
-    """A copy: the request is in the journal too, and is to stay what the client sent."""
+    """Returns a copy, because the journal keeps the request as the client sent it."""
 
     def part_with_picture(part: Any) -> Any:
         url = _address(part)
@@ -278,7 +282,7 @@ def _replaced(messages: list[Any], pictures: Mapping[str, str]) -> list[Any]:
 @implementer(IStreamClientEndpoint)
 @frozen
 class _CheckedEndpoint:
-    """A host that is connected to only where that is permitted for all of its addresses."""
+    """Connects to a host only if this is permitted for all of its addresses."""
 
     reactor: Any
     host: str
@@ -309,7 +313,7 @@ class _CheckedEndpoint:
 @implementer(IResolutionReceiver)
 @define(eq=False)
 class _Resolution:
-    """Gathers the addresses of a host."""
+    """Collects the resolved addresses of a host."""
 
     done: Deferred[list[str]] = field(factory=Deferred)
     _addresses: list[str] = field(factory=list)
