@@ -1,4 +1,4 @@
-"""A request on its way out: its head, and its body as that is produced."""
+"""Writes a request: its head, and its body as it is produced."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _METHODS_WITH_BODY = frozenset({b"POST", b"PUT"})
 
 
 class WrongLength(Exception):
-    """A body turned out longer or shorter than announced."""
+    """A request's body is longer or shorter than announced."""
 
 
 def request_head(
@@ -29,8 +29,8 @@ def request_head(
     body: IBodyProducer | None,
 ) -> bytes:
     """
-    @param headers: names and their values; a Host among them stands above C{host}.
-    @raise ValueError: something in it would be taken for something else by the upstream.
+    @param headers: names and their values; a Host header overrides C{host}.
+    @raise ValueError: the method, the target or a header contains characters that are not allowed.
     """
     if not _METHOD.fullmatch(method):
         raise ValueError(f"invalid method: {method!r}")
@@ -55,21 +55,20 @@ def request_head(
 
 def send_at_once(transport: Any, data: bytes) -> None:
     """
-    Send as much as the socket takes now. Twisted would have the reactor ask first, in its next
-    turn, whether it takes anything.
+    Send as much as the socket accepts now. Twisted would wait for the reactor to report the socket
+    as writable.
     """
     transport.write(data)
-    # Others, such as TLS, have their own ways to the socket.
+    # Other transports, such as TLS, have no access to the socket here.
     if isinstance(transport, FileDescriptor):
-        # Whatever is wrong shows again when the reactor tries, which knows what to do.
+        # An error occurs again when the reactor writes, and is handled there.
         transport.doWrite()
 
 
 @implementer(IConsumer)
 class BodySender:
     """
-    Frames a request's body. What the producer writes when it is started goes out with the head, in
-    one piece.
+    Sends a request's body. Data written by the producer on start is sent together with the head.
     """
 
     def __init__(self, transport: Any, head: bytes, producer: IBodyProducer) -> None:
@@ -83,8 +82,8 @@ class BodySender:
 
     def start(self, over: Callable[[Failure | None], None]) -> None:
         """
-        @param over: called when all of the body was written, or will never be; not called after
-            L{stop}.
+        @param over: called with None when the whole body is written, or with a failure; not called
+            after L{stop}.
         """
         self._over = over
         self._producer.startProducing(self).addCallbacks(self._produced, self._end)
@@ -95,12 +94,12 @@ class BodySender:
             self._is_registered = True
 
     def stop(self) -> None:
-        """Nobody wants the rest."""
+        """Stop sending the body."""
         self._is_over = True
         self._leave_transport()
         self._producer.stopProducing()
 
-    # IConsumer, to the producer:
+    # IConsumer, called by the producer:
 
     def write(self, data: bytes) -> None:
         if self._is_over or not data:
@@ -116,10 +115,10 @@ class BodySender:
         self._write(data)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """That is known already: it was told to start."""
+        """Does nothing: the producer is known already."""
 
     def unregisterProducer(self) -> None:
-        """Its Deferred tells."""
+        """Does nothing: the producer's Deferred reports the end."""
 
     def _produced(self, _: Any) -> None:
         if self._is_chunked:

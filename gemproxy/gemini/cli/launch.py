@@ -1,7 +1,7 @@
 """
-Runs a command in a process group of its own, that ends with its parent.
+Runs a command in its own process group, and ends it with the parent process.
 
-This is a program, not a module to import: C{python -I launch.py COMMAND [ARG ...]}. Twisted's
+A program, not a module to import: C{python -I launch.py COMMAND [ARG ...]}. Twisted's
 spawnProcess cannot do this in the child between fork and exec.
 """
 
