@@ -73,7 +73,7 @@ class Setting:
             return self.parse(text.strip())
         except ValueError as error:
             shown = "its value" if self.secret else repr(text)
-            raise BadSetting(f"{self.env}: {shown} is not allowed: {error}.") from None
+            raise BadSetting(f"{self.env}: {shown} is not allowed; expected {error}.") from None
 
 
 def _port(text: str) -> int | str | None:
@@ -83,8 +83,8 @@ def _port(text: str) -> int | str | None:
         return text
     if not _DIGITS.fullmatch(text) or not 0 <= int(text) <= 65535:
         raise ValueError(
-            "a port number from 1 to 65535 (0 picks a free one), the description of a Twisted "
-            "endpoint such as unix:/run/gemproxy.sock, or off"
+            "a port number from 1 to 65535 (0 picks a free one), a Twisted endpoint "
+            "string such as unix:/run/gemproxy.sock, or off"
         )
     return int(text)
 
@@ -222,7 +222,7 @@ SETTINGS: tuple[Setting, ...] = (
         "GEMINI_API_KEY",
         None,
         _keys,
-        "key for the Gemini API; several, comma separated, share the requests",
+        "key for the Gemini API; several keys, comma separated, are used in turn",
         secret=True,
     ),
     Setting(
@@ -231,138 +231,145 @@ SETTINGS: tuple[Setting, ...] = (
         _url,
         "base URL of the Gemini API",
     ),
-    Setting("HOST", "127.0.0.1", _host, "address to listen on (an image sets 0.0.0.0)"),
+    Setting("HOST", "127.0.0.1", _host, "address to listen on (the container images set 0.0.0.0)"),
     Setting(
         "PORT",
         "3000",
         _port,
-        "port of the Gemini Proxy, or a Twisted endpoint string; `off` for none",
+        "port of the Gemini Proxy, or a Twisted endpoint string; `off` disables it",
     ),
     Setting(
         "STREAM_PORT",
         "3002",
         _port,
-        "port of the Stream Proxy, or a Twisted endpoint string; `off` for none",
+        "port of the Stream Proxy, or a Twisted endpoint string; `off` disables it",
     ),
     Setting(
         "TIMEOUT",
         "600",
         _seconds(0.1, 86400),
-        "seconds a backend may stay silent before the request is given up",
+        "seconds without data from the backend after which a request is cancelled",
     ),
-    Setting("MAX_RETRIES", "5", _whole(0, 100), "tries after the first"),
+    Setting(
+        "MAX_RETRIES",
+        "5",
+        _whole(0, 100),
+        "maximum number of retries after a failed request to the Gemini API",
+    ),
     Setting(
         "RETRY_DELAY",
         "1",
         _seconds(0, 3600),
-        "seconds before the first retry; grows with each",
+        "seconds before the first retry; doubles with each further retry, up to a minute",
     ),
     Setting(
         "HEARTBEAT_INTERVAL",
         "15",
         _seconds(0.05, 3600),
-        "seconds of silence towards the client after which a heartbeat goes out",
+        "seconds without data to the client after which a heartbeat is sent",
     ),
     Setting(
         "JSON_HEARTBEAT_DELAY",
         "30",
         _seconds_or_off(0.05, 3600),
-        "seconds after which a client that does not stream is sent white space as heartbeats "
-        "(from then on its status is 200, whatever follows); `off` for never",
+        "seconds after which white space is sent as heartbeats to a client that does not "
+        "stream (the status is then 200, even if an error follows); `off` disables it",
     ),
-    Setting("GEMINI_CLI", "gemini", _executable, "the CLI's executable"),
-    Setting("GEMINI_WORKERS", "4", _whole(1, 64), "CLI processes at most"),
+    Setting("GEMINI_CLI", "gemini", _executable, "name or path of the Gemini CLI's executable"),
+    Setting("GEMINI_WORKERS", "4", _whole(1, 64), "maximum number of CLI processes"),
     Setting(
-        "GEMINI_SESSIONS", "16", _whole(1, 100), "requests side by side in one CLI process at most"
+        "GEMINI_SESSIONS",
+        "16",
+        _whole(1, 100),
+        "maximum number of concurrent requests in one CLI process",
     ),
     Setting(
         "GEMINI_QUEUE",
         "200",
         _whole(0, 100000),
-        "requests that may wait for a CLI process; the next one gets 503",
+        "maximum number of requests waiting for a CLI process; further requests get 503",
     ),
     Setting(
         "GEMINI_MODELS",
         ",".join(DEFAULT_MODELS),
         _models,
-        "models offered, comma separated",
+        "models in the list of models, comma separated",
     ),
     Setting(
         "LENIENT",
         "true",
         _flag,
-        "whether parameters that cannot be honoured are left out (and named in the response "
-        "header x-gemproxy-ignored) instead of refused",
+        "whether unsupported parameters are ignored (and named in the response header "
+        "x-gemproxy-ignored) instead of rejected",
     ),
     Setting(
         "FETCH_IMAGES",
         "false",
         _flag,
-        "whether pictures given as http(s) URLs are fetched, from public addresses only",
+        "whether pictures given as http(s) URLs are fetched; only public addresses are allowed",
     ),
     Setting(
         "UPSTREAM_URL",
         "http://127.0.0.1:3001",
         _url,
-        "New-API, for models that are not Gemini's (with or without a trailing `/v1`)",
+        "base URL of New-API, for models other than Gemini (with or without a trailing `/v1`)",
     ),
     Setting(
         "FIXED_API_KEY",
         "",
         _optional(_key),
-        "the key gemproxy shows to New-API; without it the client's own Authorization header is "
-        "passed on",
+        "key to send to New-API; if empty, the client's own Authorization header is passed on",
         secret=True,
     ),
     Setting(
         "GEMINI_PROXY_URL",
         "",
         _optional(_url),
-        "another gemproxy's Gemini port, for two containers; without it the engine in this "
-        "daemon answers",
+        "base URL of another gemproxy's Gemini Proxy, for two containers; if empty, the "
+        "engine in this daemon is used",
     ),
     Setting(
         "STOP_TAGS",
         "<!--ST0P_PROXY_,<disclaimer>",
         _tags,
-        "tags that end an answer, comma separated; empty for none",
+        "tags that end a response, comma separated; empty for no tags",
         may_be_empty=True,
     ),
     Setting(
         "LOG_DIR",
         "logs",
         _folder,
-        "where exchanges are kept; empty for none",
+        "directory for the last requests and responses; empty keeps none",
         may_be_empty=True,
     ),
-    Setting("LOG_KEEP", "10", _whole(1, 100000), "how many are kept"),
+    Setting("LOG_KEEP", "10", _whole(1, 100000), "number of requests and responses to keep"),
     Setting(
         "PROXY_API_KEYS",
         "",
         _keys,
-        "keys of gemproxy's own, comma separated: clients must show one (all paths but /health "
-        "and /ready); empty lets everybody in",
+        "API keys for this proxy, comma separated; clients must send one (except to /health "
+        "and /ready); if empty, no key is required",
         secret=True,
     ),
     Setting(
         "CORS_ORIGINS",
         "",
         _origins,
-        "web pages, by origin and comma separated, that may use gemproxy from a browser; `*` for "
-        "all",
+        "origins of web pages that may use gemproxy from a browser, comma separated; `*` for all",
     ),
-    Setting("MAX_BODY", "50MB", _size, "size of a request's body at most"),
+    Setting("MAX_BODY", "50MB", _size, "maximum size of a request body"),
     Setting(
         "CLIENT_REQUESTS",
         "off",
         _whole_or_off(1, 1000000),
-        "requests of one client address at a time; the next one gets 429; `off` for any number",
+        "maximum number of concurrent requests from one client address; further requests get "
+        "429; `off` for no limit",
     ),
     Setting(
         "DRAIN",
         "30",
         _seconds(0, 86400),
-        "seconds that requests under way have to finish when the daemon is stopped",
+        "seconds that running requests have to finish when the daemon is stopped",
     ),
     Setting("DEBUG", "false", _flag, "debug logging"),
 )
@@ -426,8 +433,8 @@ class Config:
             raise BadSetting("PORT and STREAM_PORT are both off: there is nothing to serve.")
         if config.needs_engine and not config.gemini_api_key:
             raise BadSetting(
-                "GEMINI_API_KEY is not set: it is the key for the Gemini API. "
-                "Set it, or use --demo to try gemproxy without a key."
+                "GEMINI_API_KEY is not set. Set it to a key for the Gemini API, "
+                "or use --demo to try gemproxy without a key."
             )
         return config
 

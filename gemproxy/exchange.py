@@ -138,7 +138,7 @@ class Exchange:
             if part != "content":
                 pieces += [f"\n\n--- {part} ---\n".encode("utf-8", "replace"), text]
         if self._size > TEXT_LIMIT:
-            pieces.append(b"\n\n--- cut here: the rest is not kept ---")
+            pieces.append(b"\n\n--- truncated: the rest is not kept ---")
         return self._without_secrets(b"".join([*pieces, b"\n"]))
 
     def _without_secrets(self, text: bytes) -> bytes:

@@ -140,7 +140,7 @@ class DiskJournal(Service):
 
     def _complain(self, failure: Any) -> None:
         if not failure.check(OSError):
-            self.log.failure("the journal failed", failure)
+            self.log.failure("writing the journal failed", failure)
         elif not self._complained:
             self._complained = True
             self.log.warn(

@@ -16,54 +16,57 @@ class Metrics:
 
     def __init__(self, version: str) -> None:
         self.registry = CollectorRegistry()
-        build = Info("gemproxy_build", "The version that runs", registry=self.registry)
+        build = Info("gemproxy_build", "Version of the running daemon", registry=self.registry)
         build.info({"version": version})
         # Names come from clients: there may be only so many of them.
         self._models: set[str] = set()
         self._requests = Counter(
             "gemproxy_requests",
-            "Chat completions, by what came of them",
+            "Chat completion requests, by route, model and status",
             ["route", "model", "status"],
             registry=self.registry,
         )
         self._first_token = Histogram(
             "gemproxy_first_token_seconds",
-            "Time from a request to the first piece of its answer",
+            "Seconds from a request to the first piece of its response",
             ["route"],
             buckets=_SECONDS,
             registry=self.registry,
         )
         self._duration = Histogram(
             "gemproxy_request_seconds",
-            "Time from a request to the end of its answer",
+            "Seconds from a request to the end of its response",
             ["route"],
             buckets=_SECONDS,
             registry=self.registry,
         )
         self._retries = Counter(
-            "gemproxy_retries", "Tries after the first", ["reason"], registry=self.registry
+            "gemproxy_retries",
+            "Retries of requests to the Gemini API, by reason",
+            ["reason"],
+            registry=self.registry,
         )
         self._passed = Counter(
             "gemproxy_passthrough_requests",
-            "Requests passed through to the upstream, by its answer",
+            "Requests passed through to the upstream, by response status",
             ["status"],
             registry=self.registry,
         )
         self.responses = Counter(
             "gemproxy_responses",
-            "Responses to all requests, errors and refusals included",
+            "Responses to all requests, including errors and rejected requests",
             ["status"],
             registry=self.registry,
         )
         self.heartbeats = Counter(
-            "gemproxy_heartbeats", "Signs of life sent to waiting clients", registry=self.registry
+            "gemproxy_heartbeats", "Heartbeats sent to waiting clients", registry=self.registry
         )
         self.stop_tags = Counter(
-            "gemproxy_stop_tags", "Answers that a stop tag ended", registry=self.registry
+            "gemproxy_stop_tags", "Responses ended by a stop tag", registry=self.registry
         )
         self.aborted = Counter(
             "gemproxy_aborted_upstreams",
-            "Answers whose backend was stopped before their end",
+            "Responses whose backend was stopped before their end",
             registry=self.registry,
         )
 

@@ -109,7 +109,7 @@ def test_an_old_or_strange_node_is_refused(folder: Path, shown: str):
     executable(folder / "gemini")
     node(folder, f"printf '{shown}\\n'")
     message = complaint(folder)
-    assert "needs Node 20 or later, this is " in message
+    assert "needs Node 20 or later, but `node` is " in message
     assert "nvm install 20" in message
 
 

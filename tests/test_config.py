@@ -379,7 +379,9 @@ def test_an_option_of_twistd_sets_it(case: Case, text: str, twistd: Callable[...
 
 
 def test_twistd_complains_of_a_bad_option(twistd: Callable[..., Config]):
-    with pytest.raises(SystemExit, match=r"^gemproxy: PORT: 'x' is not allowed: a port number"):
+    with pytest.raises(
+        SystemExit, match=r"^gemproxy: PORT: 'x' is not allowed; expected a port number"
+    ):
         twistd("--port", "x")
 
 

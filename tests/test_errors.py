@@ -135,7 +135,7 @@ def test_somebody_elses_error_is_sent_as_it_is():
             "invalid_request_error",
             "model_not_found",
             "model",
-            "The model 'gpt' does not exist here.",
+            "The model 'gpt' does not exist.",
         ),
         (
             unknown_url("GET", "/x"),
@@ -143,7 +143,7 @@ def test_somebody_elses_error_is_sent_as_it_is():
             "invalid_request_error",
             "unknown_url",
             None,
-            "Nothing is served at GET /x.",
+            "Unknown URL: GET /x.",
         ),
         (upstream_failed("m"), 502, "server_error", "upstream_error", None, "m"),
         (
@@ -152,7 +152,7 @@ def test_somebody_elses_error_is_sent_as_it_is():
             "server_error",
             "upstream_timeout",
             None,
-            "The model's backend was silent for 0.5 s and was given up.",
+            "The model's backend sent no data for 0.5 s; the request was cancelled.",
         ),
         (overloaded("m", 5), 503, "server_error", "overloaded", None, "m"),
     ],

@@ -105,7 +105,7 @@ async def test_thoughts_alone_are_no_answer(product: Product) -> None:
     product.api.play(scenarios.thinking("Hm."))
     reply = await product.ask(chat("Hi", stream=True))
     assert reply.data[-2]["choices"][0]["delta"] == {"reasoning_content": "Hm."}
-    assert "empty answer" in reply.data[-1]["error"]["message"]
+    assert "empty response" in reply.data[-1]["error"]["message"]
 
 
 # Messages

@@ -144,7 +144,7 @@ def test_the_message_of_the_api_is_passed_on():
     ids=lambda body: repr(body[:24]),
 )
 def test_without_a_message_the_status_is_told(body: bytes):
-    assert api_failure(503, body).error.message == "The Gemini API answered 503."
+    assert api_failure(503, body).error.message == "The Gemini API responded with status 503."
 
 
 def test_a_long_message_is_cut():

@@ -212,12 +212,14 @@ def test_a_home_that_takes_no_files_is_given_up(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(session.records, "keep_off_disk", full)
-    waiting = sessions.take("m")
+    waiting = sessions.acquire("m")
     opener.open()
     failures: list[Failure] = []
     waiting.addErrback(failures.append)
     assert failures[0].check(WorkerDied) is WorkerDied
-    assert opener.given_up == ["its home cannot be used: [Errno 28] No space left on device"]
+    assert opener.given_up == [
+        "its home directory cannot be used: [Errno 28] No space left on device"
+    ]
 
 
 def test_sessions_are_opened_one_by_one_and_only_while_somebody_waits(
@@ -225,22 +227,22 @@ def test_sessions_are_opened_one_by_one_and_only_while_somebody_waits(
 ) -> None:
     got: list[Session] = []
     for _ in range(4):
-        sessions.take("m").addCallback(got.append)
+        sessions.acquire("m").addCallback(got.append)
     assert len(opener.asked) == 1
     opener.open()
     assert len(got) == 1
     assert len(opener.asked) == 2
     # A session that comes back is for the one who has waited longest.
-    sessions.put(got[0])
+    sessions.release(got[0])
     assert got[1] is got[0]
     opener.open()
     assert len(opener.asked) == 3
-    sessions.put(got[1])
+    sessions.release(got[1])
     assert got[3] is got[1]
     # What was begun is for the next.
     opener.open()
     assert len(opener.asked) == 3
-    sessions.take("m").addCallback(got.append)
+    sessions.acquire("m").addCallback(got.append)
     assert [session.id for session in got] == [f"{n:08}" for n in (1, 1, 2, 1, 3)]
     assert len(opener.asked) == 3
 
@@ -248,7 +250,7 @@ def test_sessions_are_opened_one_by_one_and_only_while_somebody_waits(
 def test_who_waits_for_a_session_that_cannot_be_opened_is_told(
     opener: Opener, sessions: Sessions
 ) -> None:
-    waiting = [sessions.take("m") for _ in range(2)]
+    waiting = [sessions.acquire("m") for _ in range(2)]
     refusal = CallFailed(acp.ErrorResponse(1, -32000, "No."))
     opener.asked[-1].errback(refusal)
     failures: list[Failure] = []
@@ -264,9 +266,9 @@ def test_who_waits_for_a_session_that_cannot_be_opened_is_told(
 def test_a_session_has_a_name_of_its_own_that_is_no_path(
     opener: Opener, sessions: Sessions, id: Any
 ) -> None:
-    waiting = sessions.take("m")
+    waiting = sessions.acquire("m")
     opener.asked[-1].callback({"sessionId": id})
     failures: list[Failure] = []
     waiting.addErrback(failures.append)
     assert failures[0].check(WorkerDied) is WorkerDied
-    assert opener.given_up == ["it opened a session without a name of its own"]
+    assert opener.given_up == ["it returned an invalid session id"]

@@ -17,9 +17,12 @@ from gemproxy.http.errors import describe_request_error
         (ValueError(), "cannot be reached: ValueError."),
         (ResponseNeverReceived([Failure(ConnectionDone())]), "closed the connection without"),
         (ResponseNeverReceived([Failure(ConnectionLost())]), "closed the connection without"),
-        (ResponseFailed([Failure(ConnectionLost())]), "broke off at the beginning"),
-        (ResponseFailed([Failure(ValueError("no verb."))]), "answered what is not HTTP: no verb."),
-        (ResponseFailed([Failure(ValueError("x" * 9999))]), "answered what is not HTTP: xxx"),
+        (ResponseFailed([Failure(ConnectionLost())]), "closed the connection before"),
+        (
+            ResponseFailed([Failure(ValueError("no verb."))]),
+            "sent an invalid HTTP response: no verb.",
+        ),
+        (ResponseFailed([Failure(ValueError("x" * 9999))]), "sent an invalid HTTP response: xxx"),
     ],
 )
 def test_it_is_a_sentence(error: Exception, words: str) -> None:

@@ -279,24 +279,24 @@ async def test_what_is_no_address_of_a_picture_is_left_alone(asked: Any) -> None
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (page(code=404), "answers 404"),
-        (page(code=500), "answers 500"),
-        (page(b"", None, 304), "answers 304"),
-        (page(b"<html>", "text/html"), "no picture"),
-        (page(b"%PDF", "application/pdf"), "no picture"),
-        (page(kind=None), "no picture"),
-        (page(kind="images/png"), "no picture"),
-        (redirect(""), "redirects to nowhere"),
-        (redirect("/"), "redirects more than 3 times"),
-        (redirect("ftp://127.0.0.1/a.png"), "none of http or https"),
-        (redirect("file:///etc/passwd"), "none of http or https"),
+        (page(code=404), "status 404"),
+        (page(code=500), "status 500"),
+        (page(b"", None, 304), "status 304"),
+        (page(b"<html>", "text/html"), "not a picture"),
+        (page(b"%PDF", "application/pdf"), "not a picture"),
+        (page(kind=None), "not a picture"),
+        (page(kind="images/png"), "not a picture"),
+        (redirect(""), "redirect without a Location"),
+        (redirect("/"), "more than 3 redirects"),
+        (redirect("ftp://127.0.0.1/a.png"), "not an http or https URL"),
+        (redirect("file:///etc/passwd"), "not an http or https URL"),
         (redirect("http://user:word@127.0.0.1/"), "user name or password"),
         (redirect("http://[/"), "malformed"),
-        (redirect("http://10.0.0.1/"), "not at a public address"),
-        (redirect("http://[::1]/"), "not at a public address"),
-        (redirect("http://[::ffff:127.0.0.1]/"), "not at a public address"),
-        (redirect("http://0x7f000002/"), "not at a public address"),
-        (broken, "closed the connection early"),
+        (redirect("http://10.0.0.1/"), "address is not public"),
+        (redirect("http://[::1]/"), "address is not public"),
+        (redirect("http://[::ffff:127.0.0.1]/"), "address is not public"),
+        (redirect("http://0x7f000002/"), "address is not public"),
+        (broken, "closed the connection before"),
         (page(bytes(20 * MB + 1)), "20 MB"),
         (announced(21 * MB), "20 MB"),
         (unannounced(21 * MB), "20 MB"),
@@ -315,8 +315,8 @@ async def test_a_picture_that_cannot_be_had_is_a_bad_request(
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("http://", "none of http or https"),
-        ("http:///a.png", "none of http or https"),
+        ("http://", "not an http or https URL"),
+        ("http:///a.png", "not an http or https URL"),
         ("http://127.0.0.1:99999/", ""),
         ("http://127.0.0.1:x/", "malformed"),
         ("http://[::1/", "malformed"),
@@ -325,8 +325,8 @@ async def test_a_picture_that_cannot_be_had_is_a_bad_request(
         ("http://user@127.0.0.1/", "user name or password"),
         ("https://user:word@127.0.0.1/", "user name or password"),
         ("http://127.0.0.1\r\nHost: x/", ""),
-        ("HTTP://10.0.0.1/", "not at a public address"),
-        ("http://no-such-host.invalid/", "its host is not known"),
+        ("HTTP://10.0.0.1/", "address is not public"),
+        ("http://no-such-host.invalid/", "its host name cannot be resolved"),
     ],
 )
 @ensureDeferred
@@ -400,7 +400,7 @@ async def test_each_hop_is_looked_at_anew(server: Port) -> None:
     server.web.pages["/"] = redirect("/")
     names = Names(host=[["127.0.0.1"], ["127.0.0.2"]])
     error = await refusal(fetcher(clock=names).fetch(messages(server.url("/", "host"))))
-    assert "not at a public address" in error.message
+    assert "address is not public" in error.message
     assert len(server.web.requests) == 1
 
 
@@ -409,7 +409,7 @@ async def test_a_host_with_one_private_address_is_not_asked(server: Port) -> Non
     server.web.pages["/"] = page()
     names = Names(host=[["127.0.0.1", "10.0.0.1"]])
     error = await refusal(fetcher(clock=names).fetch(messages(server.url("/", "host"))))
-    assert "not at a public address" in error.message
+    assert "address is not public" in error.message
     assert not server.web.requests
 
 
@@ -428,7 +428,7 @@ async def test_the_default_is_public_addresses_only(server: Port) -> None:
     usual = PictureFetcher(reactor)
     for host in ("127.0.0.1", "localhost", "127.1", "2130706433", "0"):
         error = await refusal(usual.fetch(messages(server.url("/", host))))
-        assert "not at a public address" in error.message
+        assert "address is not public" in error.message
     assert not server.web.requests
 
 

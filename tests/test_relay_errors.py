@@ -90,20 +90,28 @@ async def test_an_error_response_arrives_as_itself(
 @pytest.mark.parametrize(
     ("kind", "body", "reason"),
     [
-        ("text/html", b"<html>502 Bad Gateway</html>", "The upstream answered 502."),
-        ("text/plain", b"upstream request timeout", "The upstream answered 502."),
+        ("text/html", b"<html>502 Bad Gateway</html>", "The upstream responded with status 502."),
+        ("text/plain", b"upstream request timeout", "The upstream responded with status 502."),
         ("application/json", b'{"error": "a mere string"}', "a mere string"),
         ("application/json", b'{"detail": "Not here."}', "Not here."),
         ("application/json", b'{"message": "New-API says no."}', "New-API says no."),
-        ("application/json", b'{"detail": [{"loc": ["body"]}]}', "The upstream answered 502."),
-        ("application/json", b'{"error": {"message": null}}', "The upstream answered 502."),
-        ("application/json", b"[]", "The upstream answered 502."),
-        ("application/json", b"{broken", "The upstream answered 502."),
-        ("application/octet-stream", b"\xff\x00", "The upstream answered 502."),
+        (
+            "application/json",
+            b'{"detail": [{"loc": ["body"]}]}',
+            "The upstream responded with status 502.",
+        ),
+        (
+            "application/json",
+            b'{"error": {"message": null}}',
+            "The upstream responded with status 502.",
+        ),
+        ("application/json", b"[]", "The upstream responded with status 502."),
+        ("application/json", b"{broken", "The upstream responded with status 502."),
+        ("application/octet-stream", b"\xff\x00", "The upstream responded with status 502."),
         (
             "text/event-stream",
             b'data: {"error": {"message": "x"}}\n\n',
-            "The upstream answered 502.",
+            "The upstream responded with status 502.",
         ),
     ],
 )
@@ -125,7 +133,7 @@ async def test_an_error_without_a_body_has_one(relay: Relay, wanted: bool) -> No
     reply = await relay.ask(gpt(stream=wanted))
     assert reply.status == 503
     assert reply.headers["retry-after"] == "3"
-    assert reply.error["message"] == reply.reason == "The upstream answered 503."
+    assert reply.error["message"] == reply.reason == "The upstream responded with status 503."
 
 
 @ensureDeferred
@@ -510,8 +518,10 @@ async def test_an_error_without_words_after_a_heartbeat_has_some(body: bytes) ->
     async with running_relay(**BEATS) as relay:
         relay.upstream.always(late(document(body, 503)))
         reply = await relay.ask(gpt(stream=True))
-        assert reply.data[-1]["error"]["message"] == "The upstream answered 503."
-        assert (await relay.ask(gpt())).error["message"] == "The upstream answered 503."
+        assert reply.data[-1]["error"]["message"] == "The upstream responded with status 503."
+        assert (await relay.ask(gpt())).error[
+            "message"
+        ] == "The upstream responded with status 503."
 
 
 @both_modes

@@ -170,7 +170,7 @@ def fake_node(folder: Path, says: str) -> str:
 @pytest.mark.parametrize(
     ("says", "words"),
     [
-        ("echo v18.20.8", "this is v18.20.8"),
+        ("echo v18.20.8", "`node` is v18.20.8"),
         ("exit 5", "`node --version` failed"),
         ("echo nonsense", "nonsense"),
     ],

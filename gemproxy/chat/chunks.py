@@ -1,4 +1,4 @@
-"""The shapes of a streamed answer: chat.completion.chunk objects and usage."""
+"""The objects of a streamed response: chat.completion.chunk and usage."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from gemproxy.chat.sse import Event
 @frozen
 class Usage:
     """
-    Tokens, as the model's API counted them.
+    Token counts, as reported by the model's API.
 
-    @ivar completion: all tokens that were generated, the reasoning ones among them.
+    @ivar completion: all generated tokens, including reasoning tokens.
     """
 
     prompt: int
@@ -41,13 +41,13 @@ class Usage:
 
 
 def model_object(name: str) -> dict[str, Any]:
-    """A model of Gemini, as OpenAI's API describes one."""
+    """A Gemini model as an OpenAI model object."""
     return {"id": name, "object": "model", "created": 0, "owned_by": "google"}
 
 
 @frozen
 class ChunkFactory:
-    """Makes the chunks of one completion, which share id, time and model, as events."""
+    """Creates the chunks of one completion as events. They share id, time and model."""
 
     id: str
     created: int

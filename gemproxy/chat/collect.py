@@ -1,4 +1,4 @@
-"""Puts the chunks of a stream together to the completion that they are pieces of."""
+"""Assembles the chunks of a stream into a completion."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from gemproxy.chat.jsontext import loads
 
 _Object = dict[str, Any]
 
-# Azure begins with a chunk that leaves these empty.
+# The first chunk of Azure's streams leaves these empty.
 _FIRST_WINS = ("id", "created", "model")
 _OMITTED_IF_NULL = (*_FIRST_WINS, "usage")
 
 
 class _Pieces(list[str]):
-    """A string that still grows."""
+    """The pieces of a string that is still growing."""
 
 
 def _keep(fields: _Object, key: str, value: Any) -> None:
@@ -25,7 +25,7 @@ def _keep(fields: _Object, key: str, value: Any) -> None:
 
 
 def _accumulate(fields: _Object, key: str, value: Any) -> None:
-    """Add to a field what another delta says of it. Nothing that was parsed is changed by it."""
+    """Append a delta's value to a field. The parsed delta is not modified."""
     held = fields.get(key)
     if isinstance(value, str):
         if isinstance(held, _Pieces):
@@ -53,7 +53,7 @@ def _settled(fields: _Object) -> _Object:
 def _settled_value(value: Any) -> Any:
     if isinstance(value, _Pieces):
         return "".join(value)
-    # What is given out must not grow with the next delta.
+    # Copied, so that the next delta does not modify the returned value.
     return value.copy() if isinstance(value, (list, dict)) else value
 
 
@@ -64,7 +64,7 @@ def _new_function() -> _Object:
 def _add_to_function(function: _Object, delta: _Object) -> None:
     for key, value in delta.items():
         if key == "name" and (value == "" or function["name"] == [value]):
-            # Names do come in pieces, but some upstreams say the whole name in every delta.
+            # Some upstreams repeat the whole name in every delta; others split it.
             continue
         if key in ("name", "arguments"):
             _accumulate(function, key, value)
@@ -96,8 +96,9 @@ class _ToolCall:
 
     def goes_on_with(self, delta: _Object) -> bool:
         """
-        Whether a delta with this call's index is of this call. Google's own OpenAI endpoint, for
-        one, gives parallel calls the same index; a new id that comes with a name is a new call.
+        Whether a delta with this call's index belongs to this call. Some upstreams, such as
+        Google's OpenAI-compatible endpoint, give parallel calls the same index; a delta with
+        another id and a name starts a new call.
         """
         known, new = self._fields.get("id"), delta.get("id")
         if not known or not new or known == new:
@@ -138,7 +139,7 @@ class _Choice:
             elif key == "logprobs":
                 self._add_logprobs(value)
             elif key == "message":
-                # An upstream that answers with one whole completion, though asked for a stream.
+                # Sent by upstreams that return a whole completion although a stream was requested.
                 if choice.get("delta") is None:
                     self._add_delta(value)
             elif key != "index":
@@ -213,29 +214,29 @@ class _Choice:
 
 @define(eq=False)
 class CompletionCollector:
-    """Is given the chunks of one answer and makes the C{chat.completion} of them."""
+    """Assembles the chunks of one response into a C{chat.completion} object."""
 
     _fields: _Object = field(init=False)
     _choices: dict[int, _Choice] = field(init=False, factory=dict)
 
     @_fields.default
     def _no_fields(self) -> _Object:
-        # Only for the order in which a reader expects them.
+        # Sets the usual order of the fields.
         return dict.fromkeys(("id", "object", "created", "model", "choices"))
 
     def add(self, data: bytes) -> None:
         """
         @param data: the JSON of one chat.completion.chunk.
 
-        @raise ValueError: it is no JSON object.
+        @raise ValueError: it is not a JSON object.
         """
         self.add_parsed(loads(data))
 
     def add_parsed(self, chunk: Any) -> None:
         """
-        @param chunk: a chat.completion.chunk; it is not changed.
+        @param chunk: a chat.completion.chunk; it is not modified.
 
-        @raise ValueError: it is no JSON object.
+        @raise ValueError: it is not a JSON object.
         """
         if not isinstance(chunk, dict):
             raise ValueError("a chunk must be a JSON object")
@@ -260,7 +261,7 @@ class CompletionCollector:
             known.add(choice)
 
     def completion(self) -> dict[str, Any]:
-        """What the upstream would have answered, had it not been asked for a stream."""
+        """The equivalent non-streaming response."""
         fields = self._fields | {
             "object": "chat.completion",
             "choices": [choice.settled() for _, choice in sorted(self._choices.items())],
@@ -273,7 +274,7 @@ class CompletionCollector:
 
     @property
     def finished(self) -> bool:
-        """Whether there is a choice, and none that lacks its finish_reason."""
+        """Whether there is at least one choice and every choice has a finish_reason."""
         return bool(self._choices) and all(
             choice.finish_reason for choice in self._choices.values()
         )
@@ -285,6 +286,6 @@ class CompletionCollector:
 
     @property
     def text(self) -> str:
-        """The content of choice 0, as far as it has come."""
+        """The content of choice 0 received so far."""
         choice = self._choices.get(0)
         return "" if choice is None else choice.text()

@@ -1,4 +1,4 @@
-"""The one error a client can get, made where the fact is known and rendered in one place."""
+"""The error type reported to clients, and its rendering."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ INVALID_REQUEST = "invalid_request_error"
 SERVER_ERROR = "server_error"
 
 _REASON_LENGTH = 200
-# Of a message's characters.
+# Maximum share of a message's characters that may be replaced in the reason phrase.
 _MOST_LOST = 0.3
 
 
 @frozen
 class Verbatim:
     """
-    An error response of a backend that speaks as OpenAI does.
+    An error response of an OpenAI-compatible backend, sent to the client unchanged.
 
-    @ivar payload: the body as JSON, if it is an object with an error in it.
+    @ivar payload: the parsed body, if it is an object with an error.
     """
 
     content_type: bytes
@@ -34,11 +34,11 @@ class Verbatim:
 @frozen(eq=False)
 class ChatError(Exception):
     """
-    Why a request has no answer, or no whole one.
+    The reason why a request failed or its response is incomplete.
 
-    @ivar retry_after: seconds after which it is worth another try, if that is known.
-    @ivar final: the same request would fail again; SDKs are told not to repeat it.
-    @ivar verbatim: somebody else's error response, to be sent instead of one made from the fields.
+    @ivar retry_after: seconds after which the client may retry; None if unknown.
+    @ivar final: whether the same request would fail again; SDKs are instructed not to retry it.
+    @ivar verbatim: the upstream's error response, sent instead of one made from the fields.
     """
 
     status: int
@@ -54,7 +54,7 @@ class ChatError(Exception):
         return f"{self.status} {self.code or self.type}: {self.message}"
 
     def payload(self) -> dict[str, Any]:
-        """The error object that OpenAI clients read."""
+        """The error as an OpenAI error object."""
         if self.verbatim is not None and self.verbatim.payload is not None:
             return self.verbatim.payload
         return {
@@ -67,7 +67,7 @@ class ChatError(Exception):
         }
 
     def body(self) -> tuple[bytes, bytes]:
-        """Content type and body of an error response."""
+        """The content type and body of the error response."""
         if self.verbatim is not None and self.verbatim.body:
             return self.verbatim.content_type, self.verbatim.body
         return b"application/json", dumps(self.payload())
@@ -77,7 +77,7 @@ class ChatError(Exception):
         if self.retry_after is not None:
             headers["Retry-After"] = str(math.ceil(self.retry_after))
         if self.final:
-            # openai-python and openai-node obey it.
+            # openai-python and openai-node honour this header.
             headers["x-should-retry"] = "false"
         if self.verbatim is not None:
             headers.update(self.verbatim.headers)
@@ -85,8 +85,8 @@ class ChatError(Exception):
 
     def reason(self) -> bytes:
         """
-        The reason phrase of the status line: all that SillyTavern shows of some errors. A message
-        of which little would be left in ASCII is replaced.
+        The reason phrase of the status line, the only part of some errors that SillyTavern
+        displays. A message that is mostly not ASCII is replaced by the status and code.
         """
         line = " ".join(self.message.split())[:_REASON_LENGTH]
         printable = "".join(c if " " <= c <= "~" else "?" for c in line)
@@ -104,16 +104,14 @@ def model_not_found(model: str) -> ChatError:
     return ChatError(
         404,
         INVALID_REQUEST,
-        f"The model '{model}' does not exist here.",
+        f"The model '{model}' does not exist.",
         param="model",
         code="model_not_found",
     )
 
 
 def unknown_url(method: str, path: str) -> ChatError:
-    return ChatError(
-        404, INVALID_REQUEST, f"Nothing is served at {method} {path}.", code="unknown_url"
-    )
+    return ChatError(404, INVALID_REQUEST, f"Unknown URL: {method} {path}.", code="unknown_url")
 
 
 def upstream_failed(message: str) -> ChatError:
@@ -124,7 +122,7 @@ def upstream_silent(seconds: float) -> ChatError:
     return ChatError(
         504,
         SERVER_ERROR,
-        f"The model's backend was silent for {seconds:g} s and was given up.",
+        f"The model's backend sent no data for {seconds:g} s; the request was cancelled.",
         code="upstream_timeout",
     )
 

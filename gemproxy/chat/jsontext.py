@@ -1,4 +1,4 @@
-"""JSON in and out, tolerant where clients are sloppy and strict where it matters."""
+"""JSON parsing and rendering; lenient about lone surrogates, strict about nesting and numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import orjson
 
-# Within what dumps and everything else that goes down into a value can bear.
+# Low enough for dumps and all other recursive functions.
 _MOST_LEVELS = 200
 
 
@@ -28,7 +28,7 @@ def _in_range(make: Callable[[str], Any]) -> Callable[[str], Any]:
 
 def _without_surrogates(value: Any) -> Any:
     if isinstance(value, str):
-        # Escaped halves of one character come out of json as two surrogates: join them first.
+        # json can return the two halves of a surrogate pair separately; join them first.
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if isinstance(value, list):
         return [_without_surrogates(item) for item in value]
@@ -68,7 +68,7 @@ def loads(text: bytes) -> Any:
 
 
 def _loads_leniently(text: bytes) -> Any:
-    # orjson refuses lone surrogates, which are JSON all the same.
+    # orjson rejects lone surrogates, which are valid JSON.
     try:
         parsed = json.loads(
             text.decode("utf-8", "surrogatepass"),
@@ -85,11 +85,11 @@ def dumps(value: Any) -> bytes:
     """
     Render JSON in one line, as UTF-8. Lone surrogates become question marks.
 
-    @raise TypeError: the value holds something JSON has no words for.
+    @raise TypeError: the value contains something that JSON cannot represent.
     """
     try:
         return orjson.dumps(value)
     except TypeError:
-        # Integers beyond 64 bits: a client may send them, and they are passed on.
+        # orjson rejects integers beyond 64 bits; a client may send them, and they are passed on.
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         return text.encode("utf-8", "replace")

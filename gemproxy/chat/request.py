@@ -1,4 +1,4 @@
-"""What a client asks for: as much of it as every backend needs to know."""
+"""A client's chat completion request, with the fields that every backend needs."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from gemproxy.chat.jsontext import loads
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
-# Some editors begin a file with it, and people send files.
+# UTF-8 byte order mark; some editors put it at the start of a file.
 _BOM = b"\xef\xbb\xbf"
 
 
 @define
 class ChatRequest:
     """
-    A chat completion request, parsed but not judged: backends validate what they use.
+    A parsed chat completion request. Each backend validates the fields that it uses.
 
-    @ivar raw: the body as it came, without a byte order mark.
+    @ivar raw: the body as received, without a byte order mark.
     @ivar headers: the client's headers.
-    @ivar stream: whether the client wants the answer as server-sent events.
-    @ivar include_usage: whether a streaming client wants the final usage chunk.
+    @ivar stream: whether the client requested server-sent events.
+    @ivar include_usage: whether a streaming client requested the final usage chunk.
     """
 
     raw: bytes = field(repr=False)
@@ -35,13 +35,13 @@ class ChatRequest:
 
     @property
     def body(self) -> dict[str, Any]:
-        """The whole JSON object, with fields that nobody here knows."""
+        """The whole JSON object, including unknown fields."""
         return cast("dict[str, Any]", loads(self.raw)) if self._parsed is None else self._parsed
 
     def forget(self) -> None:
         """
-        Let go of what takes the most memory, once a backend has made its own request of it: answers
-        take long. The body can still be had, for the price of parsing it again.
+        Release the parsed body to save memory while the response is received. L{body} parses it
+        again if needed.
         """
         self._parsed = None
         self.headers = ()
@@ -49,7 +49,7 @@ class ChatRequest:
 
 def parse_chat_request(raw: bytes, headers: Headers = ()) -> ChatRequest:
     """
-    @raise ChatError: 400 for what is not JSON, not an object, or has no usable model, stream or
+    @raise ChatError: 400, the body is not JSON, not an object, or has an invalid model, stream or
         stream_options; C{param} names the field.
     """
     raw = raw.removeprefix(_BOM)

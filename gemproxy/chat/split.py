@@ -1,4 +1,4 @@
-"""A completion that came whole, as the chunks that it could have come in."""
+"""Converts a whole completion into chunks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gemproxy.chat.jsontext import dumps
 
 def chunks_of(completion: dict[str, Any], include_usage: bool) -> list[bytes]:
     """
-    A chunk with everything but the usage, and the usage chunk if it is wanted.
+    One chunk with everything but the usage, and a usage chunk if requested.
 
     @param completion: a chat.completion object.
     """

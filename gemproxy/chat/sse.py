@@ -1,4 +1,4 @@
-"""Server-sent events: a decoder that is fed the network's pieces, and the encoder."""
+"""Server-sent events: an incremental decoder and an encoder."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _MAX_EVENT_BYTES = 64 * 1024 * 1024
 _NOT_PARSED = object()
 
 
-# Not frozen: that would cost more than all the rest of making one.
+# Not frozen: that would take more time than all the rest of creating an event.
 @define
 class Event:
     """
     One server-sent event.
 
     @ivar data: its data lines, joined by LF.
-    @ivar name: the value of its C{event:} line; empty when there was none.
+    @ivar name: the value of its C{event:} line; empty if it has no such line.
     """
 
     data: bytes
@@ -35,14 +35,14 @@ class Event:
 
     @classmethod
     def of(cls, value: Any, name: bytes = b"") -> Event:
-        """An event whose data is a value as JSON."""
+        """Create an event whose data is the value as JSON."""
         return cls(dumps(value), name, value)
 
     def json(self) -> Any:
         """
-        What its data says. Whoever asks is given the same value, and is not to change it.
+        The data parsed as JSON. The value is cached and must not be modified.
 
-        @raise ValueError: it is no JSON.
+        @raise ValueError: the data is not JSON.
         """
         if self._json is _NOT_PARSED:
             self._json = loads(self.data)
@@ -50,20 +50,20 @@ class Event:
 
 
 class EventTooLarge(ValueError):
-    """A stream goes on and on without ending its event."""
+    """An event of a stream exceeds the size limit."""
 
 
 @define(eq=False)
 class SSEDecoder:
     """
-    Makes events of a byte stream that comes in pieces, by the rules of the WHATWG's EventSource.
+    Decodes a byte stream into events, incrementally, by the rules of WHATWG's EventSource.
 
-    Each byte is looked at once, however the stream is cut into pieces.
+    Each byte is examined once, regardless of how the stream is split.
 
-    @ivar _max_event_bytes: how much of an unfinished event to keep.
-    @ivar _opening: the stream so far, while that may still become a byte order mark.
-    @ivar _line: the beginning of a line whose end has not come.
-    @ivar _data: the data lines of the unfinished event, each with an LF.
+    @ivar _max_event_bytes: the maximum size of an unfinished event.
+    @ivar _opening: the start of the stream, while it may still be part of a byte order mark.
+    @ivar _line: the start of an unfinished line.
+    @ivar _data: the data lines of the unfinished event, each followed by LF.
     """
 
     _max_event_bytes: int = _MAX_EVENT_BYTES
@@ -75,9 +75,9 @@ class SSEDecoder:
 
     def feed(self, data: bytes) -> list[Event]:
         """
-        The events that end in this piece.
+        Decode more bytes; returns the events that they complete.
 
-        @raise EventTooLarge: no event ended, and too much of one is waiting for its end.
+        @raise EventTooLarge: no event was completed, and the unfinished one is too large.
         """
         events: list[Event] = []
         if self._opening is not None:
@@ -94,19 +94,21 @@ class SSEDecoder:
                 self._take(block + b"\n\n", events)
         if rest:
             self._take(rest, events)
-        # Events that did end are not to be lost; what is held then came in this piece alone.
+        # Completed events must not be lost. What is held then comes from this piece alone.
         if not events and self._held() > self._max_event_bytes:
             raise EventTooLarge(f"an event of more than {self._max_event_bytes} bytes")
         return events
 
     def close(self) -> list[Event]:
-        """The event that the stream's end cut off before its blank line, if there is one."""
+        """
+        Decode the end of the stream; returns an event that lacks its blank line, if there is one.
+        """
         events: list[Event] = []
         self._take(b"\n\n", events)
         return events
 
     def _is_one_line(self, data: bytes) -> bool:
-        """Whether a piece is a whole event in one line, as most are."""
+        """Whether a piece is exactly one event with one line, as most pieces are."""
         return (
             data.startswith(b"data: ")
             and data.find(b"\n") == len(data) - 2
@@ -128,7 +130,7 @@ class SSEDecoder:
 
     def _with_lf_only(self, data: bytes) -> bytes:
         if self._after_cr and data:
-            # That CR has ended its line already: an LF here is only its other half.
+            # The CR has already ended the line; the LF belongs to it.
             data = data.removeprefix(b"\n")
             self._after_cr = False
         if b"\r" in data:
@@ -169,8 +171,7 @@ class SSEDecoder:
 
 def encode(event: Event) -> bytes:
     """
-    An event as it goes over the wire. A CR in its data becomes a line end like any other, which
-    is what a client's parser would take it for.
+    Encode an event. A CR in its data is sent as a line end, because clients parse it as one.
     """
     data = event.data
     if b"\r" in data:
@@ -183,7 +184,9 @@ def encode(event: Event) -> bytes:
 
 
 def comment(text: str) -> bytes:
-    """A line that clients skip. The space is for parsers that take C{:data} for a field."""
+    """
+    A comment, which clients ignore. The space is needed by parsers that treat C{:data} as a field.
+    """
     return b": %b\n\n" % _in_one_line(text.encode("utf-8", "replace"))
 
 

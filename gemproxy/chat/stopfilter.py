@@ -1,4 +1,4 @@
-"""Ends an answer at a stop tag, whichever backend it comes from."""
+"""Ends a response at a stop tag, for all backends."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 from gemproxy.chat.sse import Event
 from gemproxy.chat.stoptags import StopTagScanner, patterns
 
-# What a chunk may hold besides content without being worth sending for it.
+# Values that do not make a chunk without content worth sending.
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
 class StopTagFilter:
     """
-    Passes the chunks of one answer on, up to the tag in each choice.
+    Passes on the chunks of one response, up to the first tag in each choice.
 
-    @ivar ended: every choice has come to its end, and a tag ended at least one of them: nothing
-        that may follow is of interest.
+    @ivar ended: whether every choice has ended, at least one of them at a tag. All further chunks
+        can be ignored.
     """
 
     __slots__ = ("_alert", "_choices", "_filters", "_frame", "_patterns", "_stopped", "_tags")
 
     def __init__(self, tags: Sequence[str], choices: int) -> None:
-        """@param choices: how many the client asked for."""
+        """@param choices: the number of choices requested by the client."""
         self._tags = tags
         self._choices = choices
         self._filters: dict[int, _ChoiceFilter] = {}
@@ -41,11 +41,11 @@ class StopTagFilter:
 
     @property
     def frame(self) -> dict[str, Any]:
-        """What all chunks of this answer have in common: id, created, model and so on."""
+        """The fields common to all chunks of this response: id, created, model and so on."""
         return self._frame
 
     def feed(self, event: Event) -> list[Event]:
-        """What may go out now, instead of an event."""
+        """Filter an event; returns the events to send instead."""
         if not self._tags or self._is_harmless(event):
             return [event]
         try:
@@ -85,8 +85,8 @@ class StopTagFilter:
         return out
 
     def _is_harmless(self, event: Event) -> bool:
-        """Whether an event need not be looked into: most have nothing that a tag begins with."""
-        # Of several choices, it has to be known which have come to their end.
+        """Whether an event can be passed on without parsing: most contain no start of a tag."""
+        # With several choices, every event is parsed to find out which choices have ended.
         return (
             self._choices == 1
             and bool(self._frame)
@@ -95,7 +95,7 @@ class StopTagFilter:
         )
 
     def flush(self) -> list[Event]:
-        """What was held back, now that the answer is over without a finish reason."""
+        """The text held back, once the response has ended without a finish reason."""
         events = []
         for index, choice_filter in self._filters.items():
             choice = None if choice_filter.stopped else choice_filter.flush()
@@ -117,9 +117,9 @@ class StopTagFilter:
 
 class _ChoiceFilter:
     """
-    The pieces of one choice, and what is held back of them: text, and what is told of it.
+    Filters one choice. Holds back text that may become a tag, and its logprobs.
 
-    @ivar finished: whether it has come to its end by itself.
+    @ivar finished: whether the choice has ended with a finish reason.
     """
 
     __slots__ = ("_logprobs", "_scanner", "finished")
@@ -138,8 +138,8 @@ class _ChoiceFilter:
         return self._scanner.stopped
 
     def feed(self, choice: dict[str, Any]) -> dict[str, Any] | None:
-        """The choice as it may go out: itself if it may as it is, None if there is nothing."""
-        # A few upstreams have the message itself in the only event of their stream.
+        """The choice to send: the same object if it is unchanged, None if nothing is to be sent."""
+        # Some upstreams send a single event with the whole message.
         part = "delta" if isinstance(choice.get("delta"), dict) else "message"
         delta = choice.get(part)
         content = delta.get("content") if isinstance(delta, dict) else None
@@ -159,7 +159,7 @@ class _ChoiceFilter:
         return replaced | {part: {**(delta or {}), "content": passed}}
 
     def flush(self) -> dict[str, Any] | None:
-        """What is left when nothing more comes; None if that is nothing."""
+        """The text held back at the end of the response, as a choice; None if there is none."""
         text = self._scanner.flush()
         logprobs = self._logprobs.feed(None, text, self._scanner)
         if not (text or logprobs or self.stopped):
@@ -170,10 +170,10 @@ class _ChoiceFilter:
 
 class _Logprobs:
     """
-    Holds back what would tell the text that is held back, token by token.
+    Holds back the logprobs of the text that is held back.
 
-    @ivar _tokens: those that have not gone out.
-    @ivar _ahead: how many characters of their text have.
+    @ivar _tokens: the tokens not yet sent.
+    @ivar _ahead: the number of characters of their text that were sent.
     """
 
     __slots__ = ("_ahead", "_tokens")
@@ -184,10 +184,10 @@ class _Logprobs:
 
     def feed(self, logprobs: Any, passed: str, scanner: StopTagScanner) -> Any:
         """
-        What may go out with a piece of text.
+        The logprobs to send with a piece of text.
 
-        @param logprobs: what came with the piece.
-        @param scanner: which has seen the piece.
+        @param logprobs: the logprobs received with the piece.
+        @param scanner: the scanner that has processed the piece.
         """
         tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
         if not isinstance(tokens, list):

@@ -1,4 +1,4 @@
-"""Finds the tag that ends an answer in text that comes in pieces."""
+"""Finds the tag that ends a response, in text received in pieces."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def _first_utf16_unit(char: str) -> int:
 
 
 def _literal_spellings(char: str) -> Iterable[bytes]:
-    """Bytes without which a JSON text cannot have the character in a string unescaped."""
+    """Byte sequences, one of which a JSON text must contain to have the character unescaped."""
     if char in '"\\':
         return
     yield char.encode("utf-8", "surrogatepass")
     if char > "\uffff":
-        # Halves encoded one by one are joined by our JSON parser; the first tells enough.
+        # loads joins surrogates that are encoded separately; testing for the first one suffices.
         yield chr(_first_utf16_unit(char)).encode("utf-8", "surrogatepass")
     if char == "\ufffd":
-        # What it makes of an encoded half that is alone: all of those begin with this byte.
+        # loads replaces an encoded lone surrogate by U+FFFD; all of them start with this byte.
         yield b"\xed"
 
 
 def _escaped_spellings(char: str) -> Iterable[str]:
-    """Patterns of what follows the backslash where JSON spells the character with one."""
+    """Patterns of what follows the backslash in JSON's escapes of the character."""
     if char in _SHORT_ESCAPES:
         yield re.escape(_SHORT_ESCAPES[char])
     yield "u" + _hex_in_either_case(_first_utf16_unit(char))
@@ -54,12 +54,12 @@ def _escaped_spellings(char: str) -> Iterable[str]:
 
 class TagPatterns:
     """
-    What tags look like.
+    Compiled patterns for a set of tags.
 
-    @ivar tag: any of them.
-    @ivar beginning: the first character of any.
-    @ivar literals: one of which a JSON text has that spells such a character as it is.
-    @ivar escape: what one has that escapes it.
+    @ivar tag: matches any of the tags.
+    @ivar beginning: matches the first character of any tag.
+    @ivar literals: a JSON text with such a character unescaped contains one of these.
+    @ivar escape: matches a JSON escape of such a character.
     """
 
     def __init__(self, tags: Sequence[str]) -> None:
@@ -74,7 +74,7 @@ class TagPatterns:
 
     def could_begin(self, raw: bytes) -> bool:
         """
-        Whether a tag could begin in an event: False is certain, and needs no parsing.
+        Whether a tag could start in an event, judged without parsing it. False is certain.
 
         @param raw: the event's JSON.
         """
@@ -84,15 +84,15 @@ class TagPatterns:
         return b"\\" in raw and self.escape.search(raw) is not None
 
 
-# The same for all answers.
+# Cached: all responses use the same tags.
 patterns = lru_cache(8)(TagPatterns)
 
 
 class StopTagScanner:
     """
-    Lets the text of one choice through up to the first tag in it.
+    Passes on the text of one choice up to the first tag.
 
-    What may still become a tag is held back: always less than the longest tag.
+    Text that may still become a tag is held back; it is always shorter than the longest tag.
     """
 
     __slots__ = ("_patterns", "_stopped", "_tail")
@@ -104,16 +104,16 @@ class StopTagScanner:
 
     @property
     def stopped(self) -> bool:
-        """Whether a tag was found: the answer ends before it."""
+        """Whether a tag was found."""
         return self._stopped
 
     @property
     def held(self) -> bool:
-        """Whether something is held back."""
+        """Whether text is held back."""
         return bool(self._tail)
 
     def feed(self, text: str) -> str:
-        """What is certain to stand before any tag, of this text and of what was held back."""
+        """Process more text; returns the text that certainly precedes any tag."""
         if self._stopped:
             return ""
         if self._tail:
@@ -127,12 +127,12 @@ class StopTagScanner:
             self._stopped = True
             self._tail = ""
         else:
-            # That may hold a whole tag, inside of what may become one that begins before it.
+            # This may contain a whole tag, inside a longer one that is still incomplete.
             self._tail = text[certain:]
         return text[:certain]
 
     def flush(self) -> str:
-        """What was held back, now that the answer has ended and cannot make a tag of it."""
+        """The text held back, once the response has ended; up to the first tag in it."""
         tail, self._tail = self._tail, ""
         found = self._patterns.tag.search(tail)
         if found is None:
@@ -141,7 +141,7 @@ class StopTagScanner:
         return tail[: found.start()]
 
     def _before_unfinished_tag(self, text: str, end: int) -> int:
-        """The first place before C{end} from where the text may become a tag, or C{end}."""
+        """The first index before C{end} at which an incomplete tag may start, or C{end}."""
         first = max(0, len(text) - self._patterns.longest + 1)
         for beginning in self._patterns.beginning.finditer(text, first, max(first, end)):
             start = beginning.start()

@@ -1,4 +1,4 @@
-"""One try at one answer: a session in a worker, from getting one to the last word."""
+"""One attempt at one choice: runs a conversation in a worker's session and checks the result."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ _FINISH_REASONS = {
     "LANGUAGE": "content_filter",
 }
 
-# The model meant to call a function, and it came out wrong: whatever else it said is not all.
+# Finish reasons for a malformed function call; any text of the response is incomplete.
 _BROKEN = frozenset(
     {"MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS", "MALFORMED_RESPONSE"}
 )
 
 
 class AttemptFailed(Exception):
-    """A try came to nothing."""
+    """An attempt failed."""
 
     def __init__(self, failure: AttemptFailure) -> None:
         super().__init__(str(failure.error))
@@ -54,7 +54,7 @@ class AttemptFailed(Exception):
 
 @frozen(eq=False)
 class Choice:
-    """One of the answers that a request is to have, and all that its tries need to know."""
+    """One of the choices of a response, with all that its attempts need."""
 
     model: str
     conversation: Conversation
@@ -66,14 +66,14 @@ class Choice:
 
 
 class Tally:
-    """Adds up the tokens of the choices of one request."""
+    """Sums the token counts of the choices of one request."""
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self._usages: dict[Choice, Usage] = {}
 
     def count(self, choice: Choice, usage: Usage | None) -> None:
-        """@param usage: of the choice's present try, so far."""
+        """@param usage: the counts of the choice's current attempt so far."""
         if usage is not None and usage != self._usages.get(choice):
             self._usages[choice] = usage
             assert self.total is not None
@@ -88,9 +88,9 @@ class Tally:
 @frozen
 class Attempts:
     """
-    What all tries need.
+    Runs attempts.
 
-    @ivar timeout: seconds of silence after which a try is given up.
+    @ivar timeout: seconds without data after which an attempt is cancelled.
     """
 
     clock: IReactorTime
@@ -100,8 +100,8 @@ class Attempts:
 
     async def run(self, choice: Choice, key: str) -> Reply:
         """
-        @param key: the API key to make the request with.
-        @raise AttemptFailed: and nothing of it is left.
+        @param key: the API key for the request.
+        @raise AttemptFailed: the attempt failed; all of its resources are released.
         """
         choice.answer.note("waiting for a worker")
         try:
@@ -128,8 +128,10 @@ class Attempts:
 
         def text(piece: str) -> None:
             if not api_call.said(piece):
-                api_call.failure = transient("The Gemini CLI said what the API had not.")
-                lease.worker.give_up("it said what the API had not")
+                api_call.failure = transient(
+                    "The Gemini CLI wrote text that the Gemini API did not send."
+                )
+                lease.worker.give_up("it wrote text that the API did not send")
                 return
             idle_timeout.reset()
             choice.writer.content(piece)
@@ -142,7 +144,7 @@ class Attempts:
             stop_reason = await idle_timeout.watch(Deferred.fromCoroutine(prompt_turn.answer()))
             _check(api_call, stop_reason, choice.writer)
         except CallFailed as error:
-            # What the API says of a request is known better here.
+            # The error reported by the API is more precise than the CLI's.
             failed = cli_failure(error.failure.message)
             raise AttemptFailed(api_call.failure or failed) from None
         except WorkerDied as error:
@@ -170,7 +172,7 @@ def _api_request(
 
 
 def _check(api_call: ApiCall, stop_reason: str, writer: ChoiceWriter) -> None:
-    """@raise AttemptFailed: the answer is none, or not a whole one."""
+    """@raise AttemptFailed: the response is missing, malformed or incomplete."""
     reply = api_call.reply
     if api_call.failure is not None:
         raise AttemptFailed(api_call.failure)
@@ -179,14 +181,20 @@ def _check(api_call: ApiCall, stop_reason: str, writer: ChoiceWriter) -> None:
             AttemptFailure(too_long("The conversation is too long for the model."), retryable=False)
         )
     if not api_call.asked:
-        raise AttemptFailed(transient("The Gemini CLI did not pass the request on."))
+        raise AttemptFailed(transient("The Gemini CLI sent no request to the Gemini API."))
     if reply.finish_reason is None and reply.block_reason is None:
-        raise AttemptFailed(transient("The Gemini API broke off in the middle of its answer."))
+        raise AttemptFailed(transient("The Gemini API's response ended before it was complete."))
     if reply.finish_reason in _BROKEN:
-        raise AttemptFailed(transient(f"The model made a broken answer ({reply.finish_reason})."))
+        raise AttemptFailed(
+            transient(
+                f"The model returned a malformed response (finish reason {reply.finish_reason})."
+            )
+        )
     if not writer.has_content and finish_reason(reply) == "stop":
         raise AttemptFailed(
-            transient(f"The model gave an empty answer (finish reason {reply.finish_reason}).")
+            transient(
+                f"The model returned an empty response (finish reason {reply.finish_reason})."
+            )
         )
 
 

@@ -1,4 +1,4 @@
-"""When to try again: growing delays with jitter, within what is allowed."""
+"""Retry delays: exponential backoff with jitter, within limits."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _CEILING = 60.0
 @frozen
 class RetryPolicy:
     """
-    @ivar retries: tries after the first.
-    @ivar base: seconds before the first retry; doubles with each, up to a minute.
-    @ivar patience: the longest wait that the API may ask for, in seconds; beyond it the client
-        is told instead.
-    @ivar random: a number from 0 up to 1, for the jitter.
+    @ivar retries: the maximum number of retries.
+    @ivar base: seconds before the first retry; doubles with each further retry, up to a minute.
+    @ivar patience: the longest delay requested by the API that is waited for, in seconds; if it is
+        longer, the error is reported to the client.
+    @ivar random: returns a number from 0 to 1, for the jitter.
     """
 
     retries: int
@@ -29,14 +29,14 @@ class RetryPolicy:
 
     def delay(self, failure: AttemptFailure, retried: int) -> float | None:
         """
-        Seconds until the next try; None if there is none.
+        Seconds until the next attempt; None if there is none.
 
-        @param retried: how many retries there were before.
+        @param retried: the number of retries made so far.
         """
         if not failure.retryable or retried >= self.retries:
             return None
         if failure.delay is not None and failure.delay > self.patience:
             return None
         growing = min(self.base * 2.0**retried, max(_CEILING, self.base))
-        # Jitter only ever lengthens: less than what the API asked for would be refused again.
+        # Jitter only lengthens the delay: a retry before the requested delay would fail again.
         return max(growing, failure.delay or 0.0) * (1.0 + _JITTER * self.random())

@@ -1,4 +1,4 @@
-"""The Gemini engine: chat completion requests in, answers of the Gemini CLI out."""
+"""The Gemini engine: processes chat completion requests through the Gemini CLI."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MODEL_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
 
 def check_model(model: str) -> None:
-    """@raise ChatError: 400 for a name that cannot be one, 404 for one that is not Gemini's."""
+    """@raise ChatError: 400, the name is malformed; 404, it is not a Gemini model."""
     if not _MODEL_NAME.fullmatch(model):
         raise bad_request("'model' must consist of letters, digits, '.', '-' and '_'.", "model")
     if not model.startswith("gemini-"):
@@ -42,14 +42,14 @@ def check_model(model: str) -> None:
 @frozen
 class GeminiEngine:
     """
-    A backend that answers through the Gemini CLI.
+    A backend that uses the Gemini CLI.
 
-    @ivar offered: the models in the list; others are passed to the CLI all the same.
-    @ivar lenient: whether parameters that cannot be honoured are ignored.
-    @ivar fetch_pictures: puts the pictures themselves in the place of their addresses; None for
-        messages with addresses to be refused.
-    @ivar signatures: of the calls that models have made.
-    @ivar clock: also tells the wall time of answers.
+    @ivar offered: the models in the list of models; requests may use other Gemini models.
+    @ivar lenient: whether unsupported parameters are ignored instead of rejected.
+    @ivar fetch_pictures: replaces the URLs of pictures by the pictures; None to reject messages
+        with such URLs.
+    @ivar signatures: the signatures of function calls made by models.
+    @ivar clock: also used for the creation time of completions.
     """
 
     log = make_logger()
@@ -80,7 +80,7 @@ class GeminiEngine:
         if self.fetch_pictures is not None:
             messages = await self.fetch_pictures(messages)
         conversation = translate_messages(messages, self.signatures, signs)
-        # An answer takes long.
+        # Release the memory while the response is generated.
         del body, messages
         chunks = ChunkFactory(
             f"chatcmpl-{secrets.token_hex(12)}", int(self.clock.seconds()), request.model
@@ -111,7 +111,7 @@ class GeminiEngine:
             answer.events([chunks.usage(tally.total)])
 
     async def _choose(self, choice: Choice) -> None:
-        """Have one choice made, by as many tries as it takes."""
+        """Generate one choice, retrying as the policy allows."""
         retried = 0
         while True:
             lease = self.keys.acquire(choice.model)

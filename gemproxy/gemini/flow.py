@@ -1,4 +1,4 @@
-"""One handle on the flow of several exchanges at once."""
+"""Flow control for several API calls at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from gemproxy.gemini.cli.gateway import ApiCall
 
 @implementer(IPushProducer)
 class Flow:
-    """What a client pauses when several exchanges, one by one or at once, make its answer."""
+    """
+    The producer that a client pauses when several API calls, sequential or concurrent, contribute
+    to its response.
+    """
 
     def __init__(self) -> None:
         self._paused = False

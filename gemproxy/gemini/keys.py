@@ -1,4 +1,4 @@
-"""The API keys: which one a request is made with, and which ones rest for want of quota."""
+"""The API keys: selects the key for each request and pauses keys without quota."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from twisted.internet.interfaces import IReactorTime
 from gemproxy.chat.errors import ChatError
 from gemproxy.gemini.translate.errors import AttemptFailure
 
-# Daily quotas come back at midnight in California, but some are raised before. Where Google does
-# not say when to ask again, a key rests ever longer while probes find that nothing has changed.
+# Daily quotas are reset at midnight Pacific time, but may be raised earlier. If Google reports no
+# delay, each failed probe makes the next pause of the key longer.
 REST = 30.0
 LONGEST_REST = 900.0
 RATE_REST = 10.0
-# What Google may ask for, in seconds.
+# Limits of the delay requested by Google, in seconds.
 _SHORTEST_DELAY, _LONGEST_DELAY = 1.0, 86400.0
-# The names of models come from clients.
+# Clients choose the names of models, so the number of entries is limited.
 _RESTS_LIMIT = 1000
 
 
 @define
 class _Rest:
-    """A key that is left alone for one model."""
+    """The pause of a key for one model."""
 
     until: float
     seconds: float
@@ -34,9 +34,9 @@ class _Rest:
 @frozen(eq=False)
 class KeyLease:
     """
-    One use of a key for one model; to be given back with what came of it.
+    One use of a key for one model. It must be released with its outcome, or abandoned.
 
-    @ivar is_probe: whether it is to find out if a rest is over.
+    @ivar is_probe: whether the use tests if a paused key works again.
     """
 
     key: str = field(repr=False)
@@ -46,10 +46,10 @@ class KeyLease:
 
 class KeyRing:
     """
-    Spreads requests over the keys, and leaves alone those that are of no use at the moment.
+    Distributes requests over the keys, and pauses keys that do not work at the moment.
 
-    A key whose daily quota for a model is out, or which is refused altogether, rests; after that
-    one request probes whether it is good again, and until it is known the key rests on.
+    A key is paused when its daily quota for a model is used up, or when Google rejects it. After
+    the pause, a single request probes the key; the key stays paused until the probe succeeds.
     """
 
     def __init__(self, clock: IReactorTime, keys: Sequence[str]) -> None:
@@ -59,9 +59,9 @@ class KeyRing:
 
     def acquire(self, model: str) -> KeyLease:
         """
-        The key to make the next request with.
+        Select the key for the next request.
 
-        @raise ChatError: all rest; the error that sent the last of them to rest.
+        @raise ChatError: all keys are paused; the error that caused the last pause.
         """
         for key in self._keys:
             rest = self._rests.get((key, model))
@@ -77,8 +77,8 @@ class KeyRing:
 
     def release(self, lease: KeyLease, failure: AttemptFailure | None) -> bool:
         """
-        @param failure: what came of the use; None for nothing bad.
-        @return: whether another key may do better at once.
+        @param failure: the failure of the request; None if it did not fail.
+        @return: whether a retry with another key may succeed at once.
         """
         place = (lease.key, lease.model)
         if failure is None:
@@ -89,8 +89,8 @@ class KeyRing:
         if code == "insufficient_quota":
             self._rest(place, self._longer_rest(place), failure)
         elif others and code in ("rate_limit_exceeded", "invalid_api_key"):
-            # The one passes soon, the other may be a fault of the API's: either is worth a rest
-            # only where another key can step in.
+            # A rate limit passes soon, and a rejection may be the API's fault: in both cases a
+            # pause is useful only if there is another key.
             first = RATE_REST if code == "rate_limit_exceeded" else self._longer_rest(place)
             self._rest(place, first, failure)
         else:
@@ -103,7 +103,7 @@ class KeyRing:
         return REST if before is None else min(2 * before.seconds, LONGEST_REST)
 
     def _rest(self, place: tuple[str, str], seconds: float, failure: AttemptFailure) -> None:
-        """@param seconds: unless the API says how long."""
+        """@param seconds: used if the API reported no delay."""
         if failure.delay is not None:
             seconds = min(max(failure.delay, _SHORTEST_DELAY), _LONGEST_DELAY)
         until = self._clock.seconds() + seconds
@@ -112,18 +112,18 @@ class KeyRing:
             del self._rests[min(self._rests, key=lambda place: self._rests[place].until)]
 
     def abandon(self, lease: KeyLease) -> None:
-        """Give back a lease of which nobody knows what would have come."""
+        """Return a lease without an outcome."""
         if lease.is_probe and (rest := self._rests.get((lease.key, lease.model))):
             rest.probing = False
 
     def exhausted(self) -> dict[str, float]:
-        """The models for which no key is left, and the seconds until one is tried again."""
+        """The models for which all keys are paused, with the seconds until one is probed."""
         models = {model for _, model in self._rests}
         waits = {model: min(self._wait(key, model) for key in self._keys) for model in models}
         return {model: wait for model, wait in waits.items() if wait > 0}
 
     def _wait(self, key: str, model: str) -> float:
-        """Seconds until a key may be used for a model."""
+        """The seconds until a key may be used for a model."""
         rest = self._rests.get((key, model))
         if rest is None:
             return 0.0

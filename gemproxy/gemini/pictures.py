@@ -1,9 +1,9 @@
 """
-Fetches the pictures that a conversation gives by their addresses.
+Fetches the pictures that a conversation gives as URLs.
 
-Who may ask the proxy something could have it ask others, from inside of its network. So only
-public addresses are connected to: the very address that was looked at, for each hop anew, so that
-neither a name that changes its meaning nor a redirect leads elsewhere.
+To prevent server-side request forgery, connections are made to public IP addresses only. The
+address is checked for each hop, and the connection is made to the address that was checked, so that
+neither DNS rebinding nor a redirect circumvents the check.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PORTS = frozenset({80, 443})
 _LEFT_IN_URL = "/?%:@!$&'()*+,;=~[]"
 _HOST = re.compile(r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+")
-# All of IPv6 that is given to hosts; what else can be written stands for something of IPv4.
+# The IPv6 addresses assigned to hosts; the ranges that embed IPv4 addresses are outside of it.
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 
 Permission = Callable[[str, int], bool]
-"""Whether there may be a connection to an IP address and port."""
+"""Returns whether connections to an IP address and port are permitted."""
 
 
 def is_public(address: str, port: int) -> bool:
-    """Whether an IP address is anybody's to connect to, at one of the web's own ports."""
+    """Whether an IP address is public and the port is 80 or 443."""
     ip = ipaddress.ip_address(address)
     if port not in _PORTS or not ip.is_global or ip.is_multicast or ip.is_reserved:
         return False
@@ -72,18 +72,20 @@ def is_public(address: str, port: int) -> bool:
 
 
 class _NotFetched(Exception):
-    """Why a picture cannot be had, to go on from C{"the picture cannot be fetched: "}."""
+    """
+    The reason why a picture cannot be fetched; continues C{"the picture cannot be fetched: "}.
+    """
 
 
 @define
 class _Allowance:
-    """How many bytes may still come, for all pictures of a request together."""
+    """The number of bytes that the pictures of a request may still have in total."""
 
     left: int = SIZE_LIMIT
 
     def check(self, size: int) -> None:
         if size > self.left:
-            raise _NotFetched(f"pictures may have {SIZE_LIMIT >> 20} MB in all")
+            raise _NotFetched(f"the pictures exceed {SIZE_LIMIT >> 20} MB in total")
 
     def take(self, size: int) -> None:
         self.check(size)
@@ -91,7 +93,7 @@ class _Allowance:
 
 
 class PictureFetcher:
-    """Puts pictures in the place of their addresses."""
+    """Replaces the URLs of pictures by the pictures."""
 
     def __init__(
         self,
@@ -99,7 +101,9 @@ class PictureFetcher:
         may_connect: Permission = is_public,
         policy: IPolicyForHTTPS | None = None,
     ) -> None:
-        """@param policy: which certificates are trusted; those that the system trusts if None."""
+        """
+        @param policy: decides which certificates are trusted; None for the system's trust store.
+        """
 
         def make_endpoint(host: str, port: int) -> IStreamClientEndpoint:
             return _CheckedEndpoint(reactor, host, port, may_connect)
@@ -111,10 +115,10 @@ class PictureFetcher:
 
     async def fetch(self, messages: Any) -> Any:
         """
-        The messages with data URLs for pictures that were given by http and https URLs. What is
-        wrong with them otherwise is not looked at.
+        Returns the messages with http and https URLs of pictures replaced by data URLs. The
+        messages are not validated otherwise.
 
-        @raise ChatError: 400 that names the part whose picture cannot be had.
+        @raise ChatError: 400, a picture cannot be fetched; the error names the part.
         """
         places: dict[str, str] = {}
         for where, url in _addresses(messages):
@@ -153,12 +157,12 @@ class PictureFetcher:
             if response.code not in _REDIRECTS:
                 return await _picture(response, allowance)
             location = _header(response, b"location")
-            # Not RedirectAgent: it leaves the connections of all hops but the last one open.
+            # RedirectAgent is not used because it leaves the connections of earlier hops open.
             discard_body(response)
             if not location:
-                raise _NotFetched("it redirects to nowhere")
+                raise _NotFetched("its server sent a redirect without a Location header")
             url = _joined(url, location)
-        raise _NotFetched(f"it redirects more than {MOST_REDIRECTS} times")
+        raise _NotFetched(f"there were more than {MOST_REDIRECTS} redirects")
 
     async def _ask(self, url: str) -> IResponse:
         headers = Headers(
@@ -176,16 +180,18 @@ class PictureFetcher:
         except ResponseFailed as error:
             if any(reason.check(CancelledError) for reason in error.reasons):
                 raise CancelledError from None
-            raise _NotFetched("its server does not answer as one should") from None
+            raise _NotFetched("its server sent no valid HTTP response") from None
         except Exception as error:
-            raise _NotFetched(f"no connection to its server ({type(error).__name__})") from None
+            raise _NotFetched(
+                f"the connection to its server failed ({type(error).__name__})"
+            ) from None
 
 
 def _checked(url: str) -> str:
     """
     The URL in ASCII, without its fragment.
 
-    @raise _NotFetched: it is not of the kind that is fetched.
+    @raise _NotFetched: the URL is malformed or not supported.
     """
     try:
         parts = urlsplit(url)
@@ -193,11 +199,11 @@ def _checked(url: str) -> str:
     except ValueError:
         raise _NotFetched("its URL is malformed") from None
     if parts.scheme not in ("http", "https") or not host:
-        raise _NotFetched("its URL is none of http or https")
+        raise _NotFetched("its URL is not an http or https URL")
     if not _HOST.fullmatch(host):
         raise _NotFetched("its URL is malformed")
     if parts.username is not None or parts.password is not None:
-        raise _NotFetched("its URL holds a user name or password")
+        raise _NotFetched("its URL contains a user name or password")
     place = f"[{host}]" if ":" in host else host
     if port is not None:
         place += f":{port}"
@@ -211,16 +217,16 @@ def _joined(base: str, location: str) -> str:
     try:
         return _checked(urljoin(base, location))
     except ValueError:
-        raise _NotFetched("it redirects to a malformed URL") from None
+        raise _NotFetched("its server sent a redirect to a malformed URL") from None
 
 
 async def _picture(response: IResponse, allowance: _Allowance) -> str:
     mime_type = _header(response, b"content-type").partition(";")[0].strip().lower()
     try:
         if response.code != 200:
-            raise _NotFetched(f"its server answers {response.code}")
+            raise _NotFetched(f"its server responded with status {response.code}")
         if not mime_type.startswith("image/"):
-            raise _NotFetched("what is there is no picture")
+            raise _NotFetched("the response is not a picture")
         if isinstance(response.length, int):
             allowance.check(response.length)
     except _NotFetched:
@@ -229,7 +235,9 @@ async def _picture(response: IResponse, allowance: _Allowance) -> str:
     try:
         data = await read_body(response, SIZE_LIMIT, allowance.take)
     except BodyCut:
-        raise _NotFetched("its server closed the connection early") from None
+        raise _NotFetched(
+            "its server closed the connection before the picture was complete"
+        ) from None
     return f"data:{mime_type};base64,{base64.b64encode(data).decode()}"
 
 
@@ -239,7 +247,7 @@ def _header(response: IResponse, name: bytes) -> str:
 
 
 def _addresses(messages: Any) -> Iterator[tuple[str, str]]:
-    """The places of pictures that have to be fetched, and their URLs."""
+    """The paths of parts with pictures to be fetched, and the URLs of these."""
     for number, message in enumerate(messages if isinstance(messages, list) else ()):
         content = message.get("content") if isinstance(message, dict) else None
         for position, part in enumerate(content if isinstance(content, list) else ()):
@@ -257,7 +265,7 @@ def _address(part: Any) -> str | None:
 
 
 def _replaced(messages: list[Any], pictures: Mapping[str, str]) -> list[Any]:
-    """A copy: the request is in the journal too, and is to stay what the client sent."""
+    """Returns a copy, because the journal keeps the request as the client sent it."""
 
     def part_with_picture(part: Any) -> Any:
         url = _address(part)
@@ -274,7 +282,7 @@ def _replaced(messages: list[Any], pictures: Mapping[str, str]) -> list[Any]:
 @implementer(IStreamClientEndpoint)
 @frozen
 class _CheckedEndpoint:
-    """A host that is connected to only where that is permitted for all of its addresses."""
+    """Connects to a host only if this is permitted for all of its addresses."""
 
     reactor: Any
     host: str
@@ -289,9 +297,9 @@ class _CheckedEndpoint:
         self.reactor.nameResolver.resolveHostName(resolution, self.host, self.port)
         addresses = await resolution.done
         if not addresses:
-            raise _NotFetched("its host is not known")
+            raise _NotFetched("its host name cannot be resolved")
         if not all(self.may_connect(address, self.port) for address in addresses):
-            raise _NotFetched("it is not at a public address, or not at port 80 or 443")
+            raise _NotFetched("its address is not public, or its port is not 80 or 443")
         for address in addresses:
             kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
             endpoint = kind(self.reactor, address, self.port, timeout=_CONNECT_TIMEOUT)
@@ -305,7 +313,7 @@ class _CheckedEndpoint:
 @implementer(IResolutionReceiver)
 @define(eq=False)
 class _Resolution:
-    """Gathers the addresses of a host."""
+    """Collects the resolved addresses of a host."""
 
     done: Deferred[list[str]] = field(factory=Deferred)
     _addresses: list[str] = field(factory=list)

@@ -1,4 +1,4 @@
-"""The pieces of one choice of an answer, as chunks."""
+"""Writes one choice of a response as chunks."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from gemproxy.gemini.translate.tools import Call
 
 class Opening:
     """
-    Sees that the choices of an answer begin in their order: openai-python numbers those of a
-    stream by their first appearance.
+    Ensures that the choices of a response begin in order, because openai-python numbers the choices
+    of a stream by first appearance.
     """
 
     def __init__(self) -> None:
         self._begun = 0
 
     def until(self, index: int) -> range:
-        """The choices that have yet to begin, up to this one, for it to go on."""
+        """The choices up to this one that must be begun before it can continue."""
         missing = range(self._begun, index + 1)
         self._begun = max(self._begun, index + 1)
         return missing
@@ -27,18 +27,18 @@ class Opening:
 
 class ChoiceWriter:
     """
-    Turns what a model says into the chunks of one choice.
+    Converts a model's output into the chunks of one choice.
 
-    @ivar begun: whether anything went out, so that another try is out of the question.
-    @ivar has_content: whether there is more than thoughts.
+    @ivar begun: whether anything was sent; a retry is then impossible.
+    @ivar has_content: whether anything besides thoughts was sent.
     """
 
     def __init__(
         self, answer: Answer, chunks: ChunkFactory, opening: Opening, index: int, one_call: bool
     ) -> None:
         """
-        @param opening: shared by the choices of the answer.
-        @param one_call: whether of several calls the client is to see the first alone.
+        @param opening: shared by the choices of the response.
+        @param one_call: whether only the first of several calls is sent to the client.
         """
         self.begun = False
         self.has_content = False
@@ -56,10 +56,10 @@ class ChoiceWriter:
         self._send({"reasoning_content": text})
 
     def calls(self, calls: list[Call]) -> None:
-        """All the calls that the model makes in this answer."""
+        """Write all calls that the model makes in this response."""
         self.has_content = True
         if self._one_call:
-            # The API has no word for it. The model calls again what it still wants called.
+            # The API has no such option. The model repeats the other calls if it still needs them.
             calls = calls[:1]
         deltas = [delta for index, call in enumerate(calls) for delta in call.deltas(index)]
         self._send(*({"tool_calls": [delta]} for delta in deltas))
@@ -71,7 +71,7 @@ class ChoiceWriter:
         self.begun = True
         chunks = []
         for index in self._opening.until(self._index):
-            # OpenAI's own answers have no content, not an empty one, beside calls alone.
+            # OpenAI sends null, not an empty string, as the content of a message with calls only.
             content = None if index == self._index and "tool_calls" in deltas[0] else ""
             chunks.append(
                 self._chunks.delta({"role": "assistant", "content": content}, None, index)

@@ -1,8 +1,8 @@
 """
-An HTTP/1.1 client with persistent connections, for any number of long streams side by side.
+An HTTP/1.1 client with persistent connections, for many concurrent long streams.
 
-It does what Twisted's Agent does, as far as it is needed here, for a third of the cost: responses
-are parsed in C, and what one read brought is handed out in one piece.
+It implements the parts of Twisted's Agent that are needed here, with a third of the CPU time:
+responses are parsed in C, and the data of one read is delivered in one piece.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from gemproxy.http.write_coalescer import WriteCoalescer
 
 # RFC 9110 section 9.2.2, without PUT.
 _REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"DELETE", b"TRACE"})
-# Requests decide where they go, so there may be only so many places to remember.
+# Clients can choose the origins, so the number of origins remembered is limited.
 _ORIGINS_LIMIT = 64
 
 
@@ -48,9 +48,9 @@ class _Factory(Factory):
 @frozen(eq=False)
 class _Origin:
     """
-    Where requests go.
+    The origin of a request's URL, with its connections.
 
-    @ivar host: as a Host header has it.
+    @ivar host: the value of the Host header.
     """
 
     host: bytes
@@ -67,13 +67,13 @@ EndpointFactory = Callable[[str, int], IStreamClientEndpoint]
 
 def endpoints(reactor: Any, connect_timeout: float) -> EndpointFactory:
     """
-    Endpoints for hosts by name or address.
+    Create endpoints for host names and IP addresses.
 
     @param connect_timeout: in seconds.
     """
 
     def make_endpoint(host: str, port: int) -> IStreamClientEndpoint:
-        # For an address, there is nothing to be looked up by a thread.
+        # HostnameEndpoint would resolve an address in a thread.
         kind = TCP4ClientEndpoint if isIPAddress(host) else HostnameEndpoint
         endpoint: IStreamClientEndpoint = kind(reactor, host, port, timeout=connect_timeout)
         return endpoint
@@ -84,11 +84,11 @@ def endpoints(reactor: Any, connect_timeout: float) -> EndpointFactory:
 @implementer(IAgent)
 class PersistentAgent:
     """
-    Sends requests, over connections that are there if possible.
+    Sends requests, over existing connections if possible.
 
-    Headers may not have line ends in them; the request fails with a ValueError if they do. One
-    without a body, and with a method that may be repeated, is repeated once if the connection that
-    it went out by had been used before, and was closed without any response.
+    A request with a line break in a header fails with a ValueError. A request without a body, and
+    with an idempotent method, is repeated once if it was sent over a reused connection that was
+    closed without a response.
     """
 
     def __init__(
@@ -100,9 +100,9 @@ class PersistentAgent:
         idle_connections: int = IDLE_CONNECTIONS,
     ) -> None:
         """
-        @param make_endpoint: makes the endpoint for a host and port; TLS is added to it here.
-        @param policy: which certificates are trusted; those that the system trusts if None.
-        @param idle_connections: how many are kept for each origin; 0 for none.
+        @param make_endpoint: creates the endpoint for a host and port; the agent adds TLS.
+        @param policy: decides which certificates are trusted; None for the system's trust store.
+        @param idle_connections: the maximum number of idle connections per origin.
         """
         self._reactor = reactor
         self._coalescer = coalescer
@@ -119,9 +119,9 @@ class PersistentAgent:
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
         """
-        @param uri: absolute.
-        @return: fires with the response when its headers are there. Fails with whatever keeps the
-            connection from being made, or with Twisted's C{ResponseFailed}.
+        @param uri: an absolute URI.
+        @return: fires with the response when its headers are complete. Fails with the error of the
+            connection attempt, or with Twisted's C{ResponseFailed}.
         """
         try:
             origin, target = self._split(uri)
@@ -138,7 +138,7 @@ class PersistentAgent:
         return asked
 
     def close(self) -> Deferred[Any]:
-        """Close the connections that nobody uses; fires when they are gone."""
+        """Close the idle connections; fires when they are closed."""
         return gatherResults([origin.pool.close() for origin in self._origins.values()])
 
     def _ask_anew(
@@ -155,15 +155,15 @@ class PersistentAgent:
 
     def _split(self, uri: bytes) -> tuple[_Origin, bytes]:
         """
-        Where a request goes, and what it asks for there.
+        Split a URI into its origin and the request target.
 
-        @raise ValueError: that is no absolute URI.
+        @raise ValueError: the URI is not absolute.
         """
         place, target = split_url(uri)
         origin = self._origins.get(place)
         if origin is None:
             if len(self._origins) >= _ORIGINS_LIMIT:
-                # Requests that it carries are not disturbed.
+                # Running requests of the removed origin are not affected.
                 self._origins.pop(next(iter(self._origins))).pool.close()
             origin = self._origins[place] = self._origin(place)
         return origin, target

@@ -1,4 +1,4 @@
-"""The connections of the clients, and how they are ended without losing what is on its way."""
+"""The connections of the clients, and their shutdown without loss of data."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 
-# Seconds for which a client may be gone, or not take what is sent to it, until the connection is
-# given up.
+# Seconds after which a connection is closed if the client does not respond or accept data.
 STALLED = 600
 _PROBES_AFTER = 60
 
 
 class ClientChannel(HTTPChannel):
     """
-    A client's connection, whose site knows of it. It is never upgraded to another protocol.
+    A client's connection, registered with its site. It is never upgraded to another protocol.
 
-    @ivar site: with its L{Connections}.
+    @ivar site: the site, with its L{Connections}.
     """
 
     transport: Any
@@ -30,12 +29,12 @@ class ClientChannel(HTTPChannel):
 
     @property
     def request_line(self) -> tuple[bytes, bytes, bytes]:
-        """Method, target and version of the request whose headers have come."""
+        """The method, target and version of the current request."""
         return self._command, self._path, self._version
 
     def connectionMade(self) -> None:
         super().connectionMade()
-        # A UNIX socket claims to be TCP as well.
+        # A UNIX socket's transport provides ITCPTransport as well.
         if isinstance(self.transport.getPeer(), IPv4Address | IPv6Address):
             _watch_over(self.transport)
         self.site.connections.opened(self)
@@ -49,7 +48,7 @@ class Connections:
     """
     The connections of a site.
 
-    @ivar open: those that there are.
+    @ivar open: the open connections.
     """
 
     def __init__(self) -> None:
@@ -58,17 +57,16 @@ class Connections:
 
     def close(self) -> Deferred[None]:
         """
-        Close all connections as soon as what was written to them is sent; fires when the last one
-        is gone.
+        Close all connections after their written data is sent; fires when all are closed.
         """
         for channel in list(self.open):
-            # Otherwise the end is waited for by a producer that has nothing more to say.
+            # Otherwise the transport would wait for a producer that writes no more data.
             channel.transport.unregisterProducer()
             channel.transport.loseConnection()
         return self._when_ended()
 
     def abort(self) -> Deferred[None]:
-        """The same without waiting for anything to be sent."""
+        """Close all connections at once; fires when all are closed."""
         for channel in list(self.open):
             channel.transport.abortConnection()
         return self._when_ended()
@@ -92,8 +90,8 @@ class Connections:
 
 
 def _watch_over(transport: Any) -> None:
-    """Have the system notice when a client has gone without a word, or stands still."""
-    # TLS has a handle of its own; the socket is below it.
+    """Make the system detect clients that vanish or stop reading."""
+    # A TLS transport wraps the one with the socket.
     while isinstance(transport, ProtocolWrapper):
         transport = transport.transport
     transport.setTcpKeepAlive(True)
@@ -101,6 +99,6 @@ def _watch_over(transport: Any) -> None:
         ("TCP_KEEPIDLE", _PROBES_AFTER),
         ("TCP_USER_TIMEOUT", STALLED * 1000),
     ):
-        # Not every system has them.
+        # Not every system has these options.
         if (option := getattr(socket, name, None)) is not None:
             transport.getHandle().setsockopt(socket.IPPROTO_TCP, option, value)

@@ -1,4 +1,4 @@
-"""One connection to an upstream, and the responses that come by it."""
+"""A connection to an upstream, and its responses."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _RESPONSE_DONE = Failure(ResponseDone())
 
 
 class BadResponse(Exception):
-    """What an upstream sent is not HTTP; the message says why."""
+    """An upstream sent an invalid HTTP response; the message contains the reason."""
 
 
 @implementer(IResponse)
 class Response:
-    """@ivar request: not kept."""
+    """@ivar request: always None."""
 
     __slots__ = (
         "_body",
@@ -64,12 +64,12 @@ class Response:
 @implementer(IPushProducer)
 class Body:
     """
-    The body of a response on its way, and the transport of whoever reads it. When it has ended,
-    its connection may be another's, and it has no hold on that any more.
+    The body of a response being received; also the transport of its reader. At the end of the body
+    it detaches from the connection, which may then be used for another exchange.
     """
 
     __slots__ = ("_connection", "_held", "_is_stopped", "_protocol", "_reason", "_waits")
-    # Asked for by protocols made of lines.
+    # Read by line-based protocols.
     disconnecting = False
 
     def __init__(self, connection: Connection) -> None:
@@ -82,7 +82,7 @@ class Body:
 
     def deliver(self, protocol: IProtocol) -> None:
         if self._protocol is not None:
-            raise RuntimeError("There is somebody already who gets this body.")
+            raise RuntimeError("The body is already being delivered.")
         self._protocol = protocol
         protocol.makeConnection(cast("ITransport", self))
         held, self._held = self._held, b""
@@ -93,10 +93,10 @@ class Body:
         elif self._waits:
             self.resumeProducing()
 
-    # What its connection says:
+    # Called by the connection:
 
     def received(self, data: bytes) -> None:
-        """A piece has come."""
+        """Process received data."""
         if self._is_stopped:
             return
         if self._protocol is not None:
@@ -106,11 +106,11 @@ class Body:
 
     def ended(self, reason: Failure, piece: bytes = b"") -> None:
         """
-        There is no more of it.
+        Process the end of the body.
 
-        @param piece: the last one.
+        @param piece: the last data of the body.
         """
-        # First of all: a reader that pauses now would pause whoever uses the connection next.
+        # Detach first: otherwise a reader that pauses now would pause the next exchange.
         self._connection = None
         try:
             if piece:
@@ -121,12 +121,12 @@ class Body:
                 self._protocol.connectionLost(reason)
 
     def wait(self) -> None:
-        """Nothing more is to come until somebody takes it."""
+        """Pause the connection until a reader is set."""
         if self._protocol is None:
             self.pauseProducing()
             self._waits = True
 
-    # What its reader says, as to any transport:
+    # Called by the reader, as on any transport:
 
     def pauseProducing(self) -> None:
         self._waits = False
@@ -147,13 +147,13 @@ class Body:
 
 
 class IConnectionPool(TypedProtocol):
-    """Where connections are kept between two exchanges."""
+    """Keeps connections between exchanges."""
 
     def release(self, connection: Connection) -> None:
-        """It can carry one more exchange."""
+        """Take back a connection that can be used for another exchange."""
 
     def discard(self, connection: Connection) -> None:
-        """It is closed, whether it was here or not."""
+        """Remove a closed connection, if it is in the pool."""
 
 
 class ConnectionState(Enum):
@@ -200,9 +200,9 @@ class Connection(Protocol):
 
     def ask(self, method: bytes, head: bytes, body: IBodyProducer | None) -> Deferred[IResponse]:
         """
-        Send a request. Cancelling closes the connection.
+        Send a request; fires with the response. Cancelling closes the connection.
 
-        @param head: the request line, headers and blank line.
+        @param head: the request line, the headers and the blank line.
         """
         asked = self._asked = Deferred(self._cancelled)
         self.state = ConnectionState.BUSY
@@ -215,12 +215,12 @@ class Connection(Protocol):
         return asked
 
     def close(self) -> None:
-        """Close it when all that was written to it is sent."""
+        """Close the connection after all written data is sent."""
         self.state = ConnectionState.CLOSED
         self.transport.loseConnection()
 
     def abort(self) -> None:
-        """Close it at once, whatever it carries."""
+        """Close the connection at once."""
         self.state = ConnectionState.CLOSED
         self.transport.abortConnection()
 
@@ -234,7 +234,7 @@ class Connection(Protocol):
             self._is_paused = False
             self.transport.resumeProducing()
 
-    # What happens to a request:
+    # Request events:
 
     def _sent(self, failure: Failure | None) -> None:
         self._sender = None
@@ -245,11 +245,11 @@ class Connection(Protocol):
         self._clear()
         self.abort()
 
-    # What comes of it:
+    # Response events:
 
     def dataReceived(self, data: bytes) -> None:
         if self.state is not ConnectionState.BUSY:
-            # Nobody has asked. It is not to be taken for an answer to whoever asks next.
+            # There is no request: the data must not be treated as the response to the next one.
             self.abort()
         else:
             self._coalescer.read(self._receive, data)
@@ -276,7 +276,7 @@ class Connection(Protocol):
         body = self._clear()
         assert body is not None
         if not is_whole:
-            # The upstream has not waited for the end of the request.
+            # The upstream responded before the end of the request.
             self.abort()
         elif keep_alive and self.is_open:
             self.resume()
@@ -286,7 +286,7 @@ class Connection(Protocol):
         body.ended(_RESPONSE_DONE, piece)
 
     def _fail(self, failure: Failure, piece: bytes) -> None:
-        """@param piece: of the body, that came before that."""
+        """@param piece: data of the body received before the failure."""
         asked, body = self._asked, self._clear()
         self.abort()
         if asked is not None:
@@ -308,7 +308,7 @@ class Connection(Protocol):
             body.ended(Failure(lost))
 
     def _clear(self) -> Body | None:
-        """Be nobody's any more; returns whose body it was."""
+        """Detach from the exchange; returns its body."""
         if self._parser is not None:
             self._parser.close()
         if self._sender is not None:

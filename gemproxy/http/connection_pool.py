@@ -1,4 +1,4 @@
-"""Connections to upstreams that have carried a request and can carry one more."""
+"""Keeps idle connections to upstreams for further requests."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from gemproxy.http.connection import Connection
 
-# Of these, those that were used last stay.
+# The maximum number of idle connections; the least recently used ones are closed.
 IDLE_CONNECTIONS = 512
-# Seconds for which one is kept, and between two looks at whether they are over.
+# Seconds for which an idle connection is kept; also the interval of the checks.
 IDLE_TIME = 240.0
 _LOOK = 30.0
 
@@ -18,16 +18,19 @@ class ConnectionPool:
     """The idle connections of one origin."""
 
     def __init__(self, clock: IReactorTime, limit: int = IDLE_CONNECTIONS) -> None:
-        """@param limit: how many are kept."""
+        """@param limit: the maximum number of connections."""
         self._limit = limit
         self._clock = clock
-        # The longest idle first; with the time since which they are.
+        # Maps each connection to the time since which it is idle; the oldest is first.
         self._idle: dict[Connection, float] = {}
         self._look_later: IDelayedCall | None = None
         self._closed: Deferred[None] | None = None
 
     def acquire(self) -> Connection | None:
-        """The one that was used last, as it is the least likely to be closed by the upstream."""
+        """
+        The most recently used connection, which the upstream is least likely to close; None if
+        there is none.
+        """
         while self._idle and self._closed is None:
             connection, _ = self._idle.popitem()
             if connection.is_open:
@@ -49,7 +52,7 @@ class ConnectionPool:
         self._say_if_closed()
 
     def close(self) -> Deferred[None]:
-        """Close all, and keep none from now on; fires when they are gone."""
+        """Close all connections and keep none from now on; fires when they are closed."""
         if self._look_later is not None:
             self._look_later.cancel()
             self._look_later = None

@@ -1,4 +1,4 @@
-"""Why a request over HTTP has got no response, in words for whoever asked."""
+"""Describes why an HTTP request failed, for error messages."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ _MESSAGE_LENGTH = 300
 
 def describe_request_error(who: str, error: Exception) -> str:
     """
-    A sentence.
+    Describe a failed request in a sentence.
 
-    @param who: was asked, as the beginning of the sentence.
-    @param error: what an agent's request failed with.
+    @param who: the server, as the subject of the sentence.
+    @param error: the exception of the agent's request.
     """
     kind = type(error)
-    # Twisted wraps what happened to a connection that was there already.
+    # Twisted wraps errors of an established connection.
     if isinstance(error, ResponseFailed) and error.reasons:
         error = error.reasons[0].value
     reason = (str(error) or type(error).__name__)[:_MESSAGE_LENGTH].rstrip(".")
     if not issubclass(kind, ResponseFailed):
         return f"{who} cannot be reached: {reason}."
     if issubclass(kind, ResponseNeverReceived):
-        return f"{who} closed the connection without an answer."
+        return f"{who} closed the connection without a response."
     if isinstance(error, ConnectionClosed):
-        return f"{who} broke off at the beginning of its answer."
-    return f"{who} answered what is not HTTP: {reason}."
+        return f"{who} closed the connection before the response headers were complete."
+    return f"{who} sent an invalid HTTP response: {reason}."

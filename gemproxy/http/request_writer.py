@@ -1,4 +1,4 @@
-"""A request on its way out: its head, and its body as that is produced."""
+"""Writes a request: its head, and its body as it is produced."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _METHODS_WITH_BODY = frozenset({b"POST", b"PUT"})
 
 
 class WrongLength(Exception):
-    """A body turned out longer or shorter than announced."""
+    """A request's body is longer or shorter than announced."""
 
 
 def request_head(
@@ -29,13 +29,13 @@ def request_head(
     body: IBodyProducer | None,
 ) -> bytes:
     """
-    @param headers: names and their values; a Host among them stands above C{host}.
-    @raise ValueError: something in it would be taken for something else by the upstream.
+    @param headers: names and their values; a Host header overrides C{host}.
+    @raise ValueError: the method, the target or a header contains characters that are not allowed.
     """
     if not _METHOD.fullmatch(method):
-        raise ValueError(f"no method: {method!r}")
+        raise ValueError(f"invalid method: {method!r}")
     if not _TARGET.fullmatch(target):
-        raise ValueError(f"no target of a request: {target!r}")
+        raise ValueError(f"invalid request target: {target!r}")
     fields = [name + b": " + value for name, values in headers for value in values]
     if not any(field[:5].lower() == b"host:" for field in fields):
         fields.insert(0, b"Host: " + host)
@@ -49,27 +49,26 @@ def request_head(
     head = b"%b %b HTTP/1.1\r\n%b\r\n\r\n" % (method, target, b"\r\n".join(fields))
     line_ends = len(fields) + 2
     if head.count(b"\r") != line_ends or head.count(b"\n") != line_ends or b"\0" in head:
-        raise ValueError("a header has a line end or a NUL in it")
+        raise ValueError("a header contains a line break or NUL")
     return head
 
 
 def send_at_once(transport: Any, data: bytes) -> None:
     """
-    Send as much as the socket takes now. Twisted would have the reactor ask first, in its next
-    turn, whether it takes anything.
+    Send as much as the socket accepts now. Twisted would wait for the reactor to report the socket
+    as writable.
     """
     transport.write(data)
-    # Others, such as TLS, have their own ways to the socket.
+    # Other transports, such as TLS, have no access to the socket here.
     if isinstance(transport, FileDescriptor):
-        # Whatever is wrong shows again when the reactor tries, which knows what to do.
+        # An error occurs again when the reactor writes, and is handled there.
         transport.doWrite()
 
 
 @implementer(IConsumer)
 class BodySender:
     """
-    Frames a request's body. What the producer writes when it is started goes out with the head, in
-    one piece.
+    Sends a request's body. Data written by the producer on start is sent together with the head.
     """
 
     def __init__(self, transport: Any, head: bytes, producer: IBodyProducer) -> None:
@@ -83,8 +82,8 @@ class BodySender:
 
     def start(self, over: Callable[[Failure | None], None]) -> None:
         """
-        @param over: called when all of the body was written, or will never be; not called after
-            L{stop}.
+        @param over: called with None when the whole body is written, or with a failure; not called
+            after L{stop}.
         """
         self._over = over
         self._producer.startProducing(self).addCallbacks(self._produced, self._end)
@@ -95,12 +94,12 @@ class BodySender:
             self._is_registered = True
 
     def stop(self) -> None:
-        """Nobody wants the rest."""
+        """Stop sending the body."""
         self._is_over = True
         self._leave_transport()
         self._producer.stopProducing()
 
-    # IConsumer, to the producer:
+    # IConsumer, called by the producer:
 
     def write(self, data: bytes) -> None:
         if self._is_over or not data:
@@ -116,10 +115,10 @@ class BodySender:
         self._write(data)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """That is known already: it was told to start."""
+        """Does nothing: the producer is known already."""
 
     def unregisterProducer(self) -> None:
-        """Its Deferred tells."""
+        """Does nothing: the producer's Deferred reports the end."""
 
     def _produced(self, _: Any) -> None:
         if self._is_chunked:

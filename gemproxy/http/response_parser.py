@@ -1,4 +1,4 @@
-"""HTTP/1.1 responses, as their bytes come: pure, over llhttp, which is what Node.js parses with."""
+"""An incremental parser for HTTP/1.1 responses, based on llhttp, the parser of Node.js. No I/O."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from gemproxy.http.headers import HOP_BY_HOP
 
-# What an upstream may send that brings its answer no further: headers, trailers, and the like.
+# The maximum size of headers, trailers and other data outside of the body, in bytes.
 _OVERHEAD_LIMIT = 128 * 1024
 _BODILESS = frozenset({204, 304})
 
@@ -15,9 +15,9 @@ _BODILESS = frozenset({204, 304})
 @frozen
 class Head:
     """
-    @ivar version: such as C{1.1}.
-    @ivar headers: in their order, without those that are about the connection.
-    @ivar length: bytes of the body; None if it was not announced.
+    @ivar version: the HTTP version, such as C{1.1}.
+    @ivar headers: the headers in order, without those about the connection.
+    @ivar length: the length of the body in bytes; None if it was not announced.
     """
 
     version: str
@@ -29,14 +29,14 @@ class Head:
 
 class ResponseParser:
     """
-    Takes in one response. Responses of 1xx before it are skipped.
+    Parses one response. Responses with status 1xx before it are skipped.
 
-    @ivar head: of the response; None until it is there as a whole, and after it was taken.
-    @ivar until_closed: the body ends when the connection does.
-    @ivar done: the body is complete.
-    @ivar error: why this is no HTTP; None if it is, so far.
-    @ivar heard: whether any byte has come.
-    @ivar keep_alive: whether the connection can carry one more exchange, if this one is done.
+    @ivar head: the head of the response; None before it is complete and after it was taken.
+    @ivar until_closed: whether the body ends with the connection.
+    @ivar done: whether the body is complete.
+    @ivar error: the reason why the response is invalid; None if no error was found so far.
+    @ivar heard: whether any data was received.
+    @ivar keep_alive: whether the connection can be reused after this response.
     """
 
     __slots__ = (
@@ -56,7 +56,7 @@ class ResponseParser:
     )
 
     def __init__(self, method: bytes) -> None:
-        """@param method: of the request."""
+        """@param method: the method of the request."""
         self.head: Head | None = None
         self.until_closed = False
         self.done = False
@@ -70,21 +70,22 @@ class ResponseParser:
         self._pieces: list[bytes] = []
         self._overhead = 0
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
-        # Lines that end in LF alone, and a length besides chunks, which mean what the chunks say.
+        # Accept lines that end with LF only, and a Content-Length in a chunked response, which is
+        # ignored.
         self._parser.set_dangerous_leniencies(
             lenient_optional_cr_before_lf=True, lenient_chunked_length=True
         )
 
     def feed(self, data: bytes) -> bytes:
-        """Returns the bytes of the body that these are, be they in one chunk or in many."""
+        """Parse more data; returns the bytes of the body in it."""
         assert self._parser is not None
         self.heard = True
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade:
-            self._spoil("The protocol was changed, though nobody asked for that.")
+            self._spoil("The response switches protocols, which was not requested.")
         except HttpParserError as error:
-            # What is wrong in a callback is in the error's context.
+            # The exception of a callback is in the error's context.
             self._spoil(str(error.__context__ or error))
         body = b"".join(self._pieces)
         self._pieces.clear()
@@ -100,28 +101,28 @@ class ResponseParser:
         return body
 
     def take_head(self) -> Head:
-        """The head, which is not kept for as long as the body takes."""
+        """Return the head and release it."""
         head, self.head = self.head, None
         assert head is not None
         return head
 
     def close(self) -> None:
-        """There is nothing more to come."""
-        # It refers to this object, as this object does to it.
+        """Process the end of the connection."""
+        # Break the reference cycle.
         self._parser = None
 
     def _spoil(self, error: str) -> None:
         if self.done:
-            # The response is whole. What came behind it is none.
+            # The response is complete; the invalid data follows it.
             self.keep_alive = False
         elif self.error is None:
             self.error = error
 
-    # What llhttp reports:
+    # Called by llhttp:
 
     def on_message_begin(self) -> None:
         if self.done:
-            raise ValueError("There was more than one response.")
+            raise ValueError("More than one response was received.")
         self._headers.clear()
         self._phrase = b""
 
@@ -145,12 +146,12 @@ class ResponseParser:
                 passed.append(header)
             elif name == b"transfer-encoding":
                 if header[1].strip().lower() != b"chunked":
-                    raise ValueError("The body has a transfer encoding that is not known.")
+                    raise ValueError("The transfer encoding is not supported.")
                 chunked = True
             elif name == b"content-length":
                 length = int(header[1])
                 if self._asked_for_head:
-                    # That is what was asked for.
+                    # This is the transfer encoding that was requested.
                     passed.append(header)
         ambiguous = chunked and length is not None
         self.keep_alive = self._parser.should_keep_alive() and not ambiguous

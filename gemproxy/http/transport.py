@@ -1,4 +1,4 @@
-"""A TCP transport that sends at once, which saves streams of small pieces much of their cost."""
+"""A TCP transport that sends at once, which saves CPU time for streams of small pieces."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from zope.interface import implementer
 
 from gemproxy.http.write_coalescer import WriteCoalescer
 
-# A burst of clients is not to wait until its connections are taken one by one.
+# Large enough for a burst of clients.
 _BACKLOG = 1024
 
 
 class PromptServer(tcp.Server):
     """
-    Where nothing waits to be sent, what is written goes to the socket straight away. Twisted's own
-    has the reactor tell it first, in its next turn, that the socket takes data, which it nearly
-    always does.
+    Writes data to the socket at once if no data is queued. Twisted's transport first waits for the
+    reactor to report the socket as writable, which it nearly always is.
 
-    What is written because of one read of an upstream's connection goes out together.
+    All data written because of one read from an upstream is sent together.
     """
 
     server: PromptPort
@@ -62,7 +61,7 @@ class PromptServer(tcp.Server):
         self._pieces.clear()
         if data and self.connected and not self.disconnecting:
             sent = self.writeSomeData(data)
-            # Whatever is wrong shows again when the reactor tries, who knows what to do.
+            # An error occurs again when the reactor writes, and is handled there.
             if isinstance(sent, int) and sent > 0:
                 data = data[sent:]
             if data:
@@ -70,7 +69,7 @@ class PromptServer(tcp.Server):
 
 
 class PromptPort(tcp.Port):
-    """@ivar coalescer: of the upstreams' connections."""
+    """@ivar coalescer: tracks the reads of the connections to upstreams."""
 
     transport = PromptServer
     coalescer: WriteCoalescer
@@ -79,7 +78,7 @@ class PromptPort(tcp.Port):
 @frozen
 @implementer(IStreamServerEndpoint)
 class PromptEndpoint:
-    """Listens with such transports."""
+    """Listens with L{PromptServer} transports."""
 
     reactor: Any
     port: int

@@ -1,7 +1,7 @@
 """
-Tells when all that one read of a socket brought has been handed out.
+Defers writes until the data of one socket read has been processed.
 
-What is written because of one read goes out together, for a fraction of the cost.
+All data written because of one read is sent together, which takes a fraction of the CPU time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from gemproxy.util.log import make_logger
 
 
 class WriteCoalescer:
-    """The reads of the connections to upstreams."""
+    """Tracks the reads of the connections to upstreams."""
 
     log = make_logger()
 
@@ -22,14 +22,14 @@ class WriteCoalescer:
         self._waiting: deque[Callable[[], None]] = deque()
 
     def after_read(self, function: Callable[[], None]) -> None:
-        """Call a function at the end of this read; now, if there is none."""
+        """Call a function at the end of the current read; at once if there is none."""
         if self._reading:
             self._waiting.append(function)
         else:
             function()
 
     def read(self, receive: Callable[[bytes], None], data: bytes) -> None:
-        """Hand out what a read brought."""
+        """Process the data of a read, then call the deferred functions."""
         self._reading = True
         try:
             receive(data)
@@ -38,5 +38,5 @@ class WriteCoalescer:
                 try:
                     self._waiting.popleft()()
                 except Exception:
-                    self.log.failure("what was to be done after a read failed")
+                    self.log.failure("a function called after a read failed")
             self._reading = False

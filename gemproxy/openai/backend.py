@@ -1,4 +1,4 @@
-"""New-API, or any other server that speaks OpenAI's API, as a backend."""
+"""A backend for New-API or any other server with an OpenAI-compatible API."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ from gemproxy.openai.stream import StreamError, UpstreamStream
 from gemproxy.util.idle_timeout import IdleTimeout
 from gemproxy.util.log import make_logger
 
-# A client waits for the list of models no longer than 3 s.
+# Clients must receive the list of models within 3 s.
 MODELS_TIMEOUT = 2.5
 _MODELS_LIMIT = 64 * 1024 * 1024
 _ERROR_LIMIT = 1024 * 1024
-# Seconds to wait for the rest of an error response, whose status is known.
+# Seconds to wait for the body of an error response.
 _ERROR_PATIENCE = 5.0
-# Seconds in which an answered request's connection may end cleanly, to be used again.
+# Seconds to wait for the end of the body after [DONE], so that the connection can be reused.
 _TAIL = 2.0
-_CUT = upstream_failed("The upstream closed the connection in the middle of its response.")
+_CUT = upstream_failed("The upstream closed the connection before the response was complete.")
 _PASSED_ERROR_HEADERS = ("retry-after", "x-should-retry")
 
 
 def base_url(setting: str) -> BaseURL:
-    """The base URL without its C{/v1}, which people add or not."""
+    """Parse a base URL and remove a trailing C{/v1}, which is optional in the setting."""
     return BaseURL.parse(setting.rstrip("/").removesuffix("/v1"))
 
 
@@ -61,10 +61,10 @@ class OpenAIBackend:
     """
     An OpenAI-compatible upstream.
 
-    @ivar agent: is confined to the upstream.
-    @ivar base: its base URL, without C{/v1}.
-    @ivar fixed_key: shown to it instead of the client's own key.
-    @ivar timeout: seconds of silence after which a request is given up.
+    @ivar agent: sends requests to the upstream only.
+    @ivar base: the upstream's base URL, without C{/v1}.
+    @ivar fixed_key: the key to send instead of the client's own key; None to pass on the client's.
+    @ivar timeout: seconds without data after which a request is cancelled.
     """
 
     log = make_logger()
@@ -104,7 +104,7 @@ class OpenAIBackend:
         stream = UpstreamStream(request.include_usage or not request.stream)
         reader = _StreamReader(self.clock, stream, answer, idle_timeout, reading)
         response.deliverBody(reader)
-        # They are of no use for as long as the body takes.
+        # Release the memory while the body is received.
         del response, asked
         try:
             await reading
@@ -115,7 +115,7 @@ class OpenAIBackend:
             answer.pace(None)
             if stream.broken:
                 self.log.warn(
-                    "{model}: {count} events of the upstream were no JSON and were left out",
+                    "{model}: dropped {count} events from the upstream that are not valid JSON",
                     model=request.model,
                     count=stream.broken,
                 )
@@ -129,7 +129,9 @@ class OpenAIBackend:
             raise upstream_silent(MODELS_TIMEOUT) from None
         models = listed.get("data") if isinstance(listed, dict) else None
         if not isinstance(models, list):
-            raise upstream_failed("The upstream's list of models is none.")
+            raise upstream_failed(
+                "The upstream's response to GET /v1/models is not a list of models."
+            )
         return [
             model
             for model in models
@@ -146,17 +148,21 @@ class OpenAIBackend:
         except BodyCut:
             raise _CUT from None
         except BodyTooLarge:
-            raise upstream_failed("The upstream's list of models is too large.") from None
+            raise upstream_failed(
+                "The upstream's response to GET /v1/models is too large."
+            ) from None
         except ValueError:
-            raise upstream_failed("The upstream's list of models is not JSON.") from None
+            raise upstream_failed(
+                "The upstream's response to GET /v1/models is not JSON."
+            ) from None
 
     def forward(
         self, method: bytes, target: bytes, headers: Headers, body: IBodyProducer | None
     ) -> Deferred[IResponse]:
         """
-        Pass any request on as it is.
+        Pass on any request unchanged.
 
-        @param target: path, from C{/v1} on, and query.
+        @param target: path, starting with C{/v1}, and query.
         """
         sent = HeaderMap()
         for name, value in to_upstream(headers, self.fixed_key):
@@ -171,7 +177,7 @@ class OpenAIBackend:
     async def _ask(
         self, method: bytes, path: bytes, headers: Headers, body: bytes | None
     ) -> IResponse:
-        """@raise ChatError: 502, there was no response."""
+        """@raise ChatError: 502, no response was received."""
         sent = HeaderMap()
         for name, value in to_upstream(headers, self.fixed_key):
             sent.addRawHeader(name, value)
@@ -181,7 +187,7 @@ class OpenAIBackend:
             raise unanswered(error) from None
 
     async def _refusal(self, response: IResponse) -> ChatError:
-        """The error that an upstream's response with another status than 200 is."""
+        """The error for an upstream's response with a status other than 200."""
         patience = min(_ERROR_PATIENCE, self.timeout / 2)
         body = await read_beginning(response, _ERROR_LIMIT, self.clock, patience)
         return refusal(response, body)
@@ -193,7 +199,7 @@ def _as_chat_error(failure: Failure) -> Failure:
 
 
 def unanswered(error: Exception) -> Exception:
-    """What became of a request that got no response: cancelled, or a L{ChatError}."""
+    """Convert the error of a request without response to a CancelledError or a L{ChatError}."""
     if isinstance(error, ChatError):
         return error
     if isinstance(error, (CancelledError, ConnectingCancelledError)):
@@ -211,8 +217,8 @@ def _streaming_headers(request: ChatRequest) -> Headers:
 
 def streaming_body(request: ChatRequest) -> bytes:
     """
-    The client's own bytes; or, if it does not stream, or calls the model by another name than the
-    upstream does, its request made a fitting one.
+    The body to send upstream. The client's own bytes if possible; rewritten if the client does not
+    stream or uses another name for the model than the upstream.
     """
     body = request.body
     if request.stream and body["model"] == request.model:
@@ -225,18 +231,20 @@ def streaming_body(request: ChatRequest) -> bytes:
 
 
 def refusal(response: IResponse, body: bytes) -> ChatError:
-    """An upstream's error response, as the error that its client gets."""
+    """Convert an upstream's error response to the error for the client."""
     try:
         payload = loads(body)
     except ValueError:
         payload = None
     if response.code < 400:
-        return upstream_failed(f"The upstream answered {response.code} where 200 was expected.")
+        return upstream_failed(
+            f"The upstream responded with status {response.code}; 200 was expected."
+        )
     error = payload.get("error") if isinstance(payload, dict) else None
     fields = error if isinstance(error, dict) else {"message": error}
     message = fields.get("message")
     if error is None and isinstance(payload, dict):
-        # As FastAPI and New-API itself say what is wrong.
+        # The fields in which FastAPI and New-API report an error.
         said = (payload.get("message"), payload.get("detail"))
         message = next((text for text in said if text and isinstance(text, str)), None)
     content_type = (response.headers.getRawHeaders(b"content-type") or [b"text/plain"])[0]
@@ -248,14 +256,14 @@ def refusal(response: IResponse, body: bytes) -> ChatError:
     return ChatError(
         response.code,
         str(fields.get("type") or (INVALID_REQUEST if response.code < 500 else SERVER_ERROR)),
-        str(message or f"The upstream answered {response.code}."),
+        str(message or f"The upstream responded with status {response.code}."),
         verbatim=Verbatim(content_type, body, payload if error else None, passed),
     )
 
 
 @implementer(IPushProducer)
 class _StreamReader(Protocol):
-    """Hands on a stream of events as its bytes come, at the client's pace."""
+    """Passes on a stream of events as it is received, at the client's pace."""
 
     def __init__(
         self,
@@ -302,13 +310,13 @@ class _StreamReader(Protocol):
             self._fail(broken)
             return
         except Exception:
-            # The HTTP client would take it for a failure of the connection.
+            # Caught here, because the HTTP client would treat it as a connection failure.
             self._finish(Failure())
             self.abort()
             return
         if self._stream.done:
             self._finish(None)
-            # Whoever is paced may be paused at this moment, for good.
+            # The client may have paused the connection and will not resume it again.
             self._producer.resumeProducing()
             self._tail = self._clock.callLater(_TAIL, self.abort)
 
@@ -330,7 +338,7 @@ class _StreamReader(Protocol):
         self._finish(None)
 
     def abort(self) -> None:
-        """Close the connection to the upstream, if it is still this answer's."""
+        """Close the connection to the upstream, if it still belongs to this response."""
         self._finished = None
         if self.transport is not None:
             self._producer.stopProducing()

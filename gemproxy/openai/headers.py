@@ -1,19 +1,19 @@
-"""Which headers pass between a client and an upstream."""
+"""Selects the headers passed from a client to an upstream."""
 
 from __future__ import annotations
 
 from gemproxy.chat.request import Headers
 from gemproxy.http.headers import end_to_end
 
-# What a browser says of the page that asks; who may ask has been decided here.
+# Sent by browsers about the requesting page; access has already been checked here.
 _ABOUT_THE_PAGE = frozenset({b"origin", b"referer"})
 
 
 def to_upstream(headers: Headers, fixed_key: str | None) -> Headers:
     """
-    The headers to send on with a client's request.
+    The headers to send upstream with a client's request.
 
-    @param fixed_key: the key to show instead of the client's.
+    @param fixed_key: the key to send instead of the client's own.
     """
     kept = tuple(
         (name, value)

@@ -1,4 +1,4 @@
-"""What an OpenAI-compatible upstream answers, event by event: pure."""
+"""Parses the response stream of an OpenAI-compatible upstream. No I/O."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ _MESSAGE_LENGTH = 1000
 
 class UpstreamStream:
     """
-    Cuts an upstream's bytes into events and watches for the end of the answer.
+    Splits an upstream's response into events and detects its end.
 
-    An upstream that answers with one JSON document, though it was asked for a stream, is
-    understood as well, whatever it calls that: no stream of events begins with a brace.
+    A single JSON document is accepted as well, for upstreams that do not stream. It is recognised
+    by its first character, not by its content type: no event stream starts with a brace.
 
-    @ivar done: the upstream said C{[DONE]}.
-    @ivar broken: how many events were no JSON objects and were left out.
+    @ivar done: whether the upstream sent C{[DONE]}.
+    @ivar broken: the number of events dropped because they are not JSON objects.
     """
 
     def __init__(self, include_usage: bool) -> None:
-        """@param include_usage: whether the usage of a document is wanted."""
+        """@param include_usage: whether to include the usage of a single JSON document."""
         self.done = False
         self.broken = 0
         self._include_usage = include_usage
         self._begun = False
         self._document: bytearray | None = None
-        # By their indices, whether they have a finish reason.
+        # Maps the index of each choice to whether it has a finish reason.
         self._choices: dict[str, bool] = {}
         self._decoder = SSEDecoder()
 
     @property
     def finished(self) -> bool:
-        """Whether the answer is complete, as far as choices go."""
+        """Whether every choice has a finish reason."""
         return self.done or (bool(self._choices) and all(self._choices.values()))
 
     def feed(self, data: bytes) -> list[Event]:
         """
-        The events that are now complete.
+        Process more bytes; returns the events that they complete.
 
-        @raise StreamError: the upstream reported one, or what it says makes no sense.
+        @raise StreamError: the upstream reported an error or sent invalid data.
         """
         if not self._begun and (beginning := data.lstrip()):
             self._begun = True
@@ -53,7 +53,7 @@ class UpstreamStream:
         if self._document is not None:
             self._document += data
             if len(self._document) > _DOCUMENT_LIMIT:
-                raise StreamError([], upstream_failed("The upstream's answer is too large."))
+                raise StreamError([], upstream_failed("The upstream's response is too large."))
             return []
         try:
             events = self._decoder.feed(data)
@@ -63,16 +63,20 @@ class UpstreamStream:
 
     def close(self) -> list[Event]:
         """
-        What was left when the connection ended well.
+        Process the regular end of the response; returns the remaining events.
 
-        @raise StreamError: the upstream reported one, or the stream ended before the answer did.
+        @raise StreamError: the upstream reported an error, or the stream ended before the
+            completion.
         """
         if self._document is not None:
             return _document_events(bytes(self._document), self._include_usage)
         events = self._judged(self._decoder.close())
         if not self.finished:
             raise StreamError(
-                events, upstream_failed("The upstream's answer was cut off before its end.")
+                events,
+                upstream_failed(
+                    "The upstream's response ended before the completion was finished."
+                ),
             )
         return events
 
@@ -110,9 +114,9 @@ class UpstreamStream:
 
 class StreamError(Exception):
     """
-    The upstream broke off, with or without a word.
+    The upstream reported an error, or its response ended early.
 
-    @ivar events: what came before it.
+    @ivar events: the events received before the error.
     """
 
     def __init__(self, events: list[Event], error: ChatError) -> None:
@@ -123,13 +127,13 @@ class StreamError(Exception):
 
 def error_of(payload: Any, data: bytes) -> ChatError:
     """
-    The error that an upstream reported with, or after, a status of 200.
+    Convert an error reported in a response with status 200.
 
-    @param payload: what C{data} says, if it is JSON.
+    @param payload: C{data} parsed as JSON, if it is JSON.
     """
     is_object = isinstance(payload, dict)
     error = payload.get("error") if is_object else None
-    # Some upstreams call an event an error, and have no object of that name in it.
+    # Some upstreams send an event named "error" without an error object in its data.
     fields = error or (payload if is_object else data.decode("utf-8", "replace"))
     if not isinstance(fields, dict):
         fields = {"message": str(fields)[:_MESSAGE_LENGTH]}
@@ -149,14 +153,14 @@ def error_of(payload: Any, data: bytes) -> ChatError:
 
 def _document_events(body: bytes, include_usage: bool) -> list[Event]:
     """
-    @raise StreamError: what the upstream answered is no completion.
+    @raise StreamError: the document is not a completion.
     """
     try:
         document = loads(body)
     except ValueError:
-        raise StreamError([], upstream_failed("The upstream's answer is not JSON.")) from None
+        raise StreamError([], upstream_failed("The upstream's response is not JSON.")) from None
     if document.get("error"):
         raise StreamError([], error_of(document, body))
     if not isinstance(document.get("choices"), list):
-        raise StreamError([], upstream_failed("The upstream's answer is not a completion."))
+        raise StreamError([], upstream_failed("The upstream's response is not a chat completion."))
     return [Event(chunk) for chunk in chunks_of(document, include_usage)]

@@ -42,7 +42,8 @@ class Access:
             return ChatError(
                 403,
                 "permission_error",
-                f"Web pages of {origin[:200]} may not use this proxy (CORS_ORIGINS).",
+                f"Web pages from {origin[:200]} may not use this proxy. "
+                "To allow them, add the origin to CORS_ORIGINS.",
                 "origin_not_allowed",
             )
         if self.on_loopback and not self.keys and not self._is_own_name(host):
@@ -50,14 +51,15 @@ class Access:
             return ChatError(
                 403,
                 "permission_error",
-                "This proxy serves its own machine, and goes by localhost (CORS_ORIGINS).",
+                "The Host header must be localhost or an IP address. "
+                "To allow other names, set CORS_ORIGINS or PROXY_API_KEYS.",
                 "host_not_allowed",
             )
         if self.keys and path not in OPEN_PATHS and not self._knows(authorization):
             return ChatError(
                 401,
                 INVALID_REQUEST,
-                "A valid key of this proxy is needed: Authorization: Bearer KEY.",
+                "A valid API key for this proxy is required: Authorization: Bearer KEY.",
                 "invalid_api_key",
             )
         return None

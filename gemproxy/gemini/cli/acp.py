@@ -1,5 +1,5 @@
 """
-The Agent Client Protocol's wire format: JSON-RPC 2.0, one object a line.
+The wire format of the Agent Client Protocol: JSON-RPC 2.0, one object per line.
 
 Source: agentclientprotocol.com, protocol version 1.
 """
@@ -19,7 +19,7 @@ _SHOWN_LENGTH = 1000
 
 
 class ProtocolViolation(Exception):
-    """The peer sent what is not a message, or a line without an end."""
+    """The peer sent an invalid message or an overlong line."""
 
 
 @frozen
@@ -71,7 +71,7 @@ def _line(message: dict[str, Any]) -> bytes:
 
 
 def decode(line: bytes) -> Message:
-    """@raise ProtocolViolation: the line is no JSON-RPC message."""
+    """@raise ProtocolViolation: the line is not a JSON-RPC message."""
     try:
         message = loads(line)
     except ValueError:
@@ -81,7 +81,7 @@ def decode(line: bytes) -> Message:
     method = message.get("method")
     id = message.get("id")
     if isinstance(id, bool) or not isinstance(id, str | int | float | None):
-        raise ProtocolViolation("a message whose id is neither text nor number")
+        raise ProtocolViolation("a message whose id is neither a string nor a number")
     if isinstance(method, str):
         if "id" in message:
             return Request(id, method)
@@ -103,7 +103,7 @@ def decode(line: bytes) -> Message:
 
 
 def shown(line: bytes) -> str:
-    """A message for a log: its texts cut short."""
+    """A message for the log, with long strings truncated."""
     try:
         return dumps(_cut(loads(line))).decode()[:_SHOWN_LENGTH]
     except ValueError:
@@ -122,9 +122,9 @@ def _cut(value: Any) -> Any:
 
 class LineDecoder:
     """
-    Cuts a byte stream into lines.
+    Splits a byte stream into lines.
 
-    @ivar limit: bytes that a line may have.
+    @ivar limit: the maximum length of a line in bytes.
     """
 
     def __init__(self, limit: int) -> None:
@@ -134,7 +134,7 @@ class LineDecoder:
 
     def feed(self, data: bytes) -> list[bytes]:
         """
-        The lines that are now complete, without their ends; blank ones are left out.
+        Process more bytes; returns the lines that they complete, without line ends and blank lines.
 
         @raise ProtocolViolation: a line is longer than the limit.
         """

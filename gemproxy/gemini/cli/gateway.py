@@ -1,11 +1,11 @@
 """
 The gateway between the CLI and the Gemini API, on loopback.
 
-The CLI is started with this for the address of its API, so every request of it comes through here.
-The CLI composes the request from its session; the gateway knows by its marks which conversation it
-is for, adds what ACP has no words for (roles, system instruction, generation settings, the key),
-takes out what the CLI added by itself, and reads off the reply what ACP does not tell (finish
-reason, usage, the API's own errors).
+The CLI is configured to use the gateway as its API, so all of its requests pass through here. The
+CLI composes the request from its session. The gateway identifies the conversation by its marks,
+adds the data that ACP does not support (roles, system instruction, generation settings, the key)
+and removes the text added by the CLI. From the reply, it reads the data that ACP does not report
+(finish reason, usage, the API's errors).
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ from gemproxy.http.url import BaseURL
 from gemproxy.util.log import make_logger
 
 _ERROR_BODY_LIMIT = 256 * 1024
-# Seconds to wait for the rest of an error response, whose status is known.
+# Seconds to wait for the body of an error response.
 _ERROR_PATIENCE = 30.0
 
 _STREAM = re.compile(rb"v1[a-z0-9]*/models/[A-Za-z0-9._-]+:streamGenerateContent")
 
-# What the API may know of the program that asks.
+# The request headers of the CLI that are passed on to the API.
 _PASSED_HEADERS = (b"user-agent", b"x-goog-api-client")
 
 Composer = Callable[[dict[str, Any]], dict[str, Any]]
@@ -62,10 +62,10 @@ class ApiCall:
     """
     One request to the API and its reply.
 
-    @ivar reply: what the API has said so far.
-    @ivar failure: why there is no whole reply; None while nothing is known to be wrong.
+    @ivar reply: the reply received so far.
+    @ivar failure: the reason why the reply is missing or incomplete; None if no error is known.
     @ivar asked: whether the CLI has sent its request.
-    @ivar aborted: whether nobody wants the reply any more.
+    @ivar aborted: whether the call was aborted.
     """
 
     def __init__(
@@ -77,8 +77,8 @@ class ApiCall:
     ) -> None:
         """
         @param key: the API key.
-        @param compose: makes the API's request of the CLI's.
-        @param heard: called whenever the API gave a sign of life.
+        @param compose: converts the CLI's request to the request for the API.
+        @param heard: called whenever the API has sent data.
         @param thought: called with each thought of the model.
         """
         self.reply = Reply()
@@ -94,14 +94,14 @@ class ApiCall:
         self._source: IPushProducer | None = None
         self._valves: list[_Valve] = []
 
-    # What the gateway reports:
+    # Called by the gateway:
 
     def connecting(self, response: Deferred[IResponse]) -> None:
         self.asked = True
         self._awaited = response
 
     def reading_error(self, body: Deferred[bytes]) -> None:
-        """The API has answered with an error; its body is on its way."""
+        """The API has sent an error status; its body is being received."""
         self._awaited = body
         if self.aborted:
             body.cancel()
@@ -115,13 +115,13 @@ class ApiCall:
             source.pauseProducing()
 
     def received(self, data: bytes) -> bytes:
-        """Bytes of the reply have come; returns what the CLI is to be told of them."""
+        """Process bytes of the reply; returns the bytes to pass to the CLI."""
         if self.aborted:
             return b""
         try:
             news, thoughts = self.reply.feed(data)
         except EventTooLarge as error:
-            self.failure = transient(f"The Gemini API's answer is none: {error}.")
+            self.failure = transient(f"The Gemini API's response is invalid: {error}.")
             self.abort()
             return b""
         self._heard()
@@ -130,7 +130,7 @@ class ApiCall:
         return news
 
     def ended(self, failure: AttemptFailure | None) -> bytes:
-        """There is no more to come; returns what the CLI has yet to be told."""
+        """Process the end of the reply; returns the remaining bytes to pass to the CLI."""
         self._awaited = self._source = None
         news, thoughts = self.reply.close()
         for text in () if self.aborted else thoughts:
@@ -142,15 +142,15 @@ class ApiCall:
         self._heard()
         return END if self.aborted else news
 
-    # What the request does:
+    # Called by the attempt:
 
     def said(self, text: str) -> bool:
-        """The CLI says something; returns whether it can have been told that."""
+        """Check text written by the CLI; returns whether the API may have sent it."""
         self._said += len(text)
         return self._said <= self.reply.told
 
     def abort(self) -> None:
-        """Close the connection to the API, at whatever stage it is."""
+        """Close the connection to the API at any stage."""
         self.aborted = True
         if self._awaited is not None:
             self._awaited.cancel()
@@ -158,7 +158,7 @@ class ApiCall:
             self._source.stopProducing()
 
     def valve(self) -> IPushProducer:
-        """The API's side of the connection as a producer, for one more consumer to pause."""
+        """Create a producer with which one more consumer can pause the reply."""
         valve = _Valve(self)
         self._valves.append(valve)
         return valve
@@ -168,7 +168,7 @@ class ApiCall:
         return any(valve.closed for valve in self._valves)
 
     def turned(self, valve: _Valve, closed: bool) -> None:
-        """A consumer pauses, or no longer does."""
+        """A consumer has paused or resumed."""
         was_held_up = self._held_up
         valve.closed = closed
         if self._source is None or self._held_up == was_held_up:
@@ -182,8 +182,8 @@ class ApiCall:
 @implementer(IPushProducer)
 class _Valve:
     """
-    What one consumer of an exchange pauses; the API flows while nobody does. A transport pauses
-    its producer as often as it is written to while its buffer is full, and resumes it once.
+    Pauses a reply on behalf of one consumer; the reply flows while no consumer pauses it. A
+    transport pauses its producer at each write while its buffer is full, but resumes it only once.
     """
 
     def __init__(self, api_call: ApiCall) -> None:
@@ -202,9 +202,9 @@ class _Valve:
 
 class Gateway(Service):
     """
-    Listens for the workers and speaks to the API.
+    Accepts requests from the workers and sends them to the API.
 
-    @ivar url: the base URL for the workers, not to be guessed; known once it runs.
+    @ivar url: the base URL for the workers; unguessable, and known once the service is running.
     """
 
     log = make_logger()
@@ -217,7 +217,7 @@ class Gateway(Service):
         api_url: Callable[[], BaseURL],
     ) -> None:
         """
-        @param endpoint: listens on loopback, and at once.
+        @param endpoint: an endpoint on loopback that listens at once.
         @param api_url: the base URL of the API.
         """
         self._reactor = reactor
@@ -251,11 +251,11 @@ class Gateway(Service):
         return cast("Deferred[None]", port.stopListening()) if port is not None else None
 
     def open(self, nonce: str, api_call: ApiCall) -> None:
-        """Expect one request for the conversation whose marks have this nonce."""
+        """Expect one request for the conversation with this nonce."""
         self._api_calls[nonce] = api_call
 
     def close(self, nonce: str) -> None:
-        """Expect it no longer."""
+        """Stop expecting a request for this conversation."""
         self._api_calls.pop(nonce, None)
 
     def serve(self, request: Request) -> None:
@@ -292,7 +292,9 @@ class Gateway(Service):
         responding.addCallbacks(
             lambda response: self._answered(request, api_call, response),
             lambda failure: _unreachable(request, api_call, failure),
-        ).addErrback(lambda failure: self.log.failure("gateway failed", failure))
+        ).addErrback(
+            lambda failure: self.log.failure("handling a request of a CLI worker failed", failure)
+        )
 
     def _answered(
         self, request: Request, api_call: ApiCall, response: IResponse
@@ -320,7 +322,7 @@ def _unreachable(request: Request, api_call: ApiCall, failure: Failure) -> None:
 
 
 def _refuse(request: Request, status: int) -> None:
-    # 400 for whatever failed: there is nothing that the CLI could do about it.
+    # Failures are reported with 400: the CLI cannot do anything about them.
     if _connected(request):
         request.setResponseCode(status)
         request.setHeader(b"content-type", b"application/json")
@@ -329,7 +331,7 @@ def _refuse(request: Request, status: int) -> None:
 
 
 def _json_of(request: Request) -> dict[str, Any]:
-    """The body of a request, if it is an object."""
+    """The body of a request; an empty dict if it is not a JSON object."""
     assert request.content is not None
     try:
         body = loads(request.content.read())
@@ -355,7 +357,7 @@ class _GatewayResource(Resource):
 
 
 class _ReplyRelay(Protocol):
-    """Hands a reply to the CLI as it comes, at the CLI's pace."""
+    """Passes a reply to the CLI as it is received, at the CLI's pace."""
 
     def __init__(self, request: Request, api_call: ApiCall) -> None:
         self._request = request
@@ -374,10 +376,11 @@ class _ReplyRelay(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         whole = reason.check(ResponseDone, PotentialDataLoss)
         rest = self._api_call.ended(
-            None if whole else transient("The Gemini API broke off in the middle of its answer.")
+            None if whole else transient("The Gemini API's response ended before it was complete.")
         )
         if _connected(self._request):
             self._request.write(rest)
-            # A clean end even of a broken reply: the CLI then hands on all that did come.
+            # An incomplete reply is ended regularly as well, so that the CLI passes on all of its
+            # text.
             self._request.unregisterProducer()
             self._request.finish()

@@ -11,11 +11,11 @@ from attrs import frozen
 
 from gemproxy.chat.jsontext import dumps
 
-# MB of a worker's objects. They take 100 at the beginning, and 1 more with each session that was
-# used up.
+# The maximum size of a worker's heap in MB. It is 100 MB at the start and grows by 1 MB with each
+# used-up session.
 HEAP_LIMIT = 512
 
-# What makes a plain chat model of a coding agent; each was seen to matter with 0.61.0.
+# Turns the coding agent into a plain chat model; each setting has an effect with 0.61.0.
 _SETTINGS: dict[str, Any] = {
     "security": {
         "auth": {"selectedType": "gemini-api-key"},
@@ -24,18 +24,18 @@ _SETTINGS: dict[str, Any] = {
     "general": {
         "enableAutoUpdate": False,
         "enableAutoUpdateNotification": False,
-        # Retries are ours: the CLI's own would repeat an answer that was half out.
+        # gemproxy retries by itself: the CLI would repeat a response that is partly sent.
         "maxAttempts": 1,
         "topicUpdateNarration": False,
         "plan": {"enabled": False},
         "sessionRetention": {"enabled": False},
     },
     "privacy": {"usageStatisticsEnabled": False},
-    # Without telemetry the CLI keeps every event, request and all, for the moment it is turned on.
-    # OTEL_SDK_DISABLED makes nothing of it.
+    # Without telemetry the CLI keeps every event, including the request, until telemetry is turned
+    # on. OTEL_SDK_DISABLED discards the events.
     "telemetry": {"enabled": True, "target": "local", "outfile": os.devnull, "logPrompts": False},
     "ide": {"enabled": False},
-    # An allowlist: no built-in tool is declared or can run.
+    # An allowlist without any tool: no built-in tool is declared or can run.
     "tools": {"core": ["none"], "useRipgrep": False},
     "context": {
         "includeDirectoryTree": False,
@@ -45,7 +45,7 @@ _SETTINGS: dict[str, Any] = {
     "model": {
         "disableLoopDetection": True,
         "skipNextSpeakerCheck": True,
-        # With the default 0.5 a long history is rewritten silently.
+        # With the default of 0.5 a long history is rewritten silently.
         "compressionThreshold": 1.0,
     },
     "skills": {"enabled": False},
@@ -60,19 +60,19 @@ class WorkerHome:
     """
     The private directory of one worker.
 
-    @ivar root: where everything of the worker lies, mode 0700.
+    @ivar root: the directory that contains all files of the worker, mode 0700.
     """
 
     root: Path
 
     @property
     def cwd(self) -> Path:
-        """The empty folder that the CLI takes for the user's project."""
+        """The empty directory that the CLI uses as the user's project."""
         return self.root / "work"
 
     @property
     def chats(self) -> Path:
-        """Where the CLI keeps the sessions of that project."""
+        """The directory in which the CLI stores the sessions of the project."""
         return self.root / ".gemini" / "tmp" / self.cwd.name / "chats"
 
     @property
@@ -82,8 +82,8 @@ class WorkerHome:
     @property
     def is_whole(self) -> bool:
         """
-        Whether nobody has cleared it away. The CLI reads its settings for each session anew, and
-        without them it is a coding agent.
+        Whether all files still exist. The CLI reads its settings for each session, and without them
+        it acts as a coding agent.
         """
         return self._settings.exists() and self._system_prompt.exists()
 
@@ -96,13 +96,13 @@ class WorkerHome:
         return self.root / "system.md"
 
     def create(self) -> None:
-        """@raise OSError: it cannot be made, or is there already."""
+        """@raise OSError: the directory cannot be created, or it exists."""
         self.root.mkdir(mode=0o700)
         for folder in (self.cwd, self.temp):
             folder.mkdir(mode=0o700)
         self.chats.mkdir(mode=0o700, parents=True)
         self._settings.write_bytes(dumps(_SETTINGS))
-        # Replaces the CLI's system prompt of 23 kB. Whatever it says is not sent either.
+        # Replaces the CLI's system prompt of 23 kB. The gateway removes it from requests anyway.
         self._system_prompt.write_text(" ")
 
     def remove(self) -> None:
@@ -110,11 +110,11 @@ class WorkerHome:
 
     def environment(self, path: str, model: str, api_url: str) -> dict[str, str]:
         """
-        All that the worker gets to see of the world. The API key is not in it: whoever listens at
-        C{api_url} adds it.
+        The environment of the worker. It does not contain the API key, which the gateway at
+        C{api_url} adds.
 
-        @param path: the PATH on which node is found.
-        @param model: any concrete model; with "auto" the CLI asks a classifier model first.
+        @param path: the PATH that contains node.
+        @param model: any concrete model; with "auto" the CLI queries a classifier model first.
         """
         return {
             "PATH": path,
@@ -126,10 +126,11 @@ class WorkerHome:
             "GEMINI_MODEL": model,
             "GEMINI_SYSTEM_MD": str(self._system_prompt),
             "GEMINI_CLI_TRUST_WORKSPACE": "true",
-            # Without it node starts itself a second time, and SIGTERM does not reach the child.
+            # Without it, node starts a child process, which SIGTERM does not reach.
             "GEMINI_CLI_NO_RELAUNCH": "true",
             "OTEL_SDK_DISABLED": "true",
-            # Left to itself node grows to three times what it needs before it looks for garbage.
+            # Without a limit, node grows to three times the memory it needs before it collects
+            # garbage.
             "NODE_OPTIONS": f"--max-old-space-size={HEAP_LIMIT}",
             "NO_COLOR": "1",
             "LANG": "C.UTF-8",

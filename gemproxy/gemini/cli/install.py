@@ -1,4 +1,4 @@
-"""The installed Gemini CLI: finding it, and checking its Node."""
+"""Finds the installed Gemini CLI and checks its Node version."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _INSTALL_CLI = f"npm install -g @google/gemini-cli@{PINNED_VERSION}"
 
 
 class CliUnusable(Exception):
-    """The CLI cannot be run; the message is a sentence with the command that mends it."""
+    """The CLI cannot be run; the message contains the command that fixes it."""
 
 
 @frozen
 class Cli:
     """
-    @ivar executable: absolute path of the CLI's executable.
-    @ivar path: the PATH on which it finds its node.
+    @ivar executable: the absolute path of the CLI's executable.
+    @ivar path: the PATH that contains its node.
     """
 
     executable: str
@@ -34,7 +34,7 @@ class Cli:
 def find_cli(name: str, environ: Mapping[str, str]) -> Cli:
     """
     @param name: the GEMINI_CLI setting.
-    @raise CliUnusable: no such executable, or no node that is new enough.
+    @raise CliUnusable: the executable was not found, or node is missing or too old.
     """
     path = environ.get("PATH", "/usr/local/bin:/usr/bin:/bin")
     executable = shutil.which(name, path=path)
@@ -62,5 +62,5 @@ def _check_node(path: str) -> None:
     version = re.match(r"v(\d+)\.", shown)
     if version is None or int(version[1]) < NODE_MAJOR:
         raise CliUnusable(
-            f"The Gemini CLI needs Node {NODE_MAJOR} or later, this is {shown}; {mend}"
+            f"The Gemini CLI needs Node {NODE_MAJOR} or later, but `node` is {shown}; {mend}"
         )

@@ -1,7 +1,7 @@
 """
-Runs a command in a process group of its own, that ends with its parent.
+Runs a command in its own process group, and ends it with the parent process.
 
-This is a program, not a module to import: C{python -I launch.py COMMAND [ARG ...]}. Twisted's
+A program, not a module to import: C{python -I launch.py COMMAND [ARG ...]}. Twisted's
 spawnProcess cannot do this in the child between fork and exec.
 """
 
@@ -19,7 +19,7 @@ def main(command: list[str]) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
-            sys.exit("the parent is gone already")
+            sys.exit("The parent process has already ended.")
     os.execv(command[0], command)  # noqa: S606
 
 

@@ -1,18 +1,18 @@
 """
-Marks on the parts of a conversation, so that what the CLI sends can be told from what it adds.
+Marks on the parts of a conversation, to tell them from the text that the CLI adds.
 
-The CLI is made for coding: it drops messages that look like commands to it and puts notes of its
-own between the client's turns. Every part of a conversation therefore goes into its session
-behind a mark that nobody can guess. On the way to the API the marks come off, what has none is the
-CLI's own, or of an earlier conversation in that session, and stays behind, and a conversation that
-lost a part is not sent.
+The CLI is a coding agent: it drops messages that look like its commands and inserts notes between
+the client's turns. Every part of a conversation is therefore passed to its session with an
+unguessable mark in front. In the request to the API, the marks are removed, and so is all text
+without a mark of this conversation: it is the CLI's own, or belongs to an earlier conversation in
+the session. A conversation with a missing part is not sent.
 
-The CLI is given a conversation as one prompt of many parts: ACP has no way to tell it who said
-what. Who did is known here.
+The CLI receives a conversation as one prompt with many parts, because ACP has no roles. The roles
+are kept here.
 
-Only text is handed to the CLI; any other part stays here and is represented by its mark alone. So
-is the text of a long conversation: the CLI would judge by an estimate of its own whether it is too
-long for the model, and shorten it or refuse it.
+Only text is passed to the CLI; all other parts are kept here and represented by their marks alone.
+The same applies to the text of a long conversation, which the CLI would otherwise shorten or reject
+by its own estimate of the token count.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from attrs import field, frozen
 
 from gemproxy.gemini.translate.messages import Turn
 
-# Characters of a conversation up to which the CLI is given the texts. It reckons with up to 1.5
-# tokens for one, and at some million of them it acts.
+# The maximum length of a conversation, in characters, whose texts are passed to the CLI. It
+# estimates up to 1.5 tokens per character and acts at about a million tokens.
 _GIVEN_CHARACTERS = 200_000
 
 _GO = re.compile(r"([0-9a-z]+):go:")
 
 
 class ConversationAltered(Exception):
-    """The CLI left a part of the conversation out, or changed the order."""
+    """The CLI dropped a part of the conversation or changed the order."""
 
 
 @frozen
@@ -41,7 +41,7 @@ class Marks:
     """
     The marks of one conversation.
 
-    @ivar nonce: unguessable, and nothing that the CLI would take for a command of its own.
+    @ivar nonce: an unguessable text that the CLI does not treat as a command.
     """
 
     nonce: str
@@ -56,20 +56,20 @@ class Marks:
     @property
     def prompt(self) -> list[str]:
         """
-        What the CLI is prompted with: each part as a mark with its text behind it, and a last mark,
-        by which L{prompted} knows the conversation.
+        The prompt for the CLI: each part as a mark followed by its text, and a final mark by which
+        L{prompted} identifies the conversation.
         """
         return [*self._stand_ins(), f"{self.nonce}:go:"]
 
     def restored(self, contents: Any) -> list[dict[str, Any]]:
         """
-        The C{contents} of an API request as the client meant them. Turns of one role that follow
-        each other are one, as the API wants it.
+        Restore the C{contents} of an API request to the client's conversation. Consecutive turns of
+        the same role are merged, as the API requires.
 
-        @param contents: those that the CLI wrote.
-        @raise ConversationAltered: they are not the conversation that the CLI was given.
+        @param contents: the contents written by the CLI.
+        @raise ConversationAltered: the contents are not the conversation passed to the CLI.
         """
-        # Made once: there may be hundreds of parts of earlier conversations to compare with.
+        # Computed once: there may be hundreds of parts of earlier conversations to compare.
         expected = self._stand_ins()
         index = 0
         for content in _dicts(contents):
@@ -91,7 +91,7 @@ class Marks:
         return restored
 
     def _stand_ins(self) -> list[str]:
-        """What the CLI is given for each part."""
+        """The text passed to the CLI for each part."""
         parts = (part for turn in self.turns for part in turn.parts)
         return [
             f"{self.nonce}:{index}:{part.get('text', '') if self._texts_given else ''}"
@@ -101,9 +101,9 @@ class Marks:
 
 def prompted(contents: Any) -> str | None:
     """
-    The nonce of the conversation that the CLI was prompted with last.
+    The nonce of the conversation in the CLI's last prompt.
 
-    @param contents: those that the CLI wrote.
+    @param contents: the contents written by the CLI.
     """
     for content in reversed(_dicts(contents)):
         for part in reversed(_dicts(content.get("parts"))):

@@ -1,4 +1,4 @@
-"""One conversation in a worker, from getting a session to the last word of the answer."""
+"""One conversation in a worker, from acquiring a session to the end of the response."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gemproxy.gemini.cli.worker import Worker
 from gemproxy.util.deadline import deadline
 from gemproxy.util.log import make_logger
 
-# Seconds for an answer that nobody wants any more to end by itself, and to end when told to.
+# Seconds to wait for the end of a discarded response, before and after session/cancel.
 _GRACE = 1.0
 CANCEL_TIMEOUT = 5.0
 
@@ -25,7 +25,7 @@ _T = TypeVar("_T")
 
 class PromptTurn:
     """
-    A conversation that a worker is to answer: once, and then it is closed, whatever came of it.
+    A single conversation in a worker. It must be closed, whatever its outcome.
     """
 
     log = make_logger()
@@ -40,8 +40,8 @@ class PromptTurn:
         text: Callable[[str], None],
     ) -> None:
         """
-        @param sessions: the worker's.
-        @param text: called with each piece of the answer.
+        @param sessions: the worker's sessions.
+        @param text: called with each piece of the response.
         """
         self._reactor = reactor
         self._worker = worker
@@ -54,10 +54,10 @@ class PromptTurn:
 
     async def answer(self) -> str:
         """
-        Have the conversation answered; returns ACP's stop reason.
+        Run the conversation; returns ACP's stop reason.
 
-        @raise CallFailed: the CLI refused something.
-        @raise WorkerDied: the process ended before the answer did.
+        @raise CallFailed: the CLI reported an error.
+        @raise WorkerDied: the process ended before the response was complete.
         """
         session = await self._uninterrupted(Deferred.fromCoroutine(self._set_up()))
         return await self._uninterrupted(
@@ -66,13 +66,15 @@ class PromptTurn:
 
     def close(self) -> Deferred[None]:
         """
-        Remove every trace of it; fires when the worker is free of it. What the CLI still waits for
-        is to be ended before.
+        Release the session; fires when that is done. The CLI's request to the API must be ended
+        first.
         """
         if self._session is not None:
             self._session.silence()
         gone = Deferred.fromCoroutine(self._let_go())
-        return gone.addErrback(lambda failure: self.log.failure("session not closed", failure))
+        return gone.addErrback(
+            lambda failure: self.log.failure("closing a session failed", failure)
+        )
 
     async def _set_up(self) -> Session:
         self._session = await self._sessions.acquire(self._model)
@@ -80,7 +82,7 @@ class PromptTurn:
         return self._session
 
     def _uninterrupted(self, work: Deferred[_T]) -> Deferred[_T]:
-        """Wait for the worker; cancelling the wait leaves the work alone, for close() to end."""
+        """Wait for the worker. Cancelling the wait does not cancel the work, which close() ends."""
         waiting: Deferred[_T] = Deferred()
         over: Deferred[None] = Deferred()
         self._under_way = over
@@ -104,12 +106,12 @@ class PromptTurn:
         over, session = self._under_way, self._session
         if over is None or over.called:
             return
-        # A set-up has a time limit of its own.
+        # Setting up a session has its own time limit.
         if session is None or not session.is_answering:
             await over
             return
         reactor, give_up = self._reactor, self._worker.give_up
-        reason = "it did not stop an answer when told to"
+        reason = "it did not stop a response after session/cancel"
         with (
             deadline(reactor, _GRACE, session.cancel),
             deadline(reactor, _GRACE + CANCEL_TIMEOUT, give_up, reason),

@@ -1,4 +1,4 @@
-"""The files that the CLI writes by itself: its records of sessions, and its reports of errors."""
+"""Handles the files written by the CLI: session records and error reports."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-# Of a disk without space the CLI says that it goes on and saves nothing (read off
-# @google/gemini-cli 0.61.0). Not every system has this device.
+# If the disk is full, the CLI continues without saving (source code of @google/gemini-cli 0.61.0).
+# Not every system has this device.
 _FULL = Path("/dev/full")
 _NOWHERE = _FULL if _FULL.exists() else Path("/dev/null")
 
 
 def keep_off_disk(chats: Path, session_id: str) -> None:
     """
-    See to it that what is said in a session is not written to a file.
+    Prevent the CLI from writing the text of a session to a file.
 
-    @param chats: the C{chats} folder of the worker's project.
+    @param chats: the C{chats} directory of the worker's project.
     """
     for path in _records(chats, f"-{session_id[:8]}.jsonl"):
         link = path.with_suffix(".link")
         link.symlink_to(_NOWHERE)
-        # At no time there is none, which would make the CLI begin another file.
+        # Replaced atomically: if the file is missing, the CLI creates another one.
         os.replace(link, path)
 
 
 def clear(chats: Path) -> None:
-    """Remove the sessions that nobody asked for: the CLI starts with one."""
+    """Remove the records of unrequested sessions: the CLI opens one at startup."""
     for path in _records(chats, ".jsonl"):
         path.unlink(missing_ok=True)
 
 
 def delete_reports(temp: Path) -> None:
     """
-    Remove what the CLI wrote about errors: a report holds the conversation that met with one.
+    Remove the CLI's error reports, because they contain the conversation.
 
     @param temp: the worker's temp directory.
     """
@@ -43,7 +43,7 @@ def delete_reports(temp: Path) -> None:
 
 
 def _records(chats: Path, ending: str) -> Iterator[Path]:
-    # A pattern with an id in it would be compiled, and kept, for each session.
+    # A pattern that contains the id would be compiled and cached for each session.
     with suppress(FileNotFoundError):
         for name in os.listdir(chats):
             if name.startswith("session-") and name.endswith(ending):

@@ -1,8 +1,8 @@
 """
-The daemon's run directory, and what is left of one whose daemon was killed.
+The daemon's run directory, and the removal of directories left behind by killed daemons.
 
-Run directories lie side by side under one root. A daemon holds a lock on its own as long as it
-lives, however it ends; who can take the lock has found an orphan.
+All run directories are in one root directory. A daemon holds a lock on its directory until it ends,
+for whatever reason; a directory whose lock is free is an orphan.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LOCK = "lock"
 
 
 def root_for_user(environ: Mapping[str, str]) -> Path:
-    """Where this user's run directories lie."""
+    """The root of this user's run directories."""
     runtime = environ.get("XDG_RUNTIME_DIR")
     if runtime and Path(runtime).is_dir() and os.access(runtime, os.W_OK):
         return Path(runtime) / "gemproxy"
@@ -32,7 +32,7 @@ class RunDirectory:
     """
     A private directory that exists while the daemon does.
 
-    @ivar path: the directory, mode 0700; None unless it is held.
+    @ivar path: the directory, mode 0700; None if it is not acquired.
     """
 
     log = make_logger()
@@ -44,9 +44,9 @@ class RunDirectory:
 
     def acquire(self) -> Path:
         """
-        Make the directory, and clear away those of dead daemons.
+        Create the directory, and remove those of dead daemons.
 
-        @raise OSError: it cannot be made, or the root belongs to somebody else.
+        @raise OSError: the directory cannot be created, or the root belongs to another user.
         """
         self._root.mkdir(mode=0o700, exist_ok=True)
         status = self._root.lstat()
@@ -54,7 +54,7 @@ class RunDirectory:
             raise PermissionError(f"{self._root} is not a private directory of this user")
         self._clear_orphans()
         self.path = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self._root))
-        # It gets its name when it is locked: an unlocked one is an orphan's.
+        # The lock file is renamed once it is locked: an unlocked one marks an orphan.
         unnamed = self.path / f"{_LOCK}.new"
         self._lock = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -73,14 +73,14 @@ class RunDirectory:
             try:
                 lock = os.open(path / _LOCK, os.O_RDWR | os.O_CLOEXEC)
             except OSError:
-                # Not made completely, or on its way out: another daemon may be at it just now.
+                # Incomplete, or being removed: another daemon may be working on it.
                 continue
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
             else:
-                self.log.info("clearing {path}, left by a daemon that was killed", path=str(path))
+                self.log.info("removing {path}, left behind by a killed daemon", path=str(path))
                 _kill_processes_of(path)
                 shutil.rmtree(path, ignore_errors=True)
             finally:
@@ -88,7 +88,7 @@ class RunDirectory:
 
 
 def _kill_processes_of(directory: Path) -> None:
-    """End processes whose HOME lies in a run directory: nobody but a worker has such a one."""
+    """Kill the processes with a HOME in a run directory; only workers have one."""
     home = b"HOME=" + os.fsencode(directory) + b"/"
     for process in Path("/proc").glob("[0-9]*"):
         try:

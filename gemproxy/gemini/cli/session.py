@@ -1,4 +1,4 @@
-"""A session of a worker: opened once, and prompted with one conversation after the other."""
+"""A session of a worker: opened once, and used for one conversation after another."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from gemproxy.gemini.cli.marks import Marks
 from gemproxy.gemini.cli.worker import Worker, WorkerDied
 from gemproxy.util.deadline import deadline
 
-# Seconds for what takes no model to answer.
+# Seconds allowed for calls that do not involve the model.
 SETUP_TIMEOUT = 60.0
-_SLOW = "a session could not be set up in time"
+_SLOW = "setting up a session took too long"
 
-# The CLI sends the whole of a session with each prompt. Up to here that costs less than another
-# session would.
+# The number of prompts after which a session is replaced. The CLI sends the whole session with each
+# prompt; up to this number that costs less than opening another session.
 PROMPTS_PER_LIFE = 50
 PARTS_PER_LIFE = 1000
 CHARACTERS_PER_LIFE = 500_000
 
-# The name is the CLI's, and becomes part of that of a file.
+# The id is chosen by the CLI, and becomes part of a file name.
 _ID = re.compile(r"[0-9A-Za-z]{8}[0-9A-Za-z-]{,100}")
 
 
@@ -31,12 +31,12 @@ class Session:
     """
     A session of a worker, for one conversation at a time.
 
-    What an earlier conversation left in it has no marks that count, and never leaves the machine.
+    The text of earlier conversations has no marks of the current one, and is never sent to the API.
 
-    @ivar id: the CLI's name of it.
-    @ivar model: the model that it asks.
-    @ivar is_answering: whether it is at work.
-    @ivar is_sound: whether all that was asked of it came to a regular end.
+    @ivar id: the id assigned by the CLI.
+    @ivar model: the model that the session uses.
+    @ivar is_answering: whether a prompt is being processed.
+    @ivar is_sound: whether all calls for the session ended regularly.
     """
 
     def __init__(self, reactor: IReactorTime, worker: Worker, id: str) -> None:
@@ -54,8 +54,8 @@ class Session:
     @classmethod
     async def open(cls, reactor: IReactorTime, worker: Worker) -> Session:
         """
-        @raise CallFailed: the CLI refused.
-        @raise WorkerDied: the process ended, or was given up.
+        @raise CallFailed: the CLI reported an error.
+        @raise WorkerDied: the process ended or was killed.
         """
         _check_home(worker)
         with deadline(reactor, SETUP_TIMEOUT, worker.give_up, _SLOW):
@@ -64,21 +64,23 @@ class Session:
             )
         id = result.get("sessionId")
         if not isinstance(id, str) or not _ID.fullmatch(id) or worker.listens(id):
-            worker.give_up("it opened a session without a name of its own")
-            raise WorkerDied("The Gemini CLI opened no session.")
+            worker.give_up("it returned an invalid session id")
+            raise WorkerDied("The Gemini CLI did not open a session.")
         worker.opened += 1
         try:
             records.keep_off_disk(worker.home.chats, id)
         except OSError as error:
-            worker.give_up(f"its home cannot be used: {error}")
-            raise WorkerDied("The home of the Gemini CLI process cannot be used.") from None
+            worker.give_up(f"its home directory cannot be used: {error}")
+            raise WorkerDied(
+                "The home directory of the Gemini CLI process cannot be used."
+            ) from None
         session = cls(reactor, worker, id)
         worker.listen(id, session._updated)
         return session
 
     @property
     def is_worn(self) -> bool:
-        """Whether what it has been told already makes it a burden."""
+        """Whether the session has been used so often that it should be replaced."""
         return (
             self._prompts >= PROMPTS_PER_LIFE
             or self._parts >= PARTS_PER_LIFE
@@ -87,10 +89,10 @@ class Session:
 
     async def use(self, model: str) -> None:
         """
-        Have it ask this model.
+        Select the model.
 
-        @raise CallFailed: the CLI refused.
-        @raise WorkerDied: the process ended, or was given up.
+        @raise CallFailed: the CLI reported an error.
+        @raise WorkerDied: the process ended or was killed.
         """
         _check_home(self._worker)
         if model != self.model:
@@ -103,11 +105,11 @@ class Session:
 
     async def answer(self, marks: Marks, text: Callable[[str], None]) -> str:
         """
-        Have a conversation answered; returns ACP's stop reason.
+        Prompt the session with a conversation; returns ACP's stop reason.
 
-        @param text: called with each piece of the answer, until L{silence} is.
-        @raise CallFailed: the CLI refused.
-        @raise WorkerDied: the process ended before the answer did.
+        @param text: called with each piece of the response, until L{silence} is called.
+        @raise CallFailed: the CLI reported an error.
+        @raise WorkerDied: the process ended before the response was complete.
         """
         blocks = [{"type": "text", "text": text} for text in marks.prompt]
         self._text = text
@@ -127,15 +129,15 @@ class Session:
         return stop_reason
 
     def cancel(self) -> None:
-        """Have it stop answering; the answer then fails or ends soon."""
+        """Cancel the prompt; L{answer} then fails or returns soon."""
         self._worker.notify("session/cancel", {"sessionId": self.id})
 
     def silence(self) -> None:
-        """Nobody listens any more to what it says."""
+        """Stop passing on the text of the response."""
         self._text = None
 
     def forget(self) -> None:
-        """It is not used any more. The CLI has no way to be told so."""
+        """Stop using the session. ACP has no call to close it."""
         self._worker.unlisten(self.id)
 
     def _updated(self, update: dict[str, Any]) -> bool:
@@ -151,7 +153,7 @@ class Session:
 
 
 def _check_home(worker: Worker) -> None:
-    """@raise WorkerDied: it has none any more."""
+    """@raise WorkerDied: the home directory was removed."""
     if not worker.home.is_whole:
-        worker.give_up("its home is gone")
-        raise WorkerDied("The home of the Gemini CLI process is gone.")
+        worker.give_up("its home directory was removed")
+        raise WorkerDied("The home directory of the Gemini CLI process was removed.")

@@ -1,4 +1,4 @@
-"""The sessions of a worker: which ones wait for conversations, and which conversations for one."""
+"""The pool of a worker's sessions."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from gemproxy.util.log import make_logger
 
 class Sessions:
     """
-    Keeps sessions for the next conversations, one of them at least: to open one takes the CLI
-    longer than everything else that it does for a short answer.
+    Keeps at least one idle session for the next conversation, because opening one takes longer than
+    everything else that the CLI does for a short response.
 
-    @ivar count: how many are open, in use or not.
+    Sessions are opened one at a time. The CLI locks a file while it opens one, and concurrent
+    attempts wait ever longer for the lock, some forever.
 
-    They are opened one by one. The CLI locks a file for it, and who finds that locked waits ever
-    longer, some for good.
+    @ivar count: the number of open sessions, whether in use or not.
     """
 
     log = make_logger()
@@ -36,7 +36,7 @@ class Sessions:
 
     async def open(self) -> None:
         """
-        Have the first one.
+        Open the first session.
 
         @raise CallFailed: the CLI refused.
         @raise WorkerDied: the process ended, or was given up.
@@ -47,9 +47,9 @@ class Sessions:
 
     def acquire(self, model: str) -> Deferred[Session]:
         """
-        One that asks this model, if possible; in any case one.
+        Wait for a session, preferably one that uses this model.
 
-        @return: fails with CallFailed or WorkerDied.
+        @return: fires with the session; fails with CallFailed or WorkerDied.
         """
         session: Deferred[Session] = Deferred()
         if self._resting:
@@ -60,7 +60,7 @@ class Sessions:
         return session
 
     def release(self, session: Session) -> None:
-        """A conversation is over."""
+        """Return a session after a conversation."""
         if session.is_sound and not session.is_worn:
             self._rest(session)
             return
@@ -70,7 +70,7 @@ class Sessions:
             self._open_more()
 
     def _best(self, model: str) -> int:
-        """The place of the one that rested last, of those with this model if there are any."""
+        """The index of the session used last; of those with this model, if there are any."""
         last = len(self._resting) - 1
         for place in range(last, -1, -1):
             if self._resting[place].model == model:
@@ -102,6 +102,6 @@ class Sessions:
             self._opening = False
 
     def _not_opened(self, failure: Failure) -> None:
-        # Whoever needs one will meet with the same.
+        # These errors are reported to the next caller of acquire, too.
         if failure.check(CallFailed, WorkerDied) is None:
-            self.log.failure("no session was opened", failure)
+            self.log.failure("opening a session failed", failure)

@@ -1,4 +1,4 @@
-"""One CLI process: its life, and calls to it over the Agent Client Protocol."""
+"""One CLI process: its life cycle, and calls over the Agent Client Protocol."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from gemproxy.util.deadline import deadline
 from gemproxy.util.log import details_are_wanted, make_logger
 
 LINE_LIMIT = 128 * 1024 * 1024
-# Messages in a life that nobody wants: updates of other kinds, of sessions that are over, and
-# requests. Some come with every session, a flood does not.
+# The maximum number of unexpected messages from a process: other kinds of updates, updates of
+# closed sessions, and requests. A few per session are normal.
 STRAY_LIMIT = 20_000
 STDERR_TAIL = 8 * 1024
 STDERR_LIMIT = 64 * 1024 * 1024
 START_TIMEOUT = 60.0
 KILL_DELAY = 3.0
-# Seconds between the end of a process's pipes and its own end.
+# Seconds to wait for the end of a process after it has closed its pipes.
 _EXIT_DELAY = 1.0
 
 _LAUNCHER = str(Path(__file__).with_name("launch.py"))
 
 
 class WorkerDied(Exception):
-    """The process has ended, or was given up; what was asked of it gets no answer."""
+    """The process ended or was killed; its pending calls fail."""
 
 
 class CallFailed(Exception):
-    """The CLI answered a call with an error."""
+    """The CLI responded to a call with an error."""
 
     def __init__(self, failure: acp.ErrorResponse) -> None:
         super().__init__(f"{failure.code}: {failure.message}")
@@ -50,10 +50,10 @@ class CallFailed(Exception):
 
 
 class WorkerObserver(Protocol):
-    """Who is told of a worker's life."""
+    """Is notified of the end of a worker."""
 
     def worker_ended(self, worker: Worker) -> None:
-        """The process is gone, asked for or not."""
+        """The process has ended, whether requested or not."""
 
 
 UpdateListener = Callable[[dict[str, Any]], bool]
@@ -63,9 +63,9 @@ class Worker:
     """
     A C{gemini --acp} process.
 
-    @ivar opened: how many sessions it has opened so far.
-    @ivar usable: whether it may be given sessions.
-    @ivar given_up: whether it was killed; nothing that it still says counts.
+    @ivar opened: the number of sessions opened so far.
+    @ivar usable: whether the worker accepts sessions.
+    @ivar given_up: whether the process was killed; its further output is ignored.
     """
 
     log = make_logger()
@@ -103,7 +103,7 @@ class Worker:
         """
         Run the process until it is ready for sessions.
 
-        @raise WorkerDied: it ended, answered nonsense, or was not ready in time.
+        @raise WorkerDied: the process ended, sent an invalid response, or was not ready in time.
         """
         self.home.create()
         command = [sys.executable, "-I", _LAUNCHER, self._cli.executable, "--acp"]
@@ -127,8 +127,8 @@ class Worker:
 
     def call(self, method: str, params: dict[str, Any]) -> Deferred[dict[str, Any]]:
         """
-        Ask something of the CLI; fires with the result, or fails with CallFailed or WorkerDied.
-        Cancelling gives up waiting; the CLI goes on.
+        Call a method of the CLI; fires with the result, or fails with CallFailed or WorkerDied.
+        Cancelling only stops waiting; the CLI continues.
         """
         self._last_id += 1
         id = self._last_id
@@ -146,21 +146,21 @@ class Worker:
 
     def listen(self, session_id: str, listener: UpdateListener) -> None:
         """
-        Call the listener with each update of a session, until told otherwise.
+        Call the listener with each update of a session, until L{unlisten} is called.
 
-        @param listener: returns whether the update is one that a session needs.
+        @param listener: returns whether the update was expected.
         """
         self._listeners[session_id] = listener
 
     def listens(self, session_id: str) -> bool:
-        """Whether the updates of a session are wanted."""
+        """Whether a session has a listener."""
         return session_id in self._listeners
 
     def unlisten(self, session_id: str) -> None:
         self._listeners.pop(session_id, None)
 
     def memory(self) -> int:
-        """Resident memory in bytes; 0 where the system does not say."""
+        """Resident memory in bytes; 0 if the system does not report it."""
         try:
             pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]
         except (OSError, IndexError):
@@ -168,10 +168,10 @@ class Worker:
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
     def give_up(self, reason: str) -> None:
-        """Kill a process that does not behave."""
+        """Kill the process and log the reason."""
         if not self._ended and not self.given_up:
             self.log.warn(
-                "CLI worker {pid} is given up: {reason}. Its last words: {tail}",
+                "killing CLI worker {pid}: {reason}; last stderr output: {tail}",
                 pid=self.pid,
                 reason=reason,
                 tail=self._protocol.stderr_tail(),
@@ -181,7 +181,7 @@ class Worker:
         self._signal_group(signal.SIGKILL)
 
     def stop(self) -> Deferred[None]:
-        """End the process, gently first; fires when it is gone."""
+        """End the process, with SIGTERM first; fires when it has ended."""
         self.usable = False
         return Deferred.fromCoroutine(self._stop())
 
@@ -194,12 +194,15 @@ class Worker:
         with deadline(self._reactor, KILL_DELAY, self._signal_group, signal.SIGKILL):
             await ended
 
-    # What the protocol reports:
+    # Called by the protocol:
 
     def line_received(self, line: bytes) -> None:
-        """@raise ProtocolViolation: the line is no message, or one too many that nobody wants."""
+        """
+        @raise ProtocolViolation: the line is not a message, or there were too many unexpected
+            messages.
+        """
         if details_are_wanted():
-            self.log.debug("CLI worker {pid} says {said}", pid=self.pid, said=acp.shown(line))
+            self.log.debug("from CLI worker {pid}: {said}", pid=self.pid, said=acp.shown(line))
         message = acp.decode(line)
         match message:
             case acp.Notification("session/update", params):
@@ -223,14 +226,14 @@ class Worker:
                     answer.errback(CallFailed(message))
 
     def disconnected(self) -> None:
-        """The process has closed a pipe: it ends now, or it is of no use any more."""
+        """The process has closed a pipe: kill it, unless it ends now."""
         if not self._ended and self._ending is None:
             self._ending = self._reactor.callLater(
                 _EXIT_DELAY, self.give_up, "it closed its input or output"
             )
 
     def exited(self) -> None:
-        """The process has ended; what it left running in its group has no business any more."""
+        """The process has ended; kill the rest of its process group."""
         if self.pid is not None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -239,13 +242,13 @@ class Worker:
         """The process has ended and its pipes are closed."""
         if self.usable:
             self.log.warn(
-                "CLI worker {pid} died: {reason}. Its last words: {tail}",
+                "CLI worker {pid} ended unexpectedly: {reason}; last stderr output: {tail}",
                 pid=self.pid,
                 reason=reason.getErrorMessage(),
                 tail=self._protocol.stderr_tail(),
             )
         elif not reason.check(ProcessDone, ProcessTerminated):
-            self.log.failure("CLI worker {pid} ended strangely", reason, pid=self.pid)
+            self.log.failure("CLI worker {pid} ended for an unknown reason", reason, pid=self.pid)
         self._ended = True
         self.usable = False
         if self._ending is not None and self._ending.active():
@@ -263,20 +266,20 @@ class Worker:
 
     def _asked(self, id: Any) -> Deferred[dict[str, Any]] | None:
         """
-        Who waits for an answer; None for nobody any more.
+        The Deferred of a call; None if it was cancelled.
 
-        @raise ProtocolViolation: nobody ever asked.
+        @raise ProtocolViolation: there was no call with this id.
         """
         answer = self._calls.pop(id, None)
         if answer is None and id not in self._forgotten:
-            raise acp.ProtocolViolation("an answer that nobody asked for")
+            raise acp.ProtocolViolation("a response to an unknown request")
         self._forgotten.discard(id)
         return answer
 
     def _stray(self) -> None:
         self._strays += 1
         if self._strays > STRAY_LIMIT:
-            raise acp.ProtocolViolation("a flood of messages that nobody wants")
+            raise acp.ProtocolViolation("too many unexpected messages")
 
     def _fail_calls(self) -> None:
         calls, self._calls = self._calls, {}
@@ -286,7 +289,7 @@ class Worker:
     def _write(self, data: bytes) -> None:
         assert self._transport is not None
         if details_are_wanted():
-            self.log.debug("CLI worker {pid} is told {told}", pid=self.pid, told=acp.shown(data))
+            self.log.debug("to CLI worker {pid}: {told}", pid=self.pid, told=acp.shown(data))
         try:
             self._transport.writeToChild(0, data)
         except KeyError:
@@ -296,7 +299,7 @@ class Worker:
         if self.pid is None or self._ended:
             return
         with suppress(ProcessLookupError):
-            # The launcher may not have made the group yet: then the process alone gets it.
+            # If the launcher has not created the group yet, only the process is signalled.
             if os.getpgid(self.pid) == self.pid:
                 os.killpg(self.pid, number)
             else:
@@ -304,7 +307,7 @@ class Worker:
 
 
 class _AcpProtocol(ProcessProtocol):
-    """Cuts the CLI's output into lines for its worker."""
+    """Splits the CLI's output into lines for its worker."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
@@ -330,7 +333,7 @@ class _AcpProtocol(ProcessProtocol):
         self._stderr = (self._stderr + data)[-STDERR_TAIL:]
         self._stderr_size += len(data)
         if self._stderr_size > STDERR_LIMIT:
-            self._worker.give_up("it floods its log")
+            self._worker.give_up("it wrote too much to stderr")
 
     def childConnectionLost(self, childFD: int) -> None:
         if childFD != 2:

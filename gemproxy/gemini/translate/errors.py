@@ -1,4 +1,4 @@
-"""What an error of the Gemini API means: for the client, and for another try."""
+"""Converts errors of the Gemini API to errors for the client and decides whether to retry."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _MESSAGE_LENGTH = 2000
 _TOO_LONG = re.compile(r"token count.{0,80}exceeds|exceeds the maximum number of tokens", re.I)
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]+)?)s")
 
-# Worth another try: nothing is wrong with the request.
+# Statuses worth a retry: the request itself is not at fault.
 _TRANSIENT = frozenset({408, 429, 499, 500, 502, 503})
 
 
 @frozen
 class AttemptFailure:
     """
-    One failed try.
+    A failed attempt.
 
-    @ivar error: what the client is told if there is no further try.
-    @ivar retryable: whether another try may succeed.
-    @ivar delay: seconds that the API wants to be left alone; None if it did not say.
+    @ivar error: the error for the client if there is no retry.
+    @ivar retryable: whether a retry may succeed.
+    @ivar delay: the retry delay requested by the API, in seconds; None if it requested none.
     """
 
     error: ChatError
@@ -40,19 +40,21 @@ class AttemptFailure:
 
 
 def api_failure(status: int, body: bytes) -> AttemptFailure:
-    """The failure that an error response of the API means."""
+    """Convert an error response of the API."""
     return _failure(status, _error_object(body))
 
 
 def midway_failure(document: bytes) -> AttemptFailure:
-    """The failure that an error means which comes in the place of the rest of an answer."""
+    """Convert an error object received in the middle of a response."""
     error = _error_object(document)
     code = error.get("code")
     return _failure(code if isinstance(code, int) and 400 <= code < 600 else 502, error)
 
 
 def _failure(status: int, error: dict[str, Any]) -> AttemptFailure:
-    message = str(error.get("message") or f"The Gemini API answered {status}.")[:_MESSAGE_LENGTH]
+    message = str(error.get("message") or f"The Gemini API responded with status {status}.")[
+        :_MESSAGE_LENGTH
+    ]
     details = _details(error)
     delay = _retry_delay(details)
     if status == 429:
@@ -73,14 +75,17 @@ def _failure(status: int, error: dict[str, Any]) -> AttemptFailure:
 
 
 def cli_failure(message: str) -> AttemptFailure:
-    """The failure that the CLI's own error means, where nothing else tells more."""
+    """Convert an error reported by the CLI, if the API reported none."""
     return AttemptFailure(
         upstream_failed(f"The Gemini CLI failed: {message[:_MESSAGE_LENGTH]}"), retryable=True
     )
 
 
 def transient(message: str) -> AttemptFailure:
-    """A failure that is nobody's word: a lost connection, a worker that died, an empty answer."""
+    """
+    A retryable failure not reported by the API: a lost connection, a dead worker, an empty
+    response.
+    """
     return AttemptFailure(upstream_failed(message), retryable=True)
 
 

@@ -1,4 +1,4 @@
-"""Pictures, sounds and documents in a message, as the API's inlineData."""
+"""Converts the pictures, audio and documents of a message to the API's inlineData."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ KINDS = frozenset({"image_url", "input_audio", "file", "video_url"})
 
 def media_part(part: dict[str, Any], where: str) -> dict[str, Any]:
     """
-    The inlineData part that a content part is.
+    Convert a content part to an inlineData part.
 
-    @param part: of one of KINDS.
-    @raise ChatError: 400 that names the part.
+    @param part: a part of one of KINDS.
+    @raise ChatError: 400, the part is invalid; the error names it.
     """
     kind = part["type"]
     inner = part.get(kind)
@@ -62,7 +62,7 @@ def media_part(part: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def is_remote(url: Any) -> bool:
-    """Whether a picture would have to be fetched."""
+    """Whether a URL is an http or https URL."""
     return isinstance(url, str) and url[:8].lower().startswith(("http://", "https://"))
 
 
@@ -70,7 +70,7 @@ def _file(inner: dict[str, Any], where: str) -> dict[str, Any]:
     data = inner.get("file_data")
     where = f"{where}.file_data"
     if not isinstance(data, str):
-        raise bad_request(f"'{where}' must be a string: files by id are not known here.", where)
+        raise bad_request(f"'{where}' must be a string: file ids are not supported.", where)
     if data[:5].lower() == "data:":
         return _url(data, where, images_only=False)
     name = inner.get("filename")
@@ -81,7 +81,7 @@ def _file(inner: dict[str, Any], where: str) -> dict[str, Any]:
 def _url(url: Any, where: str, images_only: bool) -> dict[str, Any]:
     if is_remote(url):
         raise bad_request(
-            f"'{where}' must be a data: URL; fetching from elsewhere is off (FETCH_IMAGES).", where
+            f"'{where}' must be a data: URL. To allow http(s) URLs, set FETCH_IMAGES=true.", where
         )
     match = _DATA_URL.match(url) if isinstance(url, str) else None
     if match is None:
@@ -95,7 +95,7 @@ def _url(url: Any, where: str, images_only: bool) -> dict[str, Any]:
 
 
 def _known_as(mime_type: str) -> str:
-    """What Gemini calls a type."""
+    """Gemini's name for a MIME type."""
     return _ALIASES.get(mime_type, mime_type)
 
 
@@ -119,7 +119,7 @@ def _inline(mime_type: str, data: Any, where: str) -> dict[str, Any]:
 
 
 def _padded(data: str) -> str:
-    """Base64 as the standard has it: some encoders break lines, or leave the padding out."""
+    """Normalise Base64: some encoders add line breaks or omit the padding."""
     data = "".join(data.split())
     return data + "=" * (-len(data) % 4)
 

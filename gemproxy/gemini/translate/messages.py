@@ -1,4 +1,4 @@
-"""OpenAI messages to Gemini turns: pure translation and validation."""
+"""Translates and validates OpenAI messages as Gemini turns. No I/O."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 @frozen
 class Turn:
-    """One message of the conversation, as Gemini API parts."""
+    """One message of a conversation, as parts of the Gemini API."""
 
     role: Literal["user", "model"]
     parts: tuple[Part, ...]
@@ -27,9 +27,9 @@ class Turn:
 @frozen
 class Conversation:
     """
-    What the model is to see.
+    A translated conversation.
 
-    @ivar system: the text of the system instruction, None for none.
+    @ivar system: the text of the system instruction; None if there is none.
     """
 
     system: str | None
@@ -40,13 +40,13 @@ def translate_messages(
     messages: Any, signatures: Signatures, sign_calls: bool = False
 ) -> Conversation:
     """
-    Leading system messages become the system instruction; later ones are user turns in their
-    place; empty messages are left out. Where there are system messages only, the last of them is
-    the user turn, because the API answers nothing without one.
+    Leading system messages become the system instruction; later ones become user turns at their
+    position; empty messages are dropped. If there are only system messages, the last one becomes a
+    user turn, because the API requires one.
 
-    @param signatures: of the calls that models have made.
-    @param sign_calls: whether the model refuses calls without a signature.
-    @raise ChatError: 400 that names the message at fault.
+    @param signatures: the signatures of function calls made by models.
+    @param sign_calls: whether the model rejects function calls without a signature.
+    @raise ChatError: 400, a message is invalid; the error names it.
     """
     if not isinstance(messages, list) or not messages:
         raise bad_request("'messages' must be a non-empty list.", "messages")
@@ -73,7 +73,7 @@ def translate_messages(
             turns.append(Turn("model" if role == "assistant" else "user", tuple(parts)))
     if not turns:
         if not leading:
-            raise bad_request("'messages' holds no text.", "messages")
+            raise bad_request("'messages' contains no text.", "messages")
         turns.append(Turn("user", ({"text": leading.pop()},)))
     return Conversation("\n\n".join(leading) or None, tuple(turns))
 
@@ -88,7 +88,7 @@ def _role(message: Any, where: str) -> str:
 
 
 def _named(parts: list[Part], message: Mapping[str, Any]) -> list[Part]:
-    """The API knows no names: who speaks is said in front of the text."""
+    """Put the name of the participant before the text, because the API has no field for it."""
     name = message.get("name")
     if not isinstance(name, str) or not name or not parts:
         return parts
@@ -100,16 +100,16 @@ def _named(parts: list[Part], message: Mapping[str, Any]) -> list[Part]:
 
 
 def _text(message: Mapping[str, Any], where: str) -> str:
-    """The text of a message that may have nothing else."""
+    """The text of a message that may contain only text."""
     parts = _parts(message, where)
     if any("text" not in part for part in parts):
         at = f"{where}.content"
-        raise bad_request(f"'{at}' must be text alone.", at)
+        raise bad_request(f"'{at}' may contain only text.", at)
     return "\n\n".join(part["text"] for part in parts)
 
 
 def _parts(message: Mapping[str, Any], where: str) -> list[Part]:
-    """The parts of a message's content; empty texts are left out."""
+    """The parts of a message's content, without empty texts."""
     content = message.get("content")
     where = f"{where}.content"
     if content is None:

@@ -1,4 +1,4 @@
-"""The parameters of a request, less its messages: pure translation and validation."""
+"""Translates and validates the parameters of a request, except its messages. No I/O."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gemproxy.gemini.translate.tools import declarations, tool_config
 
 MAX_CHOICES = 4
 
-# Say nothing about how the answer should be.
+# Parameters without effect on the response.
 _WITHOUT_EFFECT = frozenset(
     {
         "messages",
@@ -35,10 +35,10 @@ _WITHOUT_EFFECT = frozenset(
 @frozen
 class Parameters:
     """
-    @ivar choices: how many answers are wanted.
-    @ivar request: what the API's request has besides the conversation.
-    @ivar one_call: whether an answer may hold one call of a function at most.
-    @ivar ignored: the client's parameters that were not honoured.
+    @ivar choices: the number of choices requested.
+    @ivar request: the fields of the API's request besides the conversation.
+    @ivar one_call: whether a response may contain at most one function call.
+    @ivar ignored: the client's parameters that were ignored.
     """
 
     choices: int
@@ -49,8 +49,8 @@ class Parameters:
 
 def parameters(body: Mapping[str, Any], model: str, lenient: bool) -> Parameters:
     """
-    @param lenient: whether parameters that cannot be honoured are left out instead of refused.
-    @raise ChatError: 400 that names the parameter.
+    @param lenient: whether unsupported parameters are ignored instead of rejected.
+    @raise ChatError: 400, a parameter is invalid; the error names it.
     """
     config: dict[str, Any] = {}
     for name, (setting, read) in _SETTINGS.items():
@@ -83,7 +83,7 @@ def parameters(body: Mapping[str, Any], model: str, lenient: bool) -> Parameters
 
 
 def _is_default(value: Any) -> bool:
-    """Whether a parameter asks for nothing: front ends send many that do not."""
+    """Whether a value has no effect; many front ends send such values."""
     return value is None or value is False or value == {} or value == []
 
 
@@ -123,7 +123,8 @@ def _stop(name: str, value: Any) -> list[str]:
     return [sequence for sequence in sequences if sequence]
 
 
-# By the client's name: the API's name, and how it is read. The later of two for one wins.
+# Maps the client's parameter to the API's name and a parser. If two parameters have the same API
+# name, the later one wins.
 _SETTINGS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "temperature": ("temperature", _number),
     "top_p": ("topP", _number),
@@ -188,4 +189,4 @@ def _choices(value: Any) -> int:
 
 
 def _too_many_choices() -> ChatError:
-    return bad_request(f"'n' may be {MAX_CHOICES} at most.", "n")
+    return bad_request(f"'n' must be at most {MAX_CHOICES}.", "n")

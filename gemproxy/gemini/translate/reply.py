@@ -1,4 +1,4 @@
-"""What the Gemini API says in its reply, read as it passes by; some of it is not for the CLI."""
+"""Parses the Gemini API's reply as it is received, and selects the part passed to the CLI."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from gemproxy.gemini.translate.tools import Call
 
 class Reply:
     """
-    A streamed reply to C{streamGenerateContent}, fed as it arrives.
+    A streamed reply to C{streamGenerateContent}, parsed incrementally.
 
-    @ivar finish_reason: the model's reason to stop, as the API names it; None if it gave none.
-    @ivar usage: the last token counts; None if there were none. Thoughts count as completion, as
-        with OpenAI's reasoning models.
-    @ivar block_reason: why the prompt was refused, if it was.
-    @ivar calls: the functions that the model calls.
-    @ivar error: an error object that came in the place of a response, as JSON.
-    @ivar told: characters of the answer that were for the CLI.
+    @ivar finish_reason: the API's finish reason; None if not received.
+    @ivar usage: the last token counts; None if not received. Thoughts count as completion tokens,
+        as with OpenAI's reasoning models.
+    @ivar block_reason: the reason why the prompt was blocked; None if it was not.
+    @ivar calls: the function calls made by the model.
+    @ivar error: an error object received instead of a response, as JSON.
+    @ivar told: the number of characters of the response passed to the CLI.
     """
 
     def __init__(self) -> None:
@@ -34,20 +34,21 @@ class Reply:
 
     def feed(self, data: bytes) -> tuple[bytes, list[str]]:
         """
-        Take bytes of the reply.
+        Process more bytes of the reply.
 
-        @return: what the CLI is to be told of them, and the texts of the thoughts in them, which it
-            is not.
+        @return: the bytes to pass to the CLI, and the texts of thoughts, which are not passed to
+            it.
         """
         return self._read_all(self._decoder.feed(data))
 
     def close(self) -> tuple[bytes, list[str]]:
-        """The reply has ended; returns the same for what was left."""
+        """Process the end of the reply; returns the same as L{feed}."""
         return self._read_all(self._decoder.close())
 
     def _read_all(self, events: list[Event]) -> tuple[bytes, list[str]]:
-        # The CLI gets one event, and nothing in it that is read here: every event and every field
-        # costs it time, and a prompt's tokens would count for the session's next conversation too.
+        # The CLI receives a single event without the fields that are read here. Every event and
+        # field costs it time, and it would count a prompt's tokens for the session's next
+        # conversation too.
         news = _News()
         for event in events:
             self._read(event, news)
@@ -84,7 +85,7 @@ class Reply:
                 self._take(part, news)
 
     def _take(self, part: dict[str, Any], news: _News) -> None:
-        # The CLI would run a function that it does not have, and reformat a thought.
+        # Not passed on: the CLI would try to run the function, and would reformat a thought.
         if (call := Call.of_part(part)) is not None:
             self.calls.append(call)
         elif isinstance(text := part.get("text"), str):
@@ -92,7 +93,7 @@ class Reply:
 
 
 class _News:
-    """What some bytes of a reply have brought."""
+    """The results of parsing some bytes of a reply."""
 
     def __init__(self) -> None:
         self.is_any = False
@@ -108,12 +109,12 @@ def _event(text: str, finish_reason: str | None) -> bytes:
     if finish_reason is not None:
         candidate["finishReason"] = finish_reason
     data = dumps({"candidates": [candidate]})
-    # The CLI takes these two, which JSON may hold as they are, for ends of lines.
+    # The CLI treats U+2028 and U+2029 as line ends, although JSON allows them unescaped.
     data = data.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
     return encode(Event(data))
 
 
-# For a CLI whose answer nobody wants any more.
+# The end of a reply, for a CLI whose response is no longer needed.
 END = _event("", "STOP")
 
 

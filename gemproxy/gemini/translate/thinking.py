@@ -1,4 +1,4 @@
-"""How much a model is to think: OpenAI's reasoning_effort in Gemini's words."""
+"""Translates OpenAI's reasoning_effort to Gemini's thinkingConfig."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _LEAST_PRO_BUDGET = 128
 
 class Family(Enum):
     """
-    How a model takes the wish for more or less thought.
+    How the amount of thinking of a model is configured.
 
-    @cvar NONE: it does not think.
+    @cvar NONE: not at all; the model does not think.
     @cvar BUDGET: as a number of tokens.
-    @cvar LEVEL: as a word.
+    @cvar LEVEL: as a named level.
     """
 
     NONE = "none"
@@ -35,7 +35,7 @@ def family(model: str) -> Family:
         return Family.NONE
     version = _VERSION.match(model)
     if version is None:
-        # gemini-flash-latest and the like: all that these names mean today take either.
+        # gemini-flash-latest and the like: the models behind these aliases accept both.
         return Family.BUDGET
     number = (int(version[1]), int(version[2] or 0))
     if number >= (3, 0):
@@ -45,22 +45,22 @@ def family(model: str) -> Family:
 
 def thinking_config(model: str, effort: str | None) -> dict[str, Any] | None:
     """
-    The C{thinkingConfig} for a request; None for none. Thoughts are asked for wherever the model
-    has any to show, but how much it thinks is left to the API unless the client said.
+    The C{thinkingConfig} of a request; None to omit it. Thoughts are requested from every model
+    that can return them. The amount of thinking is left to the API unless the client set it.
 
-    @param effort: one of EFFORTS; None if the client did not say.
+    @param effort: one of EFFORTS; None if the client did not set it.
     """
     kind = family(model)
     is_pro = "pro" in model
     if kind is Family.NONE:
         return None
     if effort is None:
-        # The lite models of 2.5 do not think unless told to, and refuse to show thoughts then.
+        # The 2.5 lite models think only on request, and otherwise reject a request for thoughts.
         shows = kind is Family.LEVEL or "lite" not in model
         return {"includeThoughts": True} if shows else None
     if kind is Family.LEVEL:
         if effort in ("none", "minimal"):
-            # As little as the model allows: it cannot be told not to think.
+            # The minimum of the model: thinking cannot be turned off.
             effort = "low" if is_pro else "minimal"
         return {"includeThoughts": True, "thinkingLevel": effort.upper()}
     if effort == "none":

@@ -1,4 +1,4 @@
-"""Tools: OpenAI's functions and calls in Gemini's words, and back."""
+"""Translates tools: OpenAI's functions and calls to Gemini's, and back."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Part = dict[str, Any]
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
 _MODES = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
 
-# Gemini 3 wants its signatures back. This stands for one that is not known, as for calls that
-# another model made: ai.google.dev/gemini-api/docs/thought-signatures#faqs
+# Gemini 3 requires the signatures of its calls. This replaces an unknown one, for example of a call
+# made by another model: ai.google.dev/gemini-api/docs/thought-signatures#faqs
 _NO_SIGNATURE = "skip_thought_signature_validator"
 
 
 def declarations(tools: Any) -> list[dict[str, Any]]:
     """
-    The function declarations that a client's tools are.
+    Convert a client's tools to function declarations.
 
-    @raise ChatError: 400 that names the tool at fault.
+    @raise ChatError: 400, a tool is invalid; the error names it.
     """
     if tools is None:
         return []
@@ -44,7 +44,7 @@ def _declaration(tool: Any, where: str) -> dict[str, Any]:
     name = function.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise bad_request(
-            f"'{where}.function.name' must begin with a letter or '_' and go on with up to 127 "
+            f"'{where}.function.name' must start with a letter or '_', followed by up to 127 "
             "letters, digits, '_', '.', ':' and '-'.",
             f"{where}.function.name",
         )
@@ -66,15 +66,15 @@ def _declaration(tool: Any, where: str) -> dict[str, Any]:
 
 def tool_config(choice: Any, tools: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """
-    The C{toolConfig} that a C{tool_choice} is; None for the API's default.
+    Convert C{tool_choice} to C{toolConfig}; None for the API's default.
 
-    @param tools: the declarations.
-    @raise ChatError: 400, it is no such choice, or names no function of these.
+    @param tools: the function declarations.
+    @raise ChatError: 400, the choice is invalid, or names an unknown function.
     """
     if choice is None:
         return None
     if choice == "required" and not tools:
-        raise bad_request("'tool_choice' is 'required', and there are no tools.", "tool_choice")
+        raise bad_request("'tool_choice' is 'required', but 'tools' is empty.", "tool_choice")
     if isinstance(choice, str) and choice in _MODES:
         return {"functionCallingConfig": {"mode": _MODES[choice]}}
     function = choice.get("function") if isinstance(choice, dict) else None
@@ -84,16 +84,18 @@ def tool_config(choice: Any, tools: Sequence[Mapping[str, Any]]) -> dict[str, An
             "'tool_choice' must be 'auto', 'none', 'required' or name a function.", "tool_choice"
         )
     if all(tool["name"] != name for tool in tools):
-        raise bad_request(f"'tool_choice' names '{name[:100]}', which is no tool.", "tool_choice")
+        raise bad_request(
+            f"'tool_choice' names '{name[:100]}', which is not in 'tools'.", "tool_choice"
+        )
     return {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": [name]}}
 
 
 def call_parts(calls: Any, where: str, names: dict[str, str], signatures: Signatures) -> list[Part]:
     """
-    The parts that the calls in an assistant's message are.
+    Convert the calls of an assistant's message to parts.
 
-    @param names: gets the function's name of each call, by the call's id.
-    @raise ChatError: 400 that names the call at fault.
+    @param names: maps call ids to function names; the calls are added to it.
+    @raise ChatError: 400, a call is invalid; the error names it.
     """
     if calls is None:
         return []
@@ -132,7 +134,7 @@ def _arguments(text: Any, where: str) -> dict[str, Any]:
 
 
 def _given_signature(call: dict[str, Any]) -> str | None:
-    """Where Google's own OpenAI-compatible address keeps it."""
+    """The signature in the field used by Google's OpenAI-compatible endpoint."""
     extra = call.get("extra_content")
     google = extra.get("google") if isinstance(extra, dict) else None
     signature = google.get("thought_signature") if isinstance(google, dict) else None
@@ -143,17 +145,17 @@ def result_part(
     message: Mapping[str, Any], content: str, where: str, names: Mapping[str, str]
 ) -> Part:
     """
-    The part that a tool's message is.
+    Convert a tool's message to a part.
 
-    @param content: its text; a JSON object is passed as that.
-    @raise ChatError: 400, it belongs to no call.
+    @param content: the text of the message; a JSON object is passed on as an object.
+    @raise ChatError: 400, the message belongs to no call.
     """
     id = message.get("tool_call_id")
     name = names.get(id) if isinstance(id, str) else None
     name = name or message.get("name")
     if not isinstance(name, str) or not name:
         at = f"{where}.tool_call_id"
-        raise bad_request(f"'{at}' must be the id of an earlier call.", at)
+        raise bad_request(f"'{at}' must be the id of an earlier tool call.", at)
     try:
         result = loads(content.encode("utf-8", "replace"))
     except ValueError:
@@ -170,9 +172,9 @@ def result_part(
 @frozen
 class Call:
     """
-    A call that the model makes.
+    A function call made by the model.
 
-    @ivar arguments: JSON text.
+    @ivar arguments: the arguments as JSON text.
     """
 
     id: str
@@ -182,7 +184,7 @@ class Call:
 
     @classmethod
     def of_part(cls, part: Part) -> Call | None:
-        """The call that a part of a reply is, if it is one."""
+        """Convert a part of a reply; None if it is not a call."""
         call = part.get("functionCall")
         if not isinstance(call, dict) or not isinstance(call.get("name"), str):
             return None
@@ -196,7 +198,7 @@ class Call:
         )
 
     def deltas(self, index: int) -> list[dict[str, Any]]:
-        """The call as a stream tells it: first what is called, then with what."""
+        """The deltas of the call: first the name, then the arguments."""
         opening: dict[str, Any] = {
             "index": index,
             "id": self.id,
@@ -210,9 +212,9 @@ class Call:
 
 class Signatures:
     """
-    The signatures of calls that clients may come back with.
+    Remembers the signatures of the last function calls.
 
-    Most clients do not keep what they do not know, so it is kept for them; the last ones only.
+    The API requires them with the next request, and most clients drop unknown fields.
     """
 
     def __init__(self, keep: int = 10_000) -> None:
@@ -230,7 +232,7 @@ class Signatures:
 
 
 def sign_unsigned(parts: Sequence[Part]) -> list[Part]:
-    """The parts of a turn as Gemini 3 takes them: its first call has a signature."""
+    """Add a signature to the first call of a turn, which Gemini 3 requires."""
     signed = list(parts)
     for position, part in enumerate(signed):
         if "functionCall" in part:
