@@ -8,14 +8,17 @@ WORKDIR /opt/gemini-cli
 COPY package.json package-lock.json ./
 RUN npm ci --omit=optional --ignore-scripts --no-audit --no-fund
 
-# gemproxy and what it needs, in a virtual environment.
+# gemproxy and what it needs, at the versions that requirements.lock pins, in a virtual environment.
 FROM python:3.12-slim AS python
 WORKDIR /src
 RUN python -m venv /opt/gemproxy
+COPY requirements.lock ./
+RUN /opt/gemproxy/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements.lock
 COPY pyproject.toml setup.cfg README.md LICENSE ./
 COPY gemproxy gemproxy
 COPY twisted twisted
-RUN /opt/gemproxy/bin/pip install --no-cache-dir .
+RUN /opt/gemproxy/bin/pip install --no-cache-dir --no-deps --no-build-isolation . \
+    && /opt/gemproxy/bin/pip check
 
 FROM python:3.12-slim
 # hadolint ignore=DL3008

@@ -1,15 +1,25 @@
-# `make run` starts gemproxy from this folder, `make test` runs every check.
-# Both install what they need here: Python packages in .venv, the Gemini CLI in node_modules.
+# `make run` starts gemproxy from this folder, `make test` runs every check, `make quick` those that
+# need no CLI. They install what they need here: Python packages in .venv, from the lock files, and
+# the Gemini CLI in node_modules.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+LOCK := requirements-test.lock
+# Processes that share the quick tests, which wait more than they work.
+WORKERS ?= 4
+# The Pythons of this machine, found by their names or where pyenv has them.
+PYTHONS ?= $(foreach minor,11 12 13 14 15,$(call find_python,3.$(minor)))
+find_python = $(shell for python in python$(1) "$$HOME"/.pyenv/versions/$(1).*/bin/python$(1); do \
+	"$$python" -c 'import ensurepip' 2>/dev/null && echo "$$python" && break; done)
+# Of the versions that are allowed the lowest are tested with the lowest Python.
+LOWEST_PYTHON ?= $(firstword $(PYTHONS) $(PYTHON))
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: run test lint bench chaos soak clean
+.PHONY: run test quick quick-tests lowest pythons lint bench chaos soak lock clean
 
 run: $(VENV)/installed node_modules/installed
 	@set -a; if [ -f .env ]; then . ./.env; fi; set +a; \
@@ -20,8 +30,31 @@ run: $(VENV)/installed node_modules/installed
 	fi; \
 	exec $(BIN)/twistd -n --pidfile= gemproxy $$demo $(ARGS)
 
-test: lint
+test: lint node_modules/installed
 	$(BIN)/python -m pytest $(ARGS)
+
+# Without the CLI, and with fewer examples where there are many: less than a minute.
+quick: $(VENV)/installed-for-tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	@$(MAKE) --no-print-directory quick-tests
+
+quick-tests: $(VENV)/installed-for-tests
+	$(BIN)/python -m pytest -q -m 'not cli' --hypothesis-profile=quick \
+		-n $(WORKERS) --dist worksteal $(ARGS)
+
+# With the lowest versions of other packages that setup.cfg allows.
+lowest:
+	@$(MAKE) --no-print-directory quick-tests \
+		VENV=.cache/lowest LOCK=requirements-lowest.lock PYTHON=$(LOWEST_PYTHON)
+
+# With every Python of this machine but the one that `make test` has.
+pythons: $(VENV)/created
+	@for python in $(PYTHONS); do \
+		if [ "$$($$python -V)" = "$$($(BIN)/python -V)" ]; then continue; fi; \
+		$(MAKE) --no-print-directory quick-tests \
+			VENV=.cache/$$(basename $$python) PYTHON=$$python || exit; \
+	done
 
 # Beside LiteLLM, which it installs under .cache, and nginx where that is installed: some minutes.
 bench: $(VENV)/installed node_modules/installed
@@ -31,7 +64,7 @@ bench: $(VENV)/installed node_modules/installed
 chaos soak: $(VENV)/installed-for-tests node_modules/installed
 	$(BIN)/python -m bench.$@ $(ARGS)
 
-lint: $(VENV)/installed-for-tests node_modules/installed
+lint: $(VENV)/installed-for-tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -41,13 +74,30 @@ $(VENV)/created:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/installed: $(VENV)/created setup.cfg pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable .
+# A lock file names all that is needed, so pip need not look for more: some versions of it would
+# find newer packages there.
+$(VENV)/installed: $(VENV)/created setup.cfg pyproject.toml requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/installed-for-tests: $(VENV)/created setup.cfg pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+$(VENV)/installed-for-tests: $(VENV)/created setup.cfg pyproject.toml $(LOCK)
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r $(LOCK)
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@ $(VENV)/installed
+
+# Renews the lock files: the newest versions that setup.cfg allows, with what they need; what the
+# tests need besides; and the same again with the lowest versions of what gemproxy needs itself.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
+	--no-header --no-emit-index-url --no-emit-find-links setup.cfg
+lock: $(VENV)/installed-for-tests
+	@mkdir -p .cache
+	$(COMPILE) --generate-hashes --extra build -o requirements.lock
+	$(COMPILE) --generate-hashes --extra build --extra test \
+		-c requirements.lock -o requirements-test.lock
+	$(COMPILE) --no-deps --resolution lowest-direct --no-annotate -o .cache/floors.txt
+	$(COMPILE) --generate-hashes --extra build --extra test \
+		-c .cache/floors.txt -o requirements-lowest.lock
 
 # Nothing that is optional for the CLI is of use to a worker.
 node_modules/installed: package.json package-lock.json

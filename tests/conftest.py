@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 
+import hypothesis
 import pytest
 import pytest_twisted
 
 from gemproxy.service import Patience
 from tests.support import Product, Relay, running_relay, shared_daemon
+
+# An example takes long when the machine is busy, and that is no fault of the code. Where nobody
+# watches, every run has the same examples: what fails there fails for the change at hand.
+hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
+hypothesis.settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True)
+hypothesis.settings.register_profile("quick", deadline=None, print_blob=True, max_examples=20)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 shared_product = shared_daemon("session")
 
@@ -28,3 +37,11 @@ def patience() -> Patience:
 async def relay(patience: Patience) -> AsyncIterator[Relay]:
     async with running_relay(patience) as relay:
         yield relay
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test whose daemon has workers runs the real CLI; others that do are marked by hand."""
+    for item in items:
+        if "shared_product" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.cli)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
 from testing.trial.chaos import trial
+
+pytestmark = pytest.mark.cli
 
 
 @ensureDeferred

@@ -117,6 +117,7 @@ async def test_an_error_after_the_white_space_is_in_the_body(product: Product) -
     assert reply.error["message"] == "Bad value."
 
 
+@pytest.mark.cli
 @ensureDeferred
 async def test_white_space_can_be_off(tmp_path: Path) -> None:
     async with running(tmp_path, HEARTBEAT_INTERVAL=0.05, JSON_HEARTBEAT_DELAY="off") as product:
@@ -133,6 +134,7 @@ def assert_timed_out(error: dict[str, str]) -> None:
     assert f"{TIMEOUT:g} s" in error["message"]
 
 
+@pytest.mark.cli
 @pytest.mark.parametrize("after", [None, 0])
 @ensureDeferred
 async def test_a_silent_api_is_given_up(tmp_path: Path, after: int | None) -> None:

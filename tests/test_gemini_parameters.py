@@ -172,6 +172,7 @@ async def test_a_wrong_value_is_a_bad_request_that_names_it(
     assert not product.asked
 
 
+@pytest.mark.cli
 @ensureDeferred
 async def test_a_strict_proxy_refuses_what_it_cannot_honour(tmp_path: Path) -> None:
     async with running(tmp_path, LENIENT="false", GEMINI_WORKERS=1) as product:
@@ -194,6 +195,7 @@ async def test_a_strict_proxy_refuses_what_it_cannot_honour(tmp_path: Path) -> N
 # Many at once
 
 
+@pytest.mark.cli
 @ensureDeferred
 async def test_forty_different_settings_start_no_process(tmp_path: Path) -> None:
     async with running(tmp_path, GEMINI_WORKERS=4) as product:

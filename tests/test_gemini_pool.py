@@ -17,6 +17,8 @@ from testing.google import scenarios
 from testing.google.recorded_request import Closed
 from tests.support import CLI, Product, chat, processes_at_home_in, running, until
 
+pytestmark = pytest.mark.cli
+
 
 async def until_other_worker(product: Product, *old: int) -> int:
     """The process id of a worker that is warm and none of the old ones."""

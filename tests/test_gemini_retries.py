@@ -172,6 +172,7 @@ async def test_nothing_is_tried_again_once_content_went_out(
     assert len(product.asked) == 1
 
 
+@pytest.mark.cli
 @ensureDeferred
 async def test_an_unreachable_api_is_tried_again_and_then_told(tmp_path: Path) -> None:
     port = free_port()

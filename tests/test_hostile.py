@@ -131,6 +131,7 @@ async def test_calls_of_every_tool_that_the_cli_has_are_the_client_s(
     await assert_calm(product, *before)
 
 
+@pytest.mark.cli
 @ensureDeferred
 async def test_even_if_calls_reached_the_cli_it_would_run_none(
     tmp_path_factory: pytest.TempPathFactory, traps: Traps, monkeypatch: pytest.MonkeyPatch

@@ -76,6 +76,7 @@ def test_labels_are_escaped() -> None:
     assert numbers("requests_total", route="gemini", model='a"\n\\{}\u00e9\0', status="200") == 1
 
 
+@pytest.mark.cli
 @ensureDeferred
 async def test_what_the_gemini_proxy_counts(tmp_path: Path) -> None:
     async with running(tmp_path, RETRY_DELAY=0.05, GEMINI_WORKERS=2) as product:
@@ -163,6 +164,7 @@ async def test_a_request_s_line_says_what_became_of_it(product: Product, logged:
         assert f" {fact}" in line
 
 
+@pytest.mark.cli
 @ensureDeferred
 async def test_debugging_shows_the_dialogue_with_texts_cut_short(
     tmp_path: Path, logged: list[Any]

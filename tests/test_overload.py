@@ -18,6 +18,7 @@ MB = 1_000_000
 CROWD = 200
 
 
+@pytest.mark.cli
 @ensureDeferred
 async def test_a_crowd_is_refused_at_once_and_the_rest_stays_quick(tmp_path: Path) -> None:
     limits = {"GEMINI_WORKERS": 1, "GEMINI_SESSIONS": 2, "GEMINI_QUEUE": 3}

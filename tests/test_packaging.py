@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import tomllib
 import venv
 import zipfile
 from collections.abc import Iterator
@@ -18,6 +20,9 @@ from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from gemproxy import __version__
 from gemproxy.config import SETTINGS
@@ -121,6 +126,60 @@ def test_the_command_tells_its_options(twistd: list[str | Path], tmp_path: Path)
 def test_the_installed_package_is_the_one_that_runs(twistd: list[str | Path], tmp_path: Path):
     where = run(twistd[0], "-c", "import gemproxy; print(gemproxy.__file__)", cwd=tmp_path)
     assert Path(where.strip()).is_relative_to(Path(twistd[0]).parent.parent)
+
+
+# --- What is installed with it.
+
+LOCKS = ("requirements.lock", "requirements-test.lock", "requirements-lowest.lock")
+
+
+def required(*extras: str) -> list[Requirement]:
+    """What setup.cfg asks for."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    listed = [setup["options"]["install_requires"]]
+    listed += [setup["options.extras_require"][extra] for extra in extras]
+    return [Requirement(line) for text in listed for line in text.split("\n") if line]
+
+
+def locked(name: str) -> dict[str, str]:
+    """The versions of a lock file."""
+    return dict(re.findall(r"(?m)^([a-z0-9-]+)==([^ ]+)", (ROOT / name).read_text()))
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_file_pins_with_hashes_and_nothing_else(name: str):
+    """One that named where packages are would send everybody there."""
+    text = (ROOT / name).read_text()
+    lines = re.sub(r" *\\\n *", " ", re.sub(r"(?m)^ *#.*\n", "", text)).splitlines()
+    pin = r"[a-z0-9-]+==[0-9][^ ]*( ; [^\\]+?)?( --hash=sha256:[0-9a-f]{64})+"
+    assert [line for line in lines if not re.fullmatch(pin, line)] == []
+    assert "://" not in text
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_file_holds_what_is_asked_for(name: str):
+    pins = locked(name)
+    extras = ("build",) if name == "requirements.lock" else ("build", "test")
+    for wanted in required(*extras):
+        assert wanted.specifier.contains(pins[canonicalize_name(wanted.name)]), wanted
+
+
+def test_the_tests_run_with_what_is_run():
+    assert locked("requirements.lock").items() <= locked("requirements-test.lock").items()
+
+
+def test_the_lowest_versions_are_those_of_the_ranges():
+    pins = locked("requirements-lowest.lock")
+    for wanted in required():
+        [floor] = [part.version for part in wanted.specifier if part.operator == ">="]
+        assert Version(pins[canonicalize_name(wanted.name)]) == Version(floor), wanted
+
+
+def test_what_builds_it_is_said_alike():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    setup = {str(wanted) for wanted in required("build")} - {str(w) for w in required()}
+    assert set(project["build-system"]["requires"]) == setup
 
 
 # --- The image.

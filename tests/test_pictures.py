@@ -546,6 +546,7 @@ async def test_a_server_must_have_the_certificate_of_its_name(tmp_path: Path) ->
         await port.stopListening()
 
 
+@pytest.mark.cli
 @ensureDeferred
 async def test_a_picture_is_fetched_for_the_model_where_that_is_on(
     server: Port, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -390,6 +390,7 @@ async def test_a_lively_answer_needs_no_heartbeat() -> None:
         assert (await relay.ask(gpt(stream=True))).comments == []
 
 
+@pytest.mark.cli
 @ensureDeferred
 async def test_gemini_heartbeats(tmp_path: Path) -> None:
     settings = {"HEARTBEAT_INTERVAL": INTERVAL, "JSON_HEARTBEAT_DELAY": 0.3}

@@ -228,6 +228,7 @@ async def test_what_does_not_finish_in_time_is_told_and_ended_properly(tmp_path:
             await call.when_closed()
 
 
+@pytest.mark.cli
 @ensureDeferred
 async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     async with with_api(tmp_path, DRAIN=60) as (daemon, api):
@@ -262,6 +263,7 @@ async def test_ctrl_c_is_such_a_signal_too(tmp_path: Path) -> None:
         await daemon.until_ended(5)
 
 
+@pytest.mark.cli
 @ensureDeferred
 async def test_a_terminal_that_goes_away_is_no_reason_to_end(tmp_path: Path) -> None:
     async with with_api(tmp_path) as (daemon, api):

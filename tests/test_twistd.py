@@ -24,6 +24,8 @@ from gemproxy.config import SETTINGS
 from testing.processes import free_port
 from tests.support import CLI, ROOT, processes_at_home_in
 
+pytestmark = pytest.mark.cli
+
 TWISTD = str(Path(sys.executable).with_name("twistd"))
 # The CLI as it is after `npm ci`, and nothing of the environment of whoever runs the tests.
 PATH = f"{ROOT / 'node_modules' / '.bin'}:{os.environ['PATH']}"
