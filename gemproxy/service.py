@@ -242,8 +242,8 @@ class Daemon(MultiService):
             self.log.info("{name}: {address}", name=name, address=address.shown)
         if not self._is_local and not self._config.proxy_api_keys:
             self.log.warn(
-                "Other machines can connect to {addresses} and use this proxy, and its keys, without "
-                "a key of their own: set PROXY_API_KEYS.",
+                "Other machines can connect to {addresses}, and use this proxy without a key: "
+                "set PROXY_API_KEYS.",
                 addresses=", ".join(address.shown for address in self._addresses.values()),
             )
 

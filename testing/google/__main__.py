@@ -24,7 +24,7 @@ async def serve(reactor: Any, port: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m gemproxy.standin", description="A stand-in for Google's Gemini API."
+        prog="python -m testing.google", description="A stand-in for Google's Gemini API."
     )
     parser.add_argument("--port", type=int, default=0, help="on loopback; 0 for any free one")
     port: int = parser.parse_args().port
