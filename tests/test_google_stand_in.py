@@ -728,7 +728,7 @@ async def test_the_demo_is_the_default():
 @pytest_twisted.ensureDeferred
 async def test_the_command_tells_its_options():
     out, _, code = await getProcessOutputAndValue(
-        sys.executable, ["-m", "gemproxy.standin", "--help"]
+        sys.executable, ["-m", "testing.google", "--help"]
     )
     assert code == 0
     assert b"--port" in out
