@@ -17,8 +17,10 @@ from gemproxy.chat.errors import ChatError
 from gemproxy.config import BadSetting, Config
 from gemproxy.demo import Demo
 from gemproxy.gemini.cli.install import Cli
+from gemproxy.gemini.cli.limits import CliLimits
 from gemproxy.gemini.cli.worker_pool import MemberState, WorkerPool
 from gemproxy.gemini.engine import GeminiEngine, check_model
+from gemproxy.gemini.keys import REST
 from gemproxy.gemini.service import EngineService
 from gemproxy.http.agent import PersistentAgent, endpoints
 from gemproxy.http.client_connections import Connections
@@ -28,7 +30,7 @@ from gemproxy.http.url import BaseURL
 from gemproxy.http.write_coalescer import WriteCoalescer
 from gemproxy.journal import DiskJournal, Journal, NoJournal
 from gemproxy.metrics import Metrics
-from gemproxy.openai.backend import OpenAIBackend, base_url
+from gemproxy.openai.backend import MODELS_TIMEOUT, OpenAIBackend, base_url
 from gemproxy.shutdown import LAST_WORDS, Drain
 from gemproxy.util.log import log_details, make_logger
 from gemproxy.web.access import Access
@@ -47,13 +49,20 @@ _CONNECT_TIMEOUT = 30.0
 @frozen
 class Patience:
     """
-    How long clients are waited for, in seconds; see L{Limits} and L{Drain}.
+    How long others are waited for, in seconds.
+
+    @ivar headers: see L{Limits}; also body and linger.
+    @ivar last_words: see L{Drain}.
+    @ivar models: see L{OpenAIBackend}.
+    @ivar key_rest: see L{KeyRing}.
     """
 
     headers: float = 30.0
     body: float = 600.0
     linger: float = 2.0
     last_words: float = LAST_WORDS
+    models: float = MODELS_TIMEOUT
+    key_rest: float = REST
 
 
 class Daemon(MultiService):
@@ -72,6 +81,7 @@ class Daemon(MultiService):
         reactor: Any,
         environ: Mapping[str, str],
         patience: Patience = Patience(),
+        cli_limits: CliLimits | None = None,
     ) -> None:
         """
         @param cli: the Gemini CLI; None only where the config needs no engine.
@@ -80,6 +90,7 @@ class Daemon(MultiService):
         super().__init__()
         log_details(config.debug)
         self._config = config
+        self._patience = patience
         self._reactor = reactor
         self._coalescer = WriteCoalescer()
         self._agent = PersistentAgent(
@@ -117,7 +128,15 @@ class Daemon(MultiService):
         if config.needs_engine:
             assert cli is not None
             service = EngineService(
-                config, cli, reactor, self._agent, self._coalescer, self._api_url(), environ
+                config,
+                cli,
+                reactor,
+                self._agent,
+                self._coalescer,
+                self._api_url(),
+                environ,
+                cli_limits or CliLimits(),
+                patience.key_rest,
             )
             service.setServiceParent(self)
             self._watch_pool(service.pool)
@@ -184,7 +203,9 @@ class Daemon(MultiService):
     def _upstream(self, url: str, key: str | None) -> OpenAIBackend:
         base = base_url(url)
         agent = ConfinedAgent(self._agent, base.origin)
-        return OpenAIBackend(self._reactor, agent, base, key, self._config.timeout)
+        return OpenAIBackend(
+            self._reactor, agent, base, key, self._config.timeout, self._patience.models
+        )
 
     def _chat_service(self, stop_tags: Sequence[str]) -> ChatService:
         config = self._config

@@ -26,6 +26,7 @@ from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
 from gemproxy.config import Config
 from gemproxy.gemini.cli.install import find_cli
+from gemproxy.gemini.cli.limits import CliLimits
 from gemproxy.service import Daemon, Patience
 from testing.fake_newapi import FakeNewApi
 from testing.google.app import StandIn
@@ -338,7 +339,12 @@ def gpt(*messages: str | dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def running(run_root: Path, **settings: Any) -> AsyncIterator[Product]:
+async def running(
+    run_root: Path,
+    patience: Patience = Patience(),  # noqa: B008
+    cli_limits: CliLimits | None = None,
+    **settings: Any,
+) -> AsyncIterator[Product]:
     """A daemon with a stand-in of its own; settings by their environment variables."""
     api = StandIn(reactor)
     api_port = reactor.listenTCP(0, api.site(), interface="127.0.0.1")
@@ -357,7 +363,9 @@ async def running(run_root: Path, **settings: Any) -> AsyncIterator[Product]:
         "LOG_DIR": str(run_root / "logs"),
     } | {name: str(value) for name, value in settings.items()}
     config = Config.load({}, environ)
-    daemon = Daemon(config, find_cli(config.gemini_cli, environ), reactor, environ)
+    daemon = Daemon(
+        config, find_cli(config.gemini_cli, environ), reactor, environ, patience, cli_limits
+    )
     daemon.startService()
     product = Product(
         int(environ["PORT"]), daemon, api, int(environ["STREAM_PORT"]), run_root / "gemproxy"

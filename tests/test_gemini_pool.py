@@ -12,7 +12,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
-from gemproxy.gemini.cli import worker_pool
+from gemproxy.gemini.cli.limits import CliLimits
 from testing.google import scenarios
 from testing.google.recorded_request import Closed
 from tests.support import CLI, Product, chat, processes_at_home_in, running, until
@@ -160,7 +160,7 @@ async def test_a_cli_that_does_not_start_is_an_error_until_it_does(tmp_path: Pat
         assert (await product.get("/ready")).status == 200
 
 
-@pytest.mark.parametrize(("mark", "value"), [("SESSIONS_PER_LIFE", 3), ("MEMORY_PER_LIFE", 1)])
+@pytest.mark.parametrize(("mark", "value"), [("sessions_per_worker", 3), ("memory_per_worker", 1)])
 @ensureDeferred
 async def test_a_worn_worker_retires_when_its_successor_is_warm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str, value: int
@@ -171,7 +171,7 @@ async def test_a_worn_worker_retires_when_its_successor_is_warm(
         slow = await product.begin(chat("slow", stream=True))
         await slow.until_received(b"One")
         assert (await product.ask(chat())).status == 200
-        monkeypatch.setattr(worker_pool, mark, value)
+        monkeypatch.setattr(product.daemon.pool._cli_limits, mark, value)
         assert (await product.ask(chat())).status == 200
 
         # The old one serves until the new one can, and stays for what it has begun.
@@ -191,11 +191,10 @@ async def test_a_worn_worker_retires_when_its_successor_is_warm(
 
 @ensureDeferred
 async def test_workers_that_nobody_needs_end_but_for_the_last(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(worker_pool, "IDLE_LIFE", 0.2)
-    monkeypatch.setattr(worker_pool, "_REVIEW_INTERVAL", 0.1)
-    async with running(tmp_path, GEMINI_WORKERS=2, GEMINI_SESSIONS=1) as product:
+    limits = CliLimits(idle_life=0.2, review_interval=0.1)
+    async with running(tmp_path, cli_limits=limits, GEMINI_WORKERS=2, GEMINI_SESSIONS=1) as product:
         product.api.play(scenarios.hang(), scenarios.hang())
         clients = [await product.begin(chat()) for _ in range(2)]
         await product.until_asked(2)

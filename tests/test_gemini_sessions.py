@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from gemproxy.gemini.cli import acp, session
 from gemproxy.gemini.cli.home import WorkerHome
+from gemproxy.gemini.cli.limits import CliLimits
 from gemproxy.gemini.cli.session import Session
 from gemproxy.gemini.cli.sessions import Sessions
 from gemproxy.gemini.cli.worker import CallFailed, Worker, WorkerDied
@@ -145,7 +146,7 @@ async def test_a_session_that_is_left_before_it_has_said_anything_is_not_used_ag
 
 @pytest.mark.parametrize(
     ("limit", "value"),
-    [("PROMPTS_PER_LIFE", 2), ("PARTS_PER_LIFE", 8), ("CHARACTERS_PER_LIFE", 250)],
+    [("prompts_per_session", 2), ("parts_per_session", 8), ("characters_per_session", 250)],
 )
 @ensureDeferred
 async def test_a_worn_session_is_not_used_again(
@@ -158,7 +159,7 @@ async def test_a_worn_session_is_not_used_again(
     member.sessions._resting[0]._prompts = 0
     member.sessions._resting[0]._parts = 0
     member.sessions._resting[0]._characters = 0
-    monkeypatch.setattr(session, limit, value)
+    monkeypatch.setattr(member.worker.limits, limit, value)
     for _ in range(2):
         assert await at_rest(product) == opened
         assert (await product.ask(chat("a", "b", "c"))).status == 200
@@ -171,6 +172,7 @@ class Opener:
     def __init__(self, folder: Path) -> None:
         self.home = WorkerHome(folder / "home")
         self.home.create()
+        self.limits = CliLimits()
         self.usable = True
         self.opened = 0
         self.asked: list[Deferred[dict[str, Any]]] = []

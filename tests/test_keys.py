@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from gemproxy.chat.errors import ChatError
-from gemproxy.gemini import keys
 from gemproxy.gemini.keys import LONGEST_REST, RATE_REST, REST, KeyLease, KeyRing
 from gemproxy.gemini.translate.errors import AttemptFailure, api_failure, transient
 from testing.google import refusals
@@ -195,9 +194,9 @@ def test_what_is_not_the_key_s_fault_does_not_rest_it(failure: AttemptFailure) -
     assert Counter(ring.acquire(MODEL).key for _ in range(4)) == {"a": 2, "b": 2}
 
 
-def test_models_that_clients_make_up_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keys, "_RESTS_LIMIT", 10)
+def test_models_that_clients_make_up_do_not_pile_up() -> None:
     ring = Ring("a")
+    ring._rests_limit = 10
     for number in range(50):
         ring.fail(DAILY, f"gemini-{number}")
         ring.clock.advance(0.1)

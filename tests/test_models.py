@@ -9,6 +9,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
 from gemproxy.config import DEFAULT_MODELS
+from gemproxy.service import Patience
 from testing.fake_newapi import (
     Call,
     Script,
@@ -90,11 +91,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("how", BROKEN)
 @ensureDeferred
-async def test_ours_alone_when_the_upstream_has_no_list(
-    relay: Relay, how: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if how != "hang":
-        monkeypatch.setattr("gemproxy.openai.backend.MODELS_TIMEOUT", 0.3)
+async def test_ours_alone_when_the_upstream_has_no_list(relay: Relay, how: str) -> None:
     await with_lists(relay, document(GEMINI), BROKEN[how])
     began = reactor.seconds()
     reply = await relay.get("/v1/models")
@@ -111,11 +108,9 @@ async def test_entries_that_are_none_are_left_out(relay: Relay) -> None:
     assert ids(await relay.get("/v1/models"))[2:] == ["good"]
 
 
+@pytest.mark.parametrize("patience", [Patience(models=0.3)])
 @ensureDeferred
-async def test_theirs_alone_when_gemini_has_no_list(
-    relay: Relay, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("gemproxy.openai.backend.MODELS_TIMEOUT", 0.3)
+async def test_theirs_alone_when_gemini_has_no_list(relay: Relay) -> None:
     await with_lists(relay, hang(), document(listed("gpt-x")))
     began = reactor.seconds()
     assert ids(await relay.get("/v1/models")) == ["gpt-x"]

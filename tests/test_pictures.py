@@ -24,7 +24,6 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from gemproxy.chat.errors import ChatError
-from gemproxy.gemini import pictures
 from gemproxy.gemini.pictures import PictureFetcher, is_public
 from testing.google import scenarios
 from testing.processes import free_port
@@ -434,12 +433,10 @@ async def test_the_default_is_public_addresses_only(server: Port) -> None:
 
 @pytest.mark.parametrize("answer", [hang, silent])
 @ensureDeferred
-async def test_a_slow_server_is_given_up(
-    server: Port, monkeypatch: pytest.MonkeyPatch, answer: Any
-) -> None:
-    monkeypatch.setattr(pictures, "TIME_LIMIT", 0.1)
+async def test_a_slow_server_is_given_up(server: Port, answer: Any) -> None:
     server.web.pages["/"] = answer
-    error = await refusal(fetcher().fetch(messages(server.url("/"))))
+    slow = fetcher(time_limit=0.1)
+    error = await refusal(slow.fetch(messages(server.url("/"))))
     assert error.param == WHERE
     assert "more than 0.1 s" in error.message
     await until(lambda: server.web.gone == 1, "the connection is closed")

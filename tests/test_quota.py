@@ -106,11 +106,11 @@ async def test_health_tells_which_models_are_out_and_stays_200(product: Product)
 async def test_one_request_probes_after_the_rest(
     product: Product, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keys, "REST", 0.3)
     model = fresh_model()
-    await exhaust(product, model)
     (engine,) = (s for s in product.daemon.services if isinstance(s, EngineService))
     ring = engine.engine.keys
+    monkeypatch.setattr(ring, "_rest_seconds", 0.3)
+    await exhaust(product, model)
     await until(lambda: not any(ring._wait(key, model) for key in KEYS), "all rests are over")
     assert len(product.asked) == len(KEYS)
 

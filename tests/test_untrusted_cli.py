@@ -15,23 +15,23 @@ from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.logger import formatEvent, globalLogPublisher
 
-from gemproxy.gemini.cli import prompt_turn, session, worker, worker_pool
+from gemproxy.gemini.cli.limits import CliLimits
 from testing.google import scenarios
 from tests.support import ROOT, Product, chat, processes_at_home_in, running, until
 
 FAKE = ROOT / "testing" / "fake_cli.py"
 
 
-@pytest.fixture(autouse=True)
-def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "START_TIMEOUT", 1.0)
-    monkeypatch.setattr(worker, "LINE_LIMIT", 1_000_000)
-    monkeypatch.setattr(worker, "STRAY_LIMIT", 500)
-    monkeypatch.setattr(worker, "STDERR_LIMIT", 1_000_000)
-    monkeypatch.setattr(worker, "_EXIT_DELAY", 0.2)
-    monkeypatch.setattr(session, "SETUP_TIMEOUT", 0.5)
-    monkeypatch.setattr(prompt_turn, "CANCEL_TIMEOUT", 0.3)
-    monkeypatch.setattr(worker_pool, "_FIRST_RESTART_DELAY", 0.05)
+LITTLE_PATIENCE = CliLimits(
+    start_timeout=1.0,
+    line_limit=1_000_000,
+    stray_limit=500,
+    stderr_limit=1_000_000,
+    exit_delay=0.2,
+    setup_timeout=0.5,
+    cancel_timeout=0.3,
+    first_restart_delay=0.05,
+)
 
 
 @pytest.fixture
@@ -67,7 +67,9 @@ async def with_fakes(tmp_path: Path, **settings: Any) -> AsyncIterator[tuple[Pro
         "MAX_RETRIES": 0,
         "TIMEOUT": 1,
     }
-    async with running(tmp_path / "run", **(defaults | settings)) as product:
+    async with running(
+        tmp_path / "run", cli_limits=LITTLE_PATIENCE, **(defaults | settings)
+    ) as product:
         yield product, fakes
         product.drop_all()
         await product.until_idle()

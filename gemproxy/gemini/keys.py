@@ -18,7 +18,7 @@ RATE_REST = 10.0
 # Limits of the delay requested by Google, in seconds.
 _SHORTEST_DELAY, _LONGEST_DELAY = 1.0, 86400.0
 # Clients choose the names of models, so the number of entries is limited.
-_RESTS_LIMIT = 1000
+RESTS_LIMIT = 1000
 
 
 @define
@@ -52,7 +52,19 @@ class KeyRing:
     the pause, a single request probes the key; the key stays paused until the probe succeeds.
     """
 
-    def __init__(self, clock: IReactorTime, keys: Sequence[str]) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        keys: Sequence[str],
+        rest: float = REST,
+        rests_limit: int = RESTS_LIMIT,
+    ) -> None:
+        """
+        @param rest: seconds for which a key rests first if Google does not say how long.
+        @param rests_limit: rests that are remembered; the names of models come from clients.
+        """
+        self._rest_seconds = rest
+        self._rests_limit = rests_limit
         self._clock = clock
         self._keys = list(keys)
         self._rests: dict[tuple[str, str], _Rest] = {}
@@ -100,7 +112,7 @@ class KeyRing:
 
     def _longer_rest(self, place: tuple[str, str]) -> float:
         before = self._rests.get(place)
-        return REST if before is None else min(2 * before.seconds, LONGEST_REST)
+        return self._rest_seconds if before is None else min(2 * before.seconds, LONGEST_REST)
 
     def _rest(self, place: tuple[str, str], seconds: float, failure: AttemptFailure) -> None:
         """@param seconds: used if the API reported no delay."""
@@ -108,7 +120,7 @@ class KeyRing:
             seconds = min(max(failure.delay, _SHORTEST_DELAY), _LONGEST_DELAY)
         until = self._clock.seconds() + seconds
         self._rests[place] = _Rest(until, seconds, failure.error)
-        if len(self._rests) > _RESTS_LIMIT:
+        if len(self._rests) > self._rests_limit:
             del self._rests[min(self._rests, key=lambda place: self._rests[place].until)]
 
     def abandon(self, lease: KeyLease) -> None:

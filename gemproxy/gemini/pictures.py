@@ -100,6 +100,7 @@ class PictureFetcher:
         reactor: Any,
         may_connect: Permission = is_public,
         policy: IPolicyForHTTPS | None = None,
+        time_limit: float = TIME_LIMIT,
     ) -> None:
         """
         @param policy: decides which certificates are trusted; None for the system's trust store.
@@ -109,6 +110,7 @@ class PictureFetcher:
             return _CheckedEndpoint(reactor, host, port, may_connect)
 
         self._reactor = reactor
+        self._time_limit = time_limit
         self._agent = PersistentAgent(
             reactor, WriteCoalescer(), make_endpoint, policy, idle_connections=0
         )
@@ -142,11 +144,11 @@ class PictureFetcher:
     async def _fetch_in_time(self, url: str, where: str, allowance: _Allowance) -> str:
         work = Deferred.fromCoroutine(self._fetch(url, allowance))
         try:
-            return await work.addTimeout(TIME_LIMIT, self._reactor)
+            return await work.addTimeout(self._time_limit, self._reactor)
         except _NotFetched as error:
             reason = str(error)
         except DeferredTimeout:
-            reason = f"it took more than {TIME_LIMIT:g} s"
+            reason = f"it took more than {self._time_limit:g} s"
         raise bad_request(f"'{where}': the picture cannot be fetched: {reason}.", where)
 
     async def _fetch(self, text: str, allowance: _Allowance) -> str:

@@ -16,6 +16,7 @@ from gemproxy.gemini.backoff import RetryPolicy
 from gemproxy.gemini.cli.gateway import Gateway
 from gemproxy.gemini.cli.home import WorkerHome
 from gemproxy.gemini.cli.install import Cli
+from gemproxy.gemini.cli.limits import CliLimits
 from gemproxy.gemini.cli.rundir import RunDirectory, root_for_user
 from gemproxy.gemini.cli.worker import Worker
 from gemproxy.gemini.cli.worker_pool import PoolLimits, WorkerPool
@@ -44,8 +45,13 @@ class EngineService(MultiService):
         coalescer: WriteCoalescer,
         api_url: Callable[[], BaseURL],
         environ: Mapping[str, str],
+        cli_limits: CliLimits,
+        key_rest: float,
     ) -> None:
-        """@param api_url: the base URL of the Gemini API."""
+        """
+        @param api_url: the base URL of the Gemini API.
+        @param key_rest: see L{KeyRing}.
+        """
         super().__init__()
         self._run_directory = RunDirectory(root_for_user(environ))
         self._workers_made = 0
@@ -58,15 +64,17 @@ class EngineService(MultiService):
             self._workers_made += 1
             assert self._run_directory.path is not None
             home = WorkerHome(self._run_directory.path / f"worker-{self._workers_made}")
-            return Worker(reactor, cli, home, config.gemini_models[0], gateway.url, pool)
+            return Worker(
+                reactor, cli, home, config.gemini_models[0], gateway.url, pool, cli_limits
+            )
 
         limits = PoolLimits(config.gemini_workers, config.gemini_sessions, config.gemini_queue)
-        self.pool = WorkerPool(reactor, limits, make_worker)
+        self.pool = WorkerPool(reactor, limits, cli_limits, make_worker)
         self.pool.setServiceParent(self)
         self.engine = GeminiEngine(
             reactor,
             Attempts(reactor, self.pool, gateway, config.timeout),
-            KeyRing(reactor, config.gemini_api_key),
+            KeyRing(reactor, config.gemini_api_key, key_rest),
             RetryPolicy(config.max_retries, config.retry_delay, config.timeout, random.random),
             config.gemini_models,
             config.lenient,

@@ -65,6 +65,7 @@ class OpenAIBackend:
     @ivar base: the upstream's base URL, without C{/v1}.
     @ivar fixed_key: the key to send instead of the client's own key; None to pass on the client's.
     @ivar timeout: seconds without data after which a request is cancelled.
+    @ivar models_timeout: seconds for the list of models.
     """
 
     log = make_logger()
@@ -74,6 +75,7 @@ class OpenAIBackend:
     base: BaseURL
     fixed_key: str | None
     timeout: float
+    models_timeout: float = MODELS_TIMEOUT
 
     def complete(self, request: ChatRequest, answer: Answer) -> Deferred[None]:
         idle_timeout = IdleTimeout(self.clock, self.timeout)
@@ -122,11 +124,11 @@ class OpenAIBackend:
 
     async def _models(self, headers: Headers) -> list[dict[str, Any]]:
         asked = Deferred.fromCoroutine(self._get_models(headers))
-        asked.addTimeout(MODELS_TIMEOUT, self.clock)
+        asked.addTimeout(self.models_timeout, self.clock)
         try:
             listed = await asked
         except DeferredTimeout:
-            raise upstream_silent(MODELS_TIMEOUT) from None
+            raise upstream_silent(self.models_timeout) from None
         models = listed.get("data") if isinstance(listed, dict) else None
         if not isinstance(models, list):
             raise upstream_failed(

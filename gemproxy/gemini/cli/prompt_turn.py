@@ -16,10 +16,6 @@ from gemproxy.gemini.cli.worker import Worker
 from gemproxy.util.deadline import deadline
 from gemproxy.util.log import make_logger
 
-# Seconds to wait for the end of a discarded response, before and after session/cancel.
-_GRACE = 1.0
-CANCEL_TIMEOUT = 5.0
-
 _T = TypeVar("_T")
 
 
@@ -111,9 +107,10 @@ class PromptTurn:
             await over
             return
         reactor, give_up = self._reactor, self._worker.give_up
+        limits = self._worker.limits
         reason = "it did not stop a response after session/cancel"
         with (
-            deadline(reactor, _GRACE, session.cancel),
-            deadline(reactor, _GRACE + CANCEL_TIMEOUT, give_up, reason),
+            deadline(reactor, limits.cancel_grace, session.cancel),
+            deadline(reactor, limits.cancel_grace + limits.cancel_timeout, give_up, reason),
         ):
             await over

@@ -13,15 +13,8 @@ from gemproxy.gemini.cli.marks import Marks
 from gemproxy.gemini.cli.worker import Worker, WorkerDied
 from gemproxy.util.deadline import deadline
 
-# Seconds allowed for calls that do not involve the model.
-SETUP_TIMEOUT = 60.0
 _SLOW = "setting up a session took too long"
 
-# The number of prompts after which a session is replaced. The CLI sends the whole session with each
-# prompt; up to this number that costs less than opening another session.
-PROMPTS_PER_LIFE = 50
-PARTS_PER_LIFE = 1000
-CHARACTERS_PER_LIFE = 500_000
 
 # The id is chosen by the CLI, and becomes part of a file name.
 _ID = re.compile(r"[0-9A-Za-z]{8}[0-9A-Za-z-]{,100}")
@@ -58,7 +51,7 @@ class Session:
         @raise WorkerDied: the process ended or was killed.
         """
         _check_home(worker)
-        with deadline(reactor, SETUP_TIMEOUT, worker.give_up, _SLOW):
+        with deadline(reactor, worker.limits.setup_timeout, worker.give_up, _SLOW):
             result = await worker.call(
                 "session/new", {"cwd": str(worker.home.cwd), "mcpServers": []}
             )
@@ -81,10 +74,11 @@ class Session:
     @property
     def is_worn(self) -> bool:
         """Whether the session has been used so often that it should be replaced."""
+        limits = self._worker.limits
         return (
-            self._prompts >= PROMPTS_PER_LIFE
-            or self._parts >= PARTS_PER_LIFE
-            or self._characters >= CHARACTERS_PER_LIFE
+            self._prompts >= limits.prompts_per_session
+            or self._parts >= limits.parts_per_session
+            or self._characters >= limits.characters_per_session
         )
 
     async def use(self, model: str) -> None:
@@ -98,7 +92,9 @@ class Session:
         if model != self.model:
             self.is_sound = False
             params = {"sessionId": self.id, "modelId": model}
-            with deadline(self._reactor, SETUP_TIMEOUT, self._worker.give_up, _SLOW):
+            with deadline(
+                self._reactor, self._worker.limits.setup_timeout, self._worker.give_up, _SLOW
+            ):
                 await self._worker.call("session/set_model", params)
             self.is_sound = True
             self.model = model

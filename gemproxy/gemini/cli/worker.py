@@ -20,19 +20,11 @@ from gemproxy import __version__
 from gemproxy.gemini.cli import acp, records
 from gemproxy.gemini.cli.home import WorkerHome
 from gemproxy.gemini.cli.install import Cli
+from gemproxy.gemini.cli.limits import CliLimits
 from gemproxy.util.deadline import deadline
 from gemproxy.util.log import details_are_wanted, make_logger
 
-LINE_LIMIT = 128 * 1024 * 1024
-# The maximum number of unexpected messages from a process: other kinds of updates, updates of
-# closed sessions, and requests. A few per session are normal.
-STRAY_LIMIT = 20_000
 STDERR_TAIL = 8 * 1024
-STDERR_LIMIT = 64 * 1024 * 1024
-START_TIMEOUT = 60.0
-KILL_DELAY = 3.0
-# Seconds to wait for the end of a process after it has closed its pipes.
-_EXIT_DELAY = 1.0
 
 _LAUNCHER = str(Path(__file__).with_name("launch.py"))
 
@@ -78,8 +70,10 @@ class Worker:
         model: str,
         api_url: str,
         observer: WorkerObserver,
+        limits: CliLimits,
     ) -> None:
         self.home = home
+        self.limits = limits
         self.opened = 0
         self.usable = False
         self.given_up = False
@@ -117,7 +111,9 @@ class Worker:
             "clientInfo": {"name": "gemproxy", "version": __version__},
         }
         try:
-            with deadline(self._reactor, START_TIMEOUT, self.give_up, "it was not ready in time"):
+            with deadline(
+                self._reactor, self.limits.start_timeout, self.give_up, "it was not ready in time"
+            ):
                 await self.call("initialize", introduction)
         except CallFailed as error:
             self.give_up(f"it refused to start: {error}")
@@ -191,7 +187,7 @@ class Worker:
         ended: Deferred[None] = Deferred()
         self._when_ended.append(ended)
         self._signal_group(signal.SIGTERM)
-        with deadline(self._reactor, KILL_DELAY, self._signal_group, signal.SIGKILL):
+        with deadline(self._reactor, self.limits.kill_delay, self._signal_group, signal.SIGKILL):
             await ended
 
     # Called by the protocol:
@@ -229,7 +225,7 @@ class Worker:
         """The process has closed a pipe: kill it, unless it ends now."""
         if not self._ended and self._ending is None:
             self._ending = self._reactor.callLater(
-                _EXIT_DELAY, self.give_up, "it closed its input or output"
+                self.limits.exit_delay, self.give_up, "it closed its input or output"
             )
 
     def exited(self) -> None:
@@ -278,7 +274,7 @@ class Worker:
 
     def _stray(self) -> None:
         self._strays += 1
-        if self._strays > STRAY_LIMIT:
+        if self._strays > self.limits.stray_limit:
             raise acp.ProtocolViolation("too many unexpected messages")
 
     def _fail_calls(self) -> None:
@@ -311,7 +307,7 @@ class _AcpProtocol(ProcessProtocol):
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._lines = acp.LineDecoder(LINE_LIMIT)
+        self._lines = acp.LineDecoder(worker.limits.line_limit)
         self._stderr = b""
         self._stderr_size = 0
 
@@ -332,7 +328,7 @@ class _AcpProtocol(ProcessProtocol):
     def errReceived(self, data: bytes) -> None:
         self._stderr = (self._stderr + data)[-STDERR_TAIL:]
         self._stderr_size += len(data)
-        if self._stderr_size > STDERR_LIMIT:
+        if self._stderr_size > self._worker.limits.stderr_limit:
             self._worker.give_up("it wrote too much to stderr")
 
     def childConnectionLost(self, childFD: int) -> None:

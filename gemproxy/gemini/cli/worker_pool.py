@@ -13,17 +13,11 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import LoopingCall
 
 from gemproxy.chat.errors import overloaded
+from gemproxy.gemini.cli.limits import CliLimits
 from gemproxy.gemini.cli.sessions import Sessions
 from gemproxy.gemini.cli.worker import CallFailed, Worker, WorkerDied
 from gemproxy.util.log import make_logger
 
-# The CLI frees no session. Starting a process costs as much as some hundred requests.
-SESSIONS_PER_LIFE = 200
-MEMORY_PER_LIFE = 450 * 1024 * 1024
-IDLE_LIFE = 300.0
-_REVIEW_INTERVAL = 30.0
-_FIRST_RESTART_DELAY = 0.5
-_LAST_RESTART_DELAY = 30.0
 _QUEUE_RETRY_AFTER = 5.0
 
 
@@ -105,8 +99,13 @@ class WorkerPool(Service):
     log = make_logger()
 
     def __init__(
-        self, reactor: Any, limits: PoolLimits, make_worker: Callable[[WorkerPool], Worker]
+        self,
+        reactor: Any,
+        limits: PoolLimits,
+        cli_limits: CliLimits,
+        make_worker: Callable[[WorkerPool], Worker],
     ) -> None:
+        self._cli_limits = cli_limits
         self._reactor = reactor
         self._limits = limits
         self._make_worker = make_worker
@@ -123,7 +122,7 @@ class WorkerPool(Service):
         super().startService()
         self._stopping = False
         self._start_worker()
-        self._reviews.start(_REVIEW_INTERVAL, now=False)
+        self._reviews.start(self._cli_limits.review_interval, now=False)
 
     async def _stop(self) -> None:
         if self._restart is not None:
@@ -212,7 +211,10 @@ class WorkerPool(Service):
         self._serve()
 
     def _worn(self, worker: Worker) -> bool:
-        return worker.opened >= SESSIONS_PER_LIFE or worker.memory() > MEMORY_PER_LIFE
+        return (
+            worker.opened >= self._cli_limits.sessions_per_worker
+            or worker.memory() > self._cli_limits.memory_per_worker
+        )
 
     def _succeed(self, member: _Member) -> None:
         """Retire a worker as soon as another one can take over."""
@@ -284,7 +286,10 @@ class WorkerPool(Service):
             while self._waiting:
                 self._waiting.popleft().errback(WorkerDied("No Gemini CLI process can be started."))
         if self._restart is None:
-            delay = min(_FIRST_RESTART_DELAY * 2.0 ** (self._failures - 2), _LAST_RESTART_DELAY)
+            delay = min(
+                self._cli_limits.first_restart_delay * 2.0 ** (self._failures - 2),
+                self._cli_limits.last_restart_delay,
+            )
             self._restart = self._reactor.callLater(
                 delay if self._failures > 1 else 0.0, self._restart_now
             )
@@ -300,6 +305,10 @@ class WorkerPool(Service):
         now = self._reactor.seconds()
         for member in list(self._members):
             others = any(other.ready for other in self._members if other is not member)
-            idle = member.ready and not member.leases and now - member.idle_since > IDLE_LIFE
+            idle = (
+                member.ready
+                and not member.leases
+                and now - member.idle_since > self._cli_limits.idle_life
+            )
             if idle and others:
                 self._retire(member)
