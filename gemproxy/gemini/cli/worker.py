@@ -120,8 +120,8 @@ class Worker:
             with deadline(self._reactor, START_TIMEOUT, self.give_up, "it was not ready in time"):
                 await self.call("initialize", introduction)
         except CallFailed as error:
-            self.give_up(f"it refused to start: {error}")
-            raise WorkerDied(f"The Gemini CLI refused to start: {error}") from None
+            self.give_up(f"it failed to start: {error}")
+            raise WorkerDied(f"The Gemini CLI failed to start: {error}") from None
         self.usable = not self._ended
         records.clear(self.home.chats)
 
