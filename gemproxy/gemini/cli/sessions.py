@@ -102,6 +102,6 @@ class Sessions:
             self._opening = False
 
     def _not_opened(self, failure: Failure) -> None:
-        # Other errors are not logged here: the next caller of acquire gets them.
+        # CallFailed and WorkerDied are not logged: the next caller of acquire gets the same error.
         if failure.check(CallFailed, WorkerDied) is None:
             self.log.failure("opening a session failed", failure)
