@@ -1,4 +1,4 @@
-"""The one interface between the faces of the proxy and whatever answers a request."""
+"""The interface between the HTTP servers and the backends."""
 
 from __future__ import annotations
 
@@ -16,53 +16,57 @@ from gemproxy.chat.sse import Event
 
 
 class Answer(Protocol):
-    """Where a backend puts an answer, piece by piece."""
+    """Receives a response from a backend, piece by piece."""
 
     def events(self, events: Sequence[Event]) -> None:
-        """Chunks of the answer, in order; each event's data is a chat.completion.chunk."""
+        """
+        Add chunks of the response, in order; the data of each event is a chat.completion.chunk.
+        """
 
     def counted(self, usage: Usage) -> None:
-        """The tokens so far, as the model's API counts them; may be said again and again."""
+        """Set the token counts so far, as reported by the model's API; may be called repeatedly."""
 
     def ignored(self, parameters: Sequence[str]) -> None:
-        """Parameters of the request that are not honoured; to be said before anything else."""
+        """
+        Set the request's parameters that are ignored; must be called before all other methods.
+        """
 
     def note(self, text: str) -> None:
-        """What the backend is doing while there is nothing to show (for heartbeats)."""
+        """Set the current activity of the backend, shown in heartbeats."""
 
     def retrying(self, error: ChatError) -> None:
-        """Nothing came of a try, and there will be another."""
+        """Report that an attempt failed and will be retried."""
 
     def pace(self, producer: IPushProducer | None) -> None:
-        """Whom to pause while the client reads slower than events come; None: nobody any more."""
+        """Set the producer to pause while the client reads too slowly; None to remove it."""
 
 
 class Backend(Protocol):
-    """Something that answers chat completion requests."""
+    """Processes chat completion requests."""
 
     def complete(self, request: ChatRequest, answer: Answer) -> Deferred[None]:
         """
-        Answer a request. The Deferred fires when all events are out (there is no C{[DONE]} among
-        them), or fails with a L{ChatError}. Cancelling it aborts whatever is under way.
+        Process a request. The Deferred fires when all events are passed to C{answer} (without
+        C{[DONE]}), or fails with a L{ChatError}. Cancelling it aborts the request.
         """
 
     def models(self, headers: Headers) -> Deferred[list[dict[str, Any]]]:
         """
-        The models on offer, as OpenAI's model objects; fails with a L{ChatError}.
+        List the available models as OpenAI model objects; fails with a L{ChatError}.
 
-        @param headers: those of the client that wants to know.
+        @param headers: the headers of the client's request.
         """
 
 
 class Forwarder(Protocol):
-    """Something that takes any request of OpenAI's API as it is."""
+    """Passes on any request of OpenAI's API unchanged."""
 
     def forward(
         self, method: bytes, target: bytes, headers: Headers, body: IBodyProducer | None
     ) -> Deferred[IResponse]:
         """
-        Pass a request on. Fires with the response, whatever its status, once its headers are
-        there; fails with a L{ChatError}. Cancelling it drops the request.
+        Pass on a request. Fires with the response, whatever its status, when its headers are
+        received; fails with a L{ChatError}. Cancelling aborts the request.
 
-        @param target: path, from C{/v1} on, and query.
+        @param target: path, starting with C{/v1}, and query.
         """

@@ -1,4 +1,4 @@
-"""All settings: one table that says what each is, and the frozen Config made from it."""
+"""All settings: a table that describes them, and the Config created from it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ DEFAULT_MODELS = (
 )
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9._-]+")
-# Twisted's endpoint strings: a type, and what it needs.
+# A Twisted endpoint string: a type, and its arguments.
 _ENDPOINT = re.compile(r"[a-z][A-Za-z0-9]*:.+")
 _DIGITS = re.compile(r"[0-9]{1,9}")
 _URL = re.compile(r"https?://(?:(?![?#@\\])[!-~])+", re.I)
 
 
 class BadSetting(ValueError):
-    """A value that a setting cannot have; the message names both, and what is allowed."""
+    """
+    The value of a setting is invalid; the message names the setting, the value and what is allowed.
+    """
 
 
 @frozen
@@ -35,10 +37,10 @@ class Setting:
     One setting.
 
     @ivar env: the environment variable.
-    @ivar default: the text that stands for an unset variable; None when it must be given.
-    @ivar parse: makes the value of the text; raises ValueError saying what is allowed.
-    @ivar secret: its value never shows up in messages.
-    @ivar may_be_empty: an empty variable means something, and is not the same as an unset one.
+    @ivar default: the text used if the setting is not given; None if it has no default.
+    @ivar parse: converts the text to the value; raises ValueError with what is allowed.
+    @ivar secret: whether the value must not appear in messages.
+    @ivar may_be_empty: whether an empty variable differs from an unset one.
     """
 
     env: str
@@ -55,11 +57,11 @@ class Setting:
 
     @property
     def option(self) -> str:
-        """The long twistd option, without its dashes."""
+        """The long twistd option, without the leading dashes."""
         return self.env.lower().replace("_", "-")
 
     def text(self, options: Mapping[str, str | None], environ: Mapping[str, str]) -> str | None:
-        """The text of this setting: the option's, else the variable's, else the default."""
+        """The text of the setting: from the option, else from the variable, else the default."""
         text = options.get(self.option)
         if text is None:
             text = environ.get(self.env)
@@ -68,7 +70,7 @@ class Setting:
         return self.default if text is None else text
 
     def read(self, text: str) -> Any:
-        """@raise BadSetting: the text is not allowed."""
+        """@raise BadSetting: the text is invalid."""
         try:
             return self.parse(text.strip())
         except ValueError as error:
@@ -377,7 +379,7 @@ SETTINGS: tuple[Setting, ...] = (
 
 @frozen
 class Config:
-    """The settings of one daemon. Each field is the setting of the same name in SETTINGS."""
+    """The settings of a daemon. Each field is the setting of the same name in SETTINGS."""
 
     gemini_api_key: tuple[str, ...] = field(repr=False)
     google_gemini_base_url: str
@@ -415,10 +417,11 @@ class Config:
         cls, options: Mapping[str, str | None], environ: Mapping[str, str], demo: bool = False
     ) -> Config:
         """
-        Settings from options (by Setting.option), else from the environment, else the defaults.
-        An empty environment variable counts as unset, unless emptiness means something.
+        Load the settings from the options (by Setting.option), else from the environment, else the
+        defaults. An empty environment variable counts as unset, unless L{Setting.may_be_empty} is
+        set.
 
-        @raise BadSetting: a value is not allowed, or the key is missing (and it is not the demo).
+        @raise BadSetting: a value is invalid, or the key is missing and C{demo} is false.
         """
         values = {
             setting.attribute: setting.read(text)
@@ -440,5 +443,5 @@ class Config:
 
     @property
     def needs_engine(self) -> bool:
-        """Whether this daemon runs the Gemini CLI itself."""
+        """Whether this daemon runs the Gemini CLI."""
         return self.port is not None or self.gemini_proxy_url is None

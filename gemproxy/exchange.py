@@ -1,4 +1,4 @@
-"""The record of one request: what the log line, the metrics and the journal know of it."""
+"""The record of one request, used for the log line, the metrics and the journal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gemproxy.chat.chunks import Usage
 from gemproxy.chat.jsontext import dumps, loads
 
 TEXT_LIMIT = 2_000_000
-# Shorter ones are placeholders such as "none", and ordinary words.
+# Shorter keys are not redacted: they are placeholders such as "none", or ordinary words.
 _SECRET_LENGTH = 8
 _MEDIA = re.compile(r"data:([^;,]{0,100})[^,]{0,100},")
 
@@ -23,11 +23,11 @@ _MEDIA = re.compile(r"data:([^;,]{0,100})[^,]{0,100},")
 @define(eq=False)
 class Exchange:
     """
-    One request and what became of it.
+    A request and its outcome.
 
-    @ivar began: seconds since the epoch.
-    @ivar request: the JSON that the client sent.
-    @ivar secrets: keys that must not show up in anything that is kept.
+    @ivar began: the time of the request, in seconds since the epoch.
+    @ivar request: the JSON sent by the client.
+    @ivar secrets: keys that must not appear in the journal.
     """
 
     id: str
@@ -44,15 +44,15 @@ class Exchange:
     finish_reason: str | None = None
     usage: dict[str, Any] | None = None
     error: str | None = None
-    # As UTF-8, which takes half of what the pieces would.
+    # As UTF-8, which takes half of the memory of a list of strings.
     _texts: dict[str, bytearray] = field(factory=dict, repr=False)
     _size: int = 0
 
     def add(self, chunk: Any, now: float) -> None:
         """
-        Take a chunk of the answer, or a whole completion.
+        Record a chunk of the response, or a whole completion.
 
-        @param now: seconds since the epoch.
+        @param now: the current time, in seconds since the epoch.
         """
         if not isinstance(chunk, dict):
             return
@@ -84,14 +84,14 @@ class Exchange:
 
     @property
     def text_length(self) -> int:
-        """Characters of the answer so far."""
+        """The number of characters of the response so far."""
         return self._size
 
     def count(self, usage: Usage) -> None:
         self.usage = usage.as_json()
 
     def summary(self) -> str:
-        """The exchange in one line, without texts."""
+        """A summary of the exchange in one line, without texts."""
         facts = {
             "request": self.id,
             "route": self.route,
@@ -108,7 +108,7 @@ class Exchange:
         return " ".join(f"{name}={value}" for name, value in facts.items() if value is not None)
 
     def input(self) -> bytes:
-        """The request, as a file's content."""
+        """The content of the request's file."""
         document = {
             "id": self.id,
             "time": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="milliseconds"),
@@ -120,7 +120,7 @@ class Exchange:
         return self._without_secrets(_readable(document))
 
     def output(self) -> bytes:
-        """The answer, as a file's content: what is known of it, a blank line, its text."""
+        """The content of the response's file: the facts, a blank line and the text."""
         usage = self.usage or {}
         facts = {
             "id": self.id,
@@ -152,7 +152,7 @@ def _readable(document: Any) -> bytes:
     try:
         return orjson.dumps(document, option=orjson.OPT_INDENT_2)
     except TypeError:
-        # It knows no integers beyond 64 bits.
+        # orjson does not support integers beyond 64 bits.
         return json.dumps(document, ensure_ascii=False, indent=2).encode("utf-8", "replace")
 
 
@@ -161,7 +161,7 @@ def _seconds(value: float | None) -> str | None:
 
 
 def without_media(value: Any) -> Any:
-    """A request with each picture, sound or file replaced by its type and size."""
+    """Replace each picture, audio or file of a request by its type and size."""
     if isinstance(value, dict):
         audio = "data" in value and "format" in value
         return {

@@ -1,4 +1,4 @@
-"""The last exchanges, on disk, for whoever wants to see what was asked and answered."""
+"""Stores the last requests and responses on disk."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from gemproxy.exchange import Exchange
 from gemproxy.util.log import make_logger
 
-# Answers of a burst are written together: only the last ones are kept anyway.
+# Exchanges are written in batches, because only the last ones of a burst are kept.
 WRITE_DELAY = 0.25
 _NUMBERED = re.compile(r"(\d{6,})_(?:input\.json|output\.txt)")
-# How the name of a file begins that is not there as a whole.
+# The prefix of the names of incomplete files.
 _PART = ".gemproxy-part-"
 
 
 class Journal(Protocol):
-    """Who is told of exchanges."""
+    """Records exchanges."""
 
     def begin(
         self,
@@ -36,15 +36,15 @@ class Journal(Protocol):
         request: bytes,
         secrets: Sequence[str],
     ) -> Exchange:
-        """An exchange begins; it is filled in by whoever serves it."""
+        """Create the record of a new exchange; the caller fills it in."""
 
     def end(self, exchange: Exchange) -> None:
-        """It is over, however it ended."""
+        """Record the end of an exchange, whatever its outcome."""
 
 
 @frozen
 class NoJournal:
-    """Keeps nothing."""
+    """A journal that discards all exchanges."""
 
     clock: IReactorTime
     new_id: Callable[[], str]
@@ -60,15 +60,15 @@ class NoJournal:
         return Exchange(self.new_id(), self.clock.seconds(), route, model, stream, b"", secrets)
 
     def end(self, exchange: Exchange) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
 
 class DiskJournal(Service):
     """
-    Keeps the last exchanges as pairs of files with rising numbers.
+    Keeps the last exchanges as pairs of numbered files.
 
-    Files are written by a thread, some at once, each under another name first, so that nobody
-    reads half of one.
+    Files are written in batches, by a thread. Each is written under a temporary name first, so that
+    readers never see an incomplete file.
     """
 
     log = make_logger()

@@ -17,8 +17,8 @@ class RetryPolicy:
     """
     @ivar retries: the maximum number of retries.
     @ivar base: seconds before the first retry; doubles with each further retry, up to a minute.
-    @ivar patience: the longest delay requested by the API that is waited for, in seconds; if it is
-        longer, the error is reported to the client.
+    @ivar patience: the maximum delay in seconds that the API may request; if it requests a longer
+        one, there is no retry.
     @ivar random: returns a number from 0 to 1, for the jitter.
     """
 

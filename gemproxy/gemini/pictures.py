@@ -53,7 +53,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PORTS = frozenset({80, 443})
 _LEFT_IN_URL = "/?%:@!$&'()*+,;=~[]"
 _HOST = re.compile(r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+")
-# The IPv6 addresses assigned to hosts; the ranges that embed IPv4 addresses are outside of it.
+# The range of IPv6 addresses assigned to hosts; IPv4-mapped addresses are outside of it.
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 
 Permission = Callable[[str, int], bool]

@@ -59,7 +59,7 @@ def send_at_once(transport: Any, data: bytes) -> None:
     as writable.
     """
     transport.write(data)
-    # Other transports, such as TLS, have no access to the socket here.
+    # Other transports, such as TLS, do not write to a socket directly.
     if isinstance(transport, FileDescriptor):
         # An error occurs again when the reactor writes, and is handled there.
         transport.doWrite()

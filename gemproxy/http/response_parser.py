@@ -151,7 +151,7 @@ class ResponseParser:
             elif name == b"content-length":
                 length = int(header[1])
                 if self._asked_for_head:
-                    # This is the transfer encoding that was requested.
+                    # In the response to HEAD, the length is a header to pass on.
                     passed.append(header)
         ambiguous = chunked and length is not None
         self.keep_alive = self._parser.should_keep_alive() and not ambiguous

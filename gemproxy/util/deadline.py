@@ -1,4 +1,4 @@
-"""What is to be done if something takes too long."""
+"""A time limit for a block of code."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def deadline(
     reactor: IReactorTime, delay: float, function: Callable[..., object], *args: Any
 ) -> Iterator[None]:
     """
-    Call a function if the body of the C{with} statement is not over in time; it goes on then.
+    Call a function if the body of the C{with} statement does not end in time. The body continues.
 
-    @param delay: seconds.
+    @param delay: the time limit in seconds.
     """
     call = reactor.callLater(delay, function, *args)
     try:

@@ -1,4 +1,4 @@
-"""Several pieces of work side by side, as one."""
+"""Waits for several Deferreds at once."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _T = TypeVar("_T")
 
 async def gather_or_cancel(works: Sequence[Deferred[_T]]) -> list[_T]:
     """
-    The results of all works. Should one fail, the others are cancelled; so are all of them if the
-    waiting is.
+    Wait for the results of all works. If one fails, the others are cancelled. If the wait is
+    cancelled, all of them are.
 
-    @raise Exception: what the first one to fail failed with.
+    @raise Exception: the error of the first work that failed.
     """
     try:
         return cast("list[_T]", await gatherResults(works, consumeErrors=True))

@@ -1,4 +1,4 @@
-"""A limit on how long a backend may be silent."""
+"""A limit on the time without data from a backend."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _T = TypeVar("_T")
 
 
 class IdleTimeout:
-    """Watches over work that has to give a sign of life every so often."""
+    """Cancels work that shows no activity for too long."""
 
     def __init__(self, clock: IReactorTime, seconds: float) -> None:
-        """@param seconds: without a sign of life, after which the work is given up."""
+        """@param seconds: the time without activity after which the work is cancelled."""
         self._clock = clock
         self._seconds = seconds
         self._last = clock.seconds()
@@ -25,11 +25,11 @@ class IdleTimeout:
         self._paused = False
 
     def reset(self) -> None:
-        """There was a sign of life."""
+        """Report activity; restarts the time limit."""
         self._last = self._clock.seconds()
 
     def pause(self) -> None:
-        """From now on it is somebody else who keeps the work from going on."""
+        """Suspend the time limit, because the work is waiting for the client."""
         self._paused = True
 
     def resume(self) -> None:
@@ -38,9 +38,9 @@ class IdleTimeout:
 
     def watch(self, work: Deferred[_T]) -> Deferred[_T]:
         """
-        Have work cancelled when it is silent for too long.
+        Cancel the work when it shows no activity for too long.
 
-        @return: the same work, which fails with a TimeoutError then.
+        @return: the same Deferred; it fails with a TimeoutError in that case.
         """
         self._work = work
         self._last = self._clock.seconds()

@@ -1,4 +1,4 @@
-"""Loggers that keep quiet about details unless they are asked for."""
+"""Loggers whose debug messages are off by default."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _observer = FilteringLogObserver(globalLogPublisher, [_levels])
 
 
 def make_logger() -> Logger:
-    """A logger for the class that it becomes an attribute of."""
+    """Create a logger, to be used as a class attribute."""
     return Logger(observer=_observer)
 
 
 def details_are_wanted() -> bool:
-    """For those to ask who would say something all the time: to be ignored has its price too."""
+    """Whether debug messages are logged. Frequent callers check this to avoid building messages."""
     return _levels.logLevelForNamespace("gemproxy") is LogLevel.debug
 
 
 def log_details(wanted: bool) -> None:
-    """Whether debug messages reach the log."""
+    """Turn debug messages on or off."""
     _levels.setLogLevelForNamespace("gemproxy", LogLevel.debug if wanted else LogLevel.info)

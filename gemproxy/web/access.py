@@ -1,4 +1,4 @@
-"""Who may use the proxy: keys, and browsers' requests from elsewhere. Pure decisions."""
+"""Access control: API keys, and cross-origin requests from browsers. No I/O."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _ALLOWED_METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
 @frozen
 class Access:
     """
-    @ivar keys: any of which a client must show; none: everybody is welcome.
-    @ivar origins: of web pages whose requests are let in; C{"*"} for all.
-    @ivar on_loopback: whether the ports are reached from this machine only.
+    @ivar keys: the API keys, one of which a client must send; empty if no key is required.
+    @ivar origins: the origins of web pages with access; C{"*"} for all.
+    @ivar on_loopback: whether the ports are reachable from this machine only.
     """
 
     keys: tuple[str, ...] = ()
@@ -34,9 +34,11 @@ class Access:
         self, path: bytes, host: str | None, origin: str | None, authorization: str | None
     ) -> ChatError | None:
         """
-        Why a request is not let in; None if it is.
+        Check a request; returns the error if access is denied, None otherwise.
 
-        @param host: the Host header, if there is one; the other two likewise.
+        @param host: the Host header; None if there is none.
+        @param origin: the Origin header, likewise.
+        @param authorization: the Authorization header, likewise.
         """
         if origin is not None and not self._is_welcome(origin, host):
             return ChatError(
@@ -47,7 +49,8 @@ class Access:
                 "origin_not_allowed",
             )
         if self.on_loopback and not self.keys and not self._is_own_name(host):
-            # A page whose name was made to point here would come as one of our own.
+            # Prevents DNS rebinding: a web page whose host name resolves to this machine would
+            # otherwise count as same-origin.
             return ChatError(
                 403,
                 "permission_error",
@@ -65,7 +68,7 @@ class Access:
         return None
 
     def cors_headers(self, origin: str | None, preflight: bool) -> dict[str, str]:
-        """The headers that let a welcome page read the response."""
+        """The CORS headers that let a permitted web page read the response."""
         if origin is None or not self._is_listed(origin):
             return {}
         headers = {
@@ -87,14 +90,15 @@ class Access:
     def _is_welcome(self, origin: str, host: str | None) -> bool:
         if self._is_listed(origin):
             return True
-        # A page of our own address; not of a name, which anybody may point at us.
+        # A same-origin page is permitted, unless its host is a public name, which can be made to
+        # resolve to this machine.
         return host is not None and _place_of(origin) == host and _is_local_name(host)
 
     def is_own(self, authority: str, host: str | None) -> bool:
         """
         Whether the authority of an absolute request target is this proxy.
 
-        @param host: the Host header, if there is one; both have to agree.
+        @param host: the Host header; it must be equal to the authority. None if there is none.
         """
         return authority == host and self._is_own_name(host)
 
@@ -108,20 +112,20 @@ class Access:
         if scheme.lower() != "bearer":
             return False
         candidate = shown.strip().encode("utf-8", "replace")
-        # All are compared, so that the time tells nothing.
+        # All keys are compared, so that the time reveals nothing about them.
         matches = [hmac.compare_digest(candidate, key.encode()) for key in self.keys]
         return any(matches)
 
 
 def _place_of(origin: str) -> str:
-    """What a Host header would say of an origin."""
+    """The value of the Host header for an origin."""
     return origin.partition("://")[2]
 
 
 def _is_local_name(host: str) -> bool:
     """
-    Whether a Host header is an IP address, or a name that only this machine or its network can
-    have given: public DNS has neither names without a dot nor those under _PRIVATE_DOMAINS.
+    Whether a Host header is an IP address or a name of the local machine or network. Names without
+    a dot or under _PRIVATE_DOMAINS do not exist in public DNS.
     """
     try:
         name = (urlsplit(f"//{host}").hostname or "").rstrip(".")

@@ -1,4 +1,4 @@
-"""Answers that take long, for less than it costs to have Klein wait for them."""
+"""Responses that take long, with less memory than Klein needs to wait for them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 class Detached(Resource):
     """
-    What a route returns instead of waiting for its work: Klein keeps some twenty objects for as
-    long as it waits.
+    Returned by a route that does not wait for its work, because Klein keeps about twenty objects
+    per request while it waits.
 
-    When the work is done, the response is ended. When the client goes, the work is cancelled.
+    When the work is done, the response is finished. When the client disconnects, the work is
+    cancelled.
     """
 
     isLeaf = True

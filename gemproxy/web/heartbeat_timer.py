@@ -1,4 +1,4 @@
-"""The beat at which waiting clients are looked after."""
+"""The timer for heartbeats to waiting clients."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ _LOOKS_PER_INTERVAL = 20
 
 
 class Waiting(Protocol):
-    """Somebody who may be waiting for a sign of life."""
+    """A response that may need a heartbeat."""
 
     def look(self) -> None:
-        """Give one, if it is time."""
+        """Send a heartbeat if it is due."""
 
 
 class HeartbeatTimer:
     """
-    One LoopingCall for all who wait, which runs while there are any: a timer for each would cost
-    more than all the rest of a quiet stream.
+    A single LoopingCall for all waiting clients, which runs while there are any. One timer per
+    client would cost more than everything else in an idle stream.
     """
 
     log = make_logger()
 
     def __init__(self, clock: IReactorTime, interval: float) -> None:
-        """@param interval: seconds between two signs of life."""
+        """@param interval: seconds between two heartbeats."""
         self._seconds = interval / _LOOKS_PER_INTERVAL
         self._waiting: set[Waiting] = set()
         self._loop = LoopingCall(self._look)
@@ -49,5 +49,5 @@ class HeartbeatTimer:
             try:
                 waiting.look()
             except Exception:
-                # One that fails must not stop the beat for the others.
+                # An error must not stop the heartbeats of the others.
                 self.log.failure("a heartbeat failed")

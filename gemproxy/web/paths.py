@@ -1,10 +1,10 @@
-"""The targets of requests: which are taken, and which paths of OpenAI's API they mean."""
+"""Parses request targets and maps them to paths of OpenAI's API."""
 
 from __future__ import annotations
 
 import re
 
-# What clients make of a base URL with a slash too many, without its /v1, or with two of them.
+# The paths requested by clients whose base URL has an extra slash, no /v1, or two of them.
 _PATHS_OF_THE_API = (
     rb"assistants|audio|batches|chat|completions|edits|embeddings|engines|files|fine_tuning|"
     rb"images|messages|models|moderations|realtime|rerank|responses|threads|uploads|"
@@ -18,10 +18,10 @@ _ORIGIN_FORM = re.compile(rb"/[!-\"$-~]*")
 
 def split_target(target: bytes) -> tuple[bytes | None, bytes]:
     """
-    The authority that a request target names, if it is an absolute URI, and its path and query.
-    See RFC 9112 section 3.2.
+    Split a request target into its authority, which is None unless it is an absolute URI, and its
+    path with query. See RFC 9112 section 3.2.
 
-    @raise ValueError: the target is neither a path nor an absolute URI of http or https.
+    @raise ValueError: the target is neither a path nor an absolute http or https URI.
     """
     authority = None
     if absolute := _ABSOLUTE.fullmatch(target):
@@ -34,7 +34,7 @@ def split_target(target: bytes) -> tuple[bytes | None, bytes]:
 
 
 def tidy_path(path: bytes) -> bytes:
-    """The path that a client with a sloppy base URL meant."""
+    """Correct the path of a client with a wrong base URL."""
     path = re.sub(rb"/{2,}", b"/", path).rstrip(b"/") or b"/"
     meant = _API_PATH.fullmatch(path)
     return path if meant is None else b"/v1" + meant[1]

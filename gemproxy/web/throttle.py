@@ -1,4 +1,4 @@
-"""In which order many requests that come at once are served."""
+"""Spreads the start of requests that arrive at the same time."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
 
-# So many requests may begin within so many seconds: more than there can be, unless they come all
-# at once.
+# At most _AT_ONCE requests start within _MOMENT seconds; only a burst is delayed by this limit.
 _AT_ONCE = 8
 _MOMENT = 0.005
 
 
 class AdmissionThrottle:
     """
-    Lets the requests of a burst begin a few at a time, once in every turn of the reactor: between
-    two turns, what has come for those before them is passed on. If all began first, the first one
-    would be answered as late as the last one.
+    Starts the requests of a burst a few at a time, in successive turns of the reactor. In between,
+    data for earlier requests is passed on. If all were started first, the first response would be
+    as late as the last.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -26,7 +25,7 @@ class AdmissionThrottle:
         self._waiting: deque[Callable[[], None]] = deque()
 
     def spread(self, begin: Callable[[], None]) -> None:
-        """Begin now, or when it is its turn."""
+        """Start a request, now or in a later turn of the reactor."""
         now = self._clock.seconds()
         if self._waiting or now - self._begun[0] < _MOMENT:
             if not self._waiting:

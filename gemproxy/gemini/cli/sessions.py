@@ -38,8 +38,8 @@ class Sessions:
         """
         Open the first session.
 
-        @raise CallFailed: the CLI refused.
-        @raise WorkerDied: the process ended, or was given up.
+        @raise CallFailed: the CLI reported an error.
+        @raise WorkerDied: the process ended or was killed.
         """
         session = await Session.open(self._reactor, self._worker)
         self.count += 1
@@ -102,6 +102,6 @@ class Sessions:
             self._opening = False
 
     def _not_opened(self, failure: Failure) -> None:
-        # These errors are reported to the next caller of acquire, too.
+        # CallFailed and WorkerDied are not logged: the next caller of acquire gets the same error.
         if failure.check(CallFailed, WorkerDied) is None:
             self.log.failure("opening a session failed", failure)

@@ -116,8 +116,8 @@ class Worker:
             ):
                 await self.call("initialize", introduction)
         except CallFailed as error:
-            self.give_up(f"it refused to start: {error}")
-            raise WorkerDied(f"The Gemini CLI refused to start: {error}") from None
+            self.give_up(f"it failed to start: {error}")
+            raise WorkerDied(f"The Gemini CLI failed to start: {error}") from None
         self.usable = not self._ended
         records.clear(self.home.chats)
 
