@@ -175,7 +175,7 @@ class _ResponseRelay(Protocol):
             self._done.callback(None)
         else:
             cut = upstream_failed(
-                "The upstream closed the connection in the middle of its response."
+                "The upstream closed the connection before the response was complete."
             )
             self._done.errback(Failure(cut))
 
