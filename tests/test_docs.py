@@ -124,3 +124,9 @@ def test_the_compose_files_are_named():
     named = "".join(page.read_text() for page in PAGES)
     for path in ROOT.glob("docker-compose*.yml"):
         assert f"`{path.name}`" in named
+
+
+def test_the_guide_to_the_tests_names_each_file():
+    guide = (ROOT / "tests" / "README.md").read_text()
+    there = {path.name for path in (ROOT / "tests").glob("test_*.py")}
+    assert set(re.findall(r"test_\w+\.py", guide)) == there

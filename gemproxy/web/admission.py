@@ -252,8 +252,9 @@ class ProxyRequest(ServerRequest):
             super().requestReceived(command, path, version)
 
     def write(self, data: bytes) -> None:
+        is_first = not self.startedWriting
         super().write(data)
-        if self.startedWriting:
+        if is_first and self.startedWriting:
             self.forget_response_headers()
 
     def finish(self) -> None:
