@@ -192,14 +192,14 @@ async def test_without_it_there_is_none(product: Product, logged: list[Any]) -> 
 async def test_sessions_are_those_that_are_open_and_leases_those_in_use(product: Product) -> None:
     await product.ask_all([chat(), chat(), chat()])
     await product.until_idle()
-    lines = (await product.get("/metrics")).body.decode().splitlines()
+    lines = (await product.get("/metrics")).body.decode().split("\n")
     values = dict(line.rsplit(" ", 1) for line in lines if line[:1] not in ("", "#"))
     assert float(values["gemproxy_leases"]) == 0
     assert float(values["gemproxy_sessions"]) >= 1
     product.api.play(scenarios.hang("One ", "two ", "three", after=2))
     client = await product.begin(chat(stream=True))
     await client.until_received(b"One")
-    lines = (await product.get("/metrics")).body.decode().splitlines()
+    lines = (await product.get("/metrics")).body.decode().split("\n")
     values = dict(line.rsplit(" ", 1) for line in lines if line[:1] not in ("", "#"))
     assert float(values["gemproxy_leases"]) == 1
 
