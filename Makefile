@@ -30,8 +30,9 @@ run: $(VENV)/installed node_modules/installed
 	fi; \
 	exec $(BIN)/twistd -n --pidfile= gemproxy $$demo $(ARGS)
 
+# Two processes share the tests, each with a daemon of its own.
 test: lint node_modules/installed
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 # Without the CLI, and with fewer examples where there are many: less than a minute.
 quick: $(VENV)/installed-for-tests

@@ -6,11 +6,13 @@ it: the module that is named must be read again before that version is allowed i
 from __future__ import annotations
 
 import re
+import socket
 from pathlib import Path
 
 import pytest
 from hyperlink import EncodedURL
-from twisted.internet import tcp
+from twisted.internet import reactor, tcp
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.testing import StringTransport
 from twisted.web.http import HTTPChannel, Request
 
@@ -86,6 +88,19 @@ def test_a_server_transport_has_the_hooks_of_immediate_writes():
     for name in ("connected", "disconnecting", "TLS"):
         assert hasattr(tcp.Server, name), f"tcp.Server.{name} is gone"
     assert tcp.Port.transport is tcp.Server, "tcp.Port does not take its transport from a class"
+
+
+def test_a_connection_writes_what_is_buffered_when_it_is_called():
+    """gemproxy/http/request_writer.py: send_at_once"""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connection = tcp.Connection(ours, None, reactor)
+        connection.connected = True
+        connection.write(b"now")
+        assert isinstance(connection, FileDescriptor)
+        connection.doWrite()
+        assert theirs.recv(10, socket.MSG_DONTWAIT) == b"now"
+        connection.stopWriting()
 
 
 def test_treq_asks_a_url_for_its_encoded_form():

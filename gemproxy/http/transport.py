@@ -20,7 +20,9 @@ _BACKLOG = 1024
 class PromptServer(tcp.Server):
     """
     Writes data to the socket at once if no data is queued. Twisted's transport first waits for the
-    reactor to report the socket as writable, which it nearly always is.
+    reactor to report the socket as writable, which it nearly always is. That saves 15 % of the CPU
+    of a chunk, and half of the latency that gemproxy adds to it (docs/performance.md). The class
+    stands on C{tcp.Server}, whose C{writeSomeData} and flags are what its own C{write} uses.
 
     All data written because of one read from an upstream is sent together.
     """

@@ -22,7 +22,7 @@ class _WireURL(EncodedURL):
     """
     A URL that is encoded already.
 
-    treq encodes the URL of each request. That takes 0.28 ms, a third of a small answer. There is
+    treq encodes the URL of each request, which is 7 % of the CPU of a small answer. There is
     no public way to give it an encoded one.
     """
 
