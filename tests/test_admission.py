@@ -135,7 +135,7 @@ async def test_the_largest_body_is_taken(small: Relay, chunked: bool) -> None:
 
 
 @ensureDeferred
-async def test_nobody_is_told_to_go_on_with_what_is_too_large(small: Relay) -> None:
+async def test_a_body_that_is_too_large_gets_no_100_continue(small: Relay) -> None:
     client = await say(small, post(f"Content-Length: {LIMIT + 1}", "Expect: 100-continue"))
     assert (await client.reply()).status == 413
     assert b"100 Continue" not in client.received
@@ -643,7 +643,7 @@ async def one_fuzz(relay: Relay, randomness: random.Random, samples: list[bytes]
 
 
 @ensureDeferred
-async def test_a_thousand_clients_that_are_none_leave_no_trace(small: Relay) -> None:
+async def test_a_thousand_clients_that_send_garbage_leave_no_trace(small: Relay) -> None:
     randomness = random.Random(20)
     samples = seeds()
     small.upstream.always(stream("Hello"))

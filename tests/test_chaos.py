@@ -14,5 +14,7 @@ pytestmark = pytest.mark.cli
 
 
 @ensureDeferred
-async def test_whatever_happens_all_are_served_or_told_and_nothing_is_left(tmp_path: Path) -> None:
+async def test_every_request_is_answered_or_gets_an_error_and_nothing_is_left(
+    tmp_path: Path,
+) -> None:
     assert await trial(reactor, tmp_path, seconds=8, seed=1, clients=12) == []

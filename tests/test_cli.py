@@ -76,7 +76,7 @@ def test_a_missing_cli_comes_with_the_command_that_installs_it(folder: Path, nam
     assert f"npm install -g @google/gemini-cli@{PINNED_VERSION}" in message
 
 
-def test_a_file_that_is_not_executable_is_none(folder: Path):
+def test_a_file_that_is_not_executable_is_not_a_cli(folder: Path):
     node(folder)
     executable(folder / "gemini", mode=0o644)
     assert complaint(folder).startswith("GEMINI_CLI: ")

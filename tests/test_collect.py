@@ -162,7 +162,7 @@ class TestTopLevel:
         collector = collect({"usage": {"a": 1}}, {"usage": {"b": 2}}, {"usage": None})
         assert collector.usage == collector.completion()["usage"] == {"b": 2}
 
-    def test_no_usage_is_none(self) -> None:
+    def test_without_usage_there_is_no_usage(self) -> None:
         collector = collect({"usage": None})
         assert collector.usage is None
         assert "usage" not in collector.completion()
@@ -233,7 +233,7 @@ class TestMessage:
 
 
 class TestChoices:
-    def test_they_are_told_apart_by_index_and_put_in_order(self) -> None:
+    def test_they_are_separated_by_index_and_put_in_order(self) -> None:
         collector = collect(
             choice({"content": "b"}, 1),
             choice({"content": "a"}, 0),
@@ -306,7 +306,7 @@ class TestToolCalls:
             {"index": 0, "id": None, "type": None, "function": {"name": None, "arguments": ":1}"}},
         ) == [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}]
 
-    def test_several_are_told_apart_by_index_and_put_in_order(self) -> None:
+    def test_several_are_separated_by_index_and_put_in_order(self) -> None:
         calls = tool_calls(
             {"index": 1, "id": "c1", "function": {"name": "g", "arguments": "{"}},
             {"index": 0, "id": "c0", "function": {"name": "f", "arguments": "["}},
@@ -370,7 +370,7 @@ class TestToolCalls:
             {"id": "a", "type": "custom", "custom": {"input": "x"}}
         ]
 
-    def test_there_are_none_if_there_were_none(self) -> None:
+    def test_no_messages_stay_no_messages(self) -> None:
         assert "tool_calls" not in message({"tool_calls": []}, {"tool_calls": None})
 
 

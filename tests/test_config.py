@@ -310,7 +310,7 @@ def test_a_secret_is_not_in_the_chain_of_exceptions():
 
 
 @pytest.mark.parametrize("environ", [{}, {"GEMINI_API_KEY": ""}, {"GEMINI_API_KEY": " "}])
-def test_a_missing_key_is_asked_for(environ: dict[str, str]):
+def test_a_missing_key_is_named_in_the_error(environ: dict[str, str]):
     with pytest.raises(BadSetting, match=r"GEMINI_API_KEY is not set.*--demo"):
         Config.load({}, environ)
 
@@ -331,7 +331,7 @@ def test_a_daemon_without_an_engine_needs_no_key():
     assert load(PORT="off").needs_engine
 
 
-def test_it_is_the_demo_only_when_asked_for():
+def test_it_is_the_demo_only_with_its_option():
     assert not load().demo
 
 

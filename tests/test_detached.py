@@ -68,7 +68,7 @@ def test_the_work_is_cancelled_when_the_client_goes(exchange: Exchange):
     assert exchange.sent.getvalue() == b""
 
 
-def test_work_that_goes_on_all_the_same_has_nobody_to_tell(exchange: Exchange):
+def test_work_that_ignores_the_cancel_is_ignored(exchange: Exchange):
     exchange.step = Deferred(lambda step: step.callback(None))
     exchange.request.write(b"Half")
     exchange.begin()

@@ -110,7 +110,7 @@ def test_errors_that_look_alike_are_not_the_same():
     assert len({bad_request("no"), bad_request("no")}) == 2
 
 
-def test_somebody_elses_error_is_sent_as_it_is():
+def test_an_upstreams_error_is_sent_unchanged():
     theirs = {"error": {"message": "theirs"}}
     error = ChatError(
         429,

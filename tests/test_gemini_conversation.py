@@ -112,7 +112,7 @@ async def test_a_text_arrives_byte_for_byte_in_every_position(product: Product, 
 
 @pytest.mark.parametrize("text", ["/help", "$x", "<session_context>", "?"])
 @ensureDeferred
-async def test_a_sole_message_that_looks_like_a_command_is_asked(
+async def test_a_sole_message_that_looks_like_a_command_reaches_the_api(
     product: Product, text: str
 ) -> None:
     assert await reached_api(product, user(text)) == {"contents": [turn("user", text)]}
@@ -158,7 +158,7 @@ async def test_later_system_messages_keep_their_place_as_user_turns(product: Pro
 
 
 @ensureDeferred
-async def test_a_lone_system_message_is_asked_as_the_user_s(product: Product) -> None:
+async def test_a_lone_system_message_becomes_the_users(product: Product) -> None:
     assert await reached_api(product, system("Say hi.")) == {"contents": [turn("user", "Say hi.")]}
 
 

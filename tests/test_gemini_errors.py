@@ -143,7 +143,7 @@ def test_the_message_of_the_api_is_passed_on():
     ],
     ids=lambda body: repr(body[:24]),
 )
-def test_without_a_message_the_status_is_told(body: bytes):
+def test_without_a_message_the_error_has_the_status(body: bytes):
     assert api_failure(503, body).error.message == "The Gemini API responded with status 503."
 
 
@@ -165,7 +165,7 @@ def test_a_long_message_is_cut():
         (403, google(), {"x-should-retry": "false"}),
     ],
 )
-def test_sdks_are_told_whether_to_repeat(status: int, body: bytes, headers: dict[str, str]):
+def test_errors_say_whether_sdks_should_retry(status: int, body: bytes, headers: dict[str, str]):
     assert api_failure(status, body).error.headers() == headers
 
 
@@ -175,7 +175,7 @@ def test_an_error_of_the_cli_itself_is_worth_another_try():
     assert failure.error.message == "The Gemini CLI failed: Internal error"
 
 
-def test_what_is_nobodys_word_is_worth_another_try():
+def test_a_failure_without_an_api_error_is_retryable():
     assert shown(transient("Lost.")) == server(502, True)
 
 

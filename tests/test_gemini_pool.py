@@ -190,7 +190,7 @@ async def test_a_worn_worker_retires_when_its_successor_is_warm(
 
 
 @ensureDeferred
-async def test_workers_that_nobody_needs_end_but_for_the_last(
+async def test_idle_workers_end_but_for_the_last(
     tmp_path: Path,
 ) -> None:
     limits = CliLimits(idle_life=0.2, review_interval=0.1)

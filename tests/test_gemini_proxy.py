@@ -72,7 +72,7 @@ async def test_the_chunks_of_a_stream_share_id_time_and_model(product: Product) 
 
 
 @ensureDeferred
-async def test_usage_is_in_the_last_chunk_for_those_who_want_it(product: Product) -> None:
+async def test_usage_is_in_the_last_chunk_on_request(product: Product) -> None:
     product.api.play(scenarios.answer("Hello", usage=COUNTED))
     reply = await product.ask(chat("Hi", stream=True, stream_options={"include_usage": True}))
     *_, finish, usage, done = reply.data
@@ -239,7 +239,7 @@ async def test_a_malformed_model_name_is_a_bad_request(product: Product, name: s
 
 @pytest.mark.parametrize("name", [*DEFAULT_MODELS, "gemini-9.9_new-x"])
 @ensureDeferred
-async def test_the_api_is_asked_for_the_model_that_was_named(product: Product, name: str) -> None:
+async def test_the_api_gets_the_model_that_was_requested(product: Product, name: str) -> None:
     reply = await product.ask(chat(model=name))
     assert reply.status == 200
     assert reply.json["model"] == name
@@ -446,7 +446,7 @@ async def test_an_error_in_place_of_an_answer_counts_whatever_the_status_was(
 
 
 @ensureDeferred
-async def test_an_error_in_the_middle_of_an_answer_is_told_as_it_was(product: Product) -> None:
+async def test_an_error_in_the_middle_of_an_answer_is_passed_on_unchanged(product: Product) -> None:
     overloaded = scenarios.error(503, "The model is overloaded.").refusal.body
     product.api.play(scenarios.answer("Half an", overloaded))
     reply = await product.ask(chat("Hi", stream=True))

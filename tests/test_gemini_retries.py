@@ -93,7 +93,7 @@ async def test_a_delay_longer_than_the_patience_is_the_client_s(product: Product
     ],
 )
 @ensureDeferred
-async def test_the_last_error_is_told_as_itself_when_the_tries_are_used_up(
+async def test_the_last_error_is_reported_when_the_attempts_are_used_up(
     product: Product,
     play: scenarios.Scenario,
     status: int,
@@ -174,7 +174,7 @@ async def test_nothing_is_tried_again_once_content_went_out(
 
 @pytest.mark.cli
 @ensureDeferred
-async def test_an_unreachable_api_is_tried_again_and_then_told(tmp_path: Path) -> None:
+async def test_an_unreachable_api_is_tried_again_and_then_reported(tmp_path: Path) -> None:
     port = free_port()
     settings: dict[str, Any] = {"GOOGLE_GEMINI_BASE_URL": f"http://127.0.0.1:{port}"}
     async with running(tmp_path, MAX_RETRIES=1, RETRY_DELAY=0.5, **settings) as product:
@@ -234,7 +234,7 @@ async def test_an_answer_that_was_half_out_when_the_worker_died_is_an_error(
 
 
 @ensureDeferred
-async def test_a_worker_that_dies_while_a_session_is_set_up_keeps_nobody_waiting(
+async def test_a_worker_that_dies_while_a_session_is_set_up_fails_its_request(
     product: Product,
 ) -> None:
     (member,) = product.daemon.pool._members

@@ -110,7 +110,7 @@ async def test_after_answers_of_all_kinds_the_next_is_as_good_as_ever(
 
 
 @ensureDeferred
-async def test_a_session_whose_answer_is_wanted_no_more_is_told_that_it_is_whole(
+async def test_an_answer_that_is_not_needed_looks_complete_to_its_session(
     product: Product,
 ) -> None:
     opened = await at_rest(product)
@@ -224,7 +224,7 @@ def test_a_home_that_takes_no_files_is_given_up(
     ]
 
 
-def test_sessions_are_opened_one_by_one_and_only_while_somebody_waits(
+def test_sessions_are_opened_one_by_one_and_only_while_requests_wait(
     opener: Opener, sessions: Sessions
 ) -> None:
     got: list[Session] = []
@@ -249,7 +249,7 @@ def test_sessions_are_opened_one_by_one_and_only_while_somebody_waits(
     assert len(opener.asked) == 3
 
 
-def test_who_waits_for_a_session_that_cannot_be_opened_is_told(
+def test_a_request_fails_if_its_session_cannot_be_opened(
     opener: Opener, sessions: Sessions
 ) -> None:
     waiting = [sessions.acquire("m") for _ in range(2)]

@@ -52,7 +52,7 @@ async def test_a_thought_reaches_the_client_before_the_next_one_exists(product: 
 
 
 @ensureDeferred
-async def test_a_thought_and_a_word_in_one_piece_are_told_apart(product: Product) -> None:
+async def test_a_thought_and_a_word_in_one_piece_are_separated(product: Product) -> None:
     both = [scenarios.thought("Hm."), scenarios.text("Yes."), scenarios.thought("Or?")]
     for stream in (False, True):
         product.api.play(scenarios.answer(both))

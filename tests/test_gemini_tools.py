@@ -115,7 +115,7 @@ async def test_the_choice_of_functions_arrives(product: Product, choice: Any, co
     "choice", ["any", {"type": "function", "function": {"name": "unknown"}}, 1]
 )
 @ensureDeferred
-async def test_a_choice_that_is_none_is_a_bad_request(product: Product, choice: Any) -> None:
+async def test_a_malformed_tool_choice_is_a_bad_request(product: Product, choice: Any) -> None:
     reply = await product.ask(chat("Hi", tools=TOOLS, tool_choice=choice))
     assert (reply.status, reply.error["param"]) == (400, "tool_choice")
     assert not product.asked

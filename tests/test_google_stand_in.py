@@ -255,7 +255,7 @@ async def test_empty_and_blocked_answers():
 
 
 @pytest_twisted.ensureDeferred
-async def test_usage_can_be_told():
+async def test_usage_is_rendered():
     told = {"promptTokenCount": 100, "cachedContentTokenCount": 90}
     async with running() as client:
         client.standin.play(answer("a", usage=told), answer("a", usage=None))
@@ -665,7 +665,7 @@ def test_the_demo_streams_words():
     assert word_chunks(" one two\n\nthree ") == [" ", "one ", "two\n\n", "three "]
 
 
-def test_the_demo_thinks_when_asked_to():
+def test_the_demo_thinks_on_request():
     play = echo(asked(generationConfig={"thinkingConfig": {"includeThoughts": True}}))
     assert play.chunks[0][0]["thought"] is True
     assert not any(part.get("thought") for part in echo(asked()).chunks[0])
@@ -684,7 +684,7 @@ def test_the_demo_answers_in_json():
 
 
 @pytest.mark.parametrize("name", ["get_weather"])
-def test_the_demo_calls_the_function_it_is_told_of(name: str):
+def test_the_demo_calls_a_function_that_is_named(name: str):
     schema = {
         "type": "object",
         "properties": {

@@ -328,7 +328,7 @@ async def test_paths_and_queries_cannot_be_injected() -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @ensureDeferred
-async def test_nobody_is_followed_with_our_key(status: int) -> None:
+async def test_a_redirect_is_not_followed_with_our_key(status: int) -> None:
     elsewhere = FakeNewApi()
 
     async def redirect(call: Call) -> None:

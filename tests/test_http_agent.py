@@ -278,7 +278,7 @@ async def test_a_connection_that_was_closed_is_not_used(
 
 
 @ensureDeferred
-async def test_bytes_that_nobody_asked_for_are_no_answer(
+async def test_unsolicited_bytes_are_not_a_response(
     agent: PersistentAgent, upstream: FakeNewApi
 ) -> None:
     await read(await post(agent, upstream))
@@ -501,7 +501,7 @@ async def test_a_body_waits_for_its_reader(agent: PersistentAgent, upstream: Fak
 
 
 @ensureDeferred
-async def test_a_short_body_waits_for_its_reader_and_keeps_nobody_else_waiting(
+async def test_a_short_body_waits_for_its_reader_and_delays_no_other(
     agent: PersistentAgent, upstream: FakeNewApi
 ) -> None:
     upstream.always(verbatim(head(200, [("Content-Length", "2")]) + b"ab"))
@@ -622,7 +622,7 @@ async def test_connecting_takes_only_so_long() -> None:
 
 
 @ensureDeferred
-async def test_nobody_is_there(agent: PersistentAgent) -> None:
+async def test_an_unreachable_server_is_an_error(agent: PersistentAgent) -> None:
     failure = await failure_of(agent.request(b"GET", b"http://127.0.0.1:%d/" % free_port()))
     assert isinstance(failure, ConnectError)
 
@@ -745,7 +745,7 @@ async def test_a_producer_that_fails_fails_the_request(
 
 @pytest.mark.parametrize("how", ["cancelled", "closed"])
 @ensureDeferred
-async def test_a_producer_is_stopped_when_nobody_wants_any_more(
+async def test_a_producer_is_stopped_when_its_body_is_not_needed(
     agent: PersistentAgent, upstream: FakeNewApi, how: str
 ) -> None:
     producer = Producer(8)
@@ -849,7 +849,7 @@ async def test_tls(monkeypatch: pytest.MonkeyPatch, certificate: Path, tls_port:
 
 
 @ensureDeferred
-async def test_tls_of_nobody_we_know(agent: PersistentAgent, tls_port: int) -> None:
+async def test_an_untrusted_certificate_is_refused(agent: PersistentAgent, tls_port: int) -> None:
     failure = await failure_of(agent.request(b"GET", b"https://localhost:%d/" % tls_port))
     assert isinstance(failure, ResponseNeverReceived)
     assert not failure.reasons[0].check(ConnectionDone, ConnectionLost)

@@ -190,7 +190,7 @@ def test_what_is_no_response_is_an_error(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("rest", [b"zzz\r\n", b"-5\r\nhello\r\n", b"3\r\nabcd\r\n", b"5hello"])
-def test_chunks_that_are_none_are_an_error_and_those_before_them_are_not_lost(rest: bytes) -> None:
+def test_malformed_chunks_are_an_error_and_those_before_them_are_not_lost(rest: bytes) -> None:
     data = b"HTTP/1.1 200 OK\r\n" + CHUNKED + b"\r\n2\r\nab\r\n" + rest
     for pieces in at_every_split(data):
         parser, head, body = parsed(*pieces)

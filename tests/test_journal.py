@@ -81,7 +81,7 @@ def test_the_output_is_the_text_and_what_is_known_of_it() -> None:
     assert text == "One\n\ntwo\n"
 
 
-def test_thoughts_calls_and_other_choices_are_told_apart() -> None:
+def test_thoughts_calls_and_other_choices_are_separated() -> None:
     kept = exchange()
     kept.add(chunk(delta={"reasoning_content": "Hm"}), DAY)
     kept.add(chunk(delta={"tool_calls": [{"index": 0, "function": {"name": "f"}}]}), DAY)
@@ -109,7 +109,7 @@ def test_a_long_answer_is_cut(pieces: int) -> None:
     assert kept.text_length == 3 * TEXT_LIMIT // pieces * pieces
 
 
-def test_strange_chunks_harm_nobody() -> None:
+def test_strange_chunks_do_no_harm() -> None:
     kept = exchange()
     strange: list[Any] = [
         None,
@@ -277,7 +277,7 @@ async def test_exchanges_are_kept_for_their_owner_only(tmp_path: Path, umask: No
 
 
 @ensureDeferred
-async def test_what_was_asked_and_answered(tmp_path: Path) -> None:
+async def test_the_files_hold_request_and_answer(tmp_path: Path) -> None:
     async with running_relay(LOG_DIR=tmp_path) as relay:
         relay.upstream.always(stream("One", " two", usage=True))
         for wanted in (True, False):
@@ -375,7 +375,7 @@ async def test_pictures_do_not_get_to_disk(tmp_path: Path) -> None:
 
 
 @ensureDeferred
-async def test_nobody_reads_half_a_file(tmp_path: Path) -> None:
+async def test_a_file_is_never_visible_half_written(tmp_path: Path) -> None:
     async with running_relay(LOG_DIR=tmp_path, LOG_KEEP=5) as relay:
         relay.upstream.always(stream("x" * 200_000))
         over: list[bool] = []

@@ -207,7 +207,7 @@ def test_a_part_that_came_twice_is_sent_once(change: Any):
     assert Marks(NONCE, TALK).restored(altered(change)) == meant(TALK)
 
 
-def test_marks_of_another_conversation_are_none():
+def test_marks_of_another_conversation_do_not_count():
     with pytest.raises(ConversationAltered):
         Marks("another", TALK).restored(sent(Marks(NONCE, TALK)))
 

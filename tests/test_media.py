@@ -165,7 +165,7 @@ def test_what_is_not_base64_is_refused_by_name(data: str):
         (video("https://a.example/b.mp4"), "here.video_url.url"),
     ],
 )
-def test_what_is_none_is_refused_by_name(part: Any, param: str):
+def test_a_malformed_part_is_refused_by_name(part: Any, param: str):
     assert refusal(part).param == param
 
 
@@ -200,7 +200,7 @@ def test_what_is_too_large_is_refused_by_name():
         (["http://x"], False),
     ],
 )
-def test_an_address_is_told_by_its_beginning(url: Any, remote: bool):
+def test_an_address_is_recognised_by_its_beginning(url: Any, remote: bool):
     assert is_remote(url) is remote
 
 

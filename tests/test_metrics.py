@@ -183,7 +183,9 @@ async def test_debugging_shows_the_dialogue_with_texts_cut_short(
 
 
 @ensureDeferred
-async def test_without_it_there_is_none(product: Product, logged: list[Any]) -> None:
+async def test_without_a_given_signature_there_is_no_signature(
+    product: Product, logged: list[Any]
+) -> None:
     assert (await product.ask(chat())).status == 200
     assert not any("session/prompt" in formatEvent(event) for event in logged)
 
@@ -204,5 +206,5 @@ async def test_sessions_are_those_that_are_open_and_leases_those_in_use(product:
     assert float(values["gemproxy_leases"]) == 1
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_a_metric() -> None:
     assert b'gemproxy_build_info{version="1.2.3"} 1.0' in metrics.Metrics("1.2.3").render()

@@ -102,7 +102,7 @@ async def test_ours_alone_when_the_upstream_has_no_list(relay: Relay, how: str) 
 
 
 @ensureDeferred
-async def test_entries_that_are_none_are_left_out(relay: Relay) -> None:
+async def test_malformed_entries_are_left_out(relay: Relay) -> None:
     strange = [None, 3, "text", {}, {"id": None}, {"id": []}, {"id": ""}, {"id": 7}, {"id": "good"}]
     await with_lists(relay, document(GEMINI), document({"data": strange}))
     assert ids(await relay.get("/v1/models"))[2:] == ["good"]

@@ -146,7 +146,7 @@ async def test_errors_are_the_sdk_s_own(
 
 
 @ensureDeferred
-async def test_the_sdk_tries_again_when_it_is_told_to(relay: Relay) -> None:
+async def test_the_sdk_retries_when_the_error_says_so(relay: Relay) -> None:
     busy = document({"error": {"message": "Busy."}}, 429, [("Retry-After", "0.05")])
     relay.upstream.play(busy, busy, stream("One"))
     got = await in_thread(relay, ask, retries=2)

@@ -158,7 +158,7 @@ def test_a_lock_file_pins_with_hashes_and_nothing_else(name: str):
 
 
 @pytest.mark.parametrize("name", LOCKS)
-def test_a_lock_file_holds_what_is_asked_for(name: str):
+def test_a_lock_file_holds_each_requirement(name: str):
     pins = locked(name)
     extras = ("build",) if name == "requirements.lock" else ("build", "test")
     for wanted in required(*extras):
@@ -297,7 +297,7 @@ def test_the_health_check_asks_the_port_that_is_served(server: HTTPServer, envir
     assert check_health(**environ) == 1
 
 
-def test_nobody_there_is_not_healthy():
+def test_a_port_without_a_server_is_not_healthy():
     assert check_health(PORT=str(free_port())) == 1
 
 

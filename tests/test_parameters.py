@@ -149,13 +149,13 @@ def test_what_is_no_number_is_refused_by_name(name: str, value: Any):
         ),
     ],
 )
-def test_a_value_that_is_none_is_refused_by_name(name: str, value: Any):
+def test_a_malformed_value_is_refused_by_name(name: str, value: Any):
     error = refusal(**{name: value})
     assert error.param == name
     assert name in error.message
 
 
-def test_json_may_be_asked_for():
+def test_json_can_be_requested():
     assert config(response_format={"type": "json_object"}) == {
         "responseMimeType": "application/json"
     }
@@ -184,7 +184,7 @@ def test_a_schema_may_be_left_out():
 
 
 @pytest.mark.parametrize("wrapper", [None, 1, "x", [], {"schema": 1}, {"schema": []}])
-def test_a_schema_that_is_none_is_refused_by_name(wrapper: Any):
+def test_a_malformed_schema_is_refused_by_name(wrapper: Any):
     error = refusal(response_format={"type": "json_schema", "json_schema": wrapper})
     assert error.param == "response_format.json_schema.schema"
 

@@ -220,7 +220,7 @@ async def test_an_upload_in_chunks_arrives_byte_for_byte(relay: Relay) -> None:
 
 
 @ensureDeferred
-async def test_a_client_that_waits_to_be_told_to_go_on_is_told(relay: Relay) -> None:
+async def test_a_client_that_expects_100_continue_gets_it(relay: Relay) -> None:
     client = await relay.connect()
     client.transport.write(
         b"POST /v1/files HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n"
@@ -331,7 +331,7 @@ async def test_an_upload_that_takes_its_time_is_no_silence_of_the_upstream() -> 
 
 
 @ensureDeferred
-async def test_an_upload_that_nobody_reads_is_given_up() -> None:
+async def test_an_upload_that_is_not_read_is_given_up() -> None:
     async with running_relay(TIMEOUT=0.5) as relay:
         relay.upstream.play(reading_slowly())
         client = await relay.send("POST", "/v1/files", b"x" * 20 * MB)

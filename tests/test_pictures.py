@@ -329,14 +329,14 @@ async def test_a_picture_that_cannot_be_had_is_a_bad_request(
     ],
 )
 @ensureDeferred
-async def test_an_address_that_is_none_is_a_bad_request(url: str, reason: str) -> None:
+async def test_a_malformed_address_is_a_bad_request(url: str, reason: str) -> None:
     error = await refusal(fetcher().fetch(messages(url)))
     assert error.param == WHERE
     assert reason in error.message
 
 
 @ensureDeferred
-async def test_a_port_where_nobody_listens_is_a_bad_request() -> None:
+async def test_a_port_without_a_server_is_a_bad_request() -> None:
     error = await refusal(fetcher().fetch(messages(f"http://127.0.0.1:{free_port()}/")))
     assert "cannot be reached" in error.message
 
@@ -356,7 +356,7 @@ async def test_three_redirects_are_followed(server: Port, code: int) -> None:
 
 
 @ensureDeferred
-async def test_nobody_is_left_waiting_on_a_connection(server: Port) -> None:
+async def test_no_request_is_left_waiting_on_a_connection(server: Port) -> None:
     def redirect_and_hang(request: Request) -> int:
         redirect("/2")(request)
         request.write(b"more to come")
@@ -385,7 +385,7 @@ class Names:
 
 
 @ensureDeferred
-async def test_the_address_that_was_looked_at_is_the_one_that_is_asked(server: Port) -> None:
+async def test_the_address_that_was_checked_is_the_one_that_is_connected_to(server: Port) -> None:
     server.web.pages["/"] = page()
     names = Names(host=[["127.0.0.1"], ["127.0.0.2"]])
     got = await fetcher(clock=names).fetch(messages(server.url("/", "host")))
@@ -404,7 +404,7 @@ async def test_each_hop_is_looked_at_anew(server: Port) -> None:
 
 
 @ensureDeferred
-async def test_a_host_with_one_private_address_is_not_asked(server: Port) -> None:
+async def test_a_host_with_one_private_address_gets_no_request(server: Port) -> None:
     server.web.pages["/"] = page()
     names = Names(host=[["127.0.0.1", "10.0.0.1"]])
     error = await refusal(fetcher(clock=names).fetch(messages(server.url("/", "host"))))

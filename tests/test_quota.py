@@ -133,7 +133,7 @@ async def test_one_request_probes_after_the_rest(
 
 
 @ensureDeferred
-async def test_keys_that_are_no_keys_are_told_as_such(product: Product) -> None:
+async def test_malformed_keys_are_reported(product: Product) -> None:
     model = fresh_model()
     product.api.play(*[scenarios.invalid_key()] * len(KEYS))
     reply = await product.ask(chat(model=model))

@@ -149,7 +149,7 @@ async def test_the_completion_is_what_the_upstream_would_have_answered(
 
 
 @ensureDeferred
-async def test_the_upstream_is_asked_for_a_stream_with_usage(relay: Relay) -> None:
+async def test_the_request_to_the_upstream_is_for_a_stream_with_usage(relay: Relay) -> None:
     body = gpt(
         seed=2**70, x_unknown=[1], tools=[], stream_options={"x": 1}, temperature=0.1, stream=False
     )

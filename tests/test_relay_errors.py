@@ -361,7 +361,9 @@ async def test_an_answer_that_is_cut_behind_its_end_is_complete(relay: Relay, wa
 @pytest.mark.parametrize("framing", ["length", "close"])
 @both_modes
 @ensureDeferred
-async def test_a_json_answer_that_is_cut_is_none(relay: Relay, wanted: bool, framing: str) -> None:
+async def test_a_truncated_json_answer_is_an_error(
+    relay: Relay, wanted: bool, framing: str
+) -> None:
     length = [("Content-Length", "100")] if framing == "length" else []
     start = head(200, [("Content-Type", "application/json"), *length])
     relay.upstream.play(verbatim(start + b'{"choices": [{"message', "close"))
@@ -442,7 +444,7 @@ async def test_a_broken_event_is_skipped_and_logged(
 
 @both_modes
 @ensureDeferred
-async def test_chunks_of_strange_shapes_harm_nobody(relay: Relay, wanted: bool) -> None:
+async def test_chunks_of_strange_shapes_do_no_harm(relay: Relay, wanted: bool) -> None:
     strange: list[Any] = [
         {},
         {"choices": None},
@@ -538,7 +540,7 @@ async def test_silence_and_a_cut_after_a_heartbeat_are_in_the_body(wanted: bool)
 
 @both_modes
 @ensureDeferred
-async def test_a_request_that_makes_no_sense_asks_nobody(relay: Relay, wanted: bool) -> None:
+async def test_an_invalid_request_reaches_no_upstream(relay: Relay, wanted: bool) -> None:
     for body in (b"{broken", b"[]", b"", {"model": "", "messages": []}, {"messages": []}):
         reply = await relay.ask(body)
         assert reply.status == 400

@@ -162,7 +162,7 @@ async def test_a_client_may_go_between_heartbeats(wanted: bool) -> None:
 
 
 @ensureDeferred
-async def test_half_a_request_asks_nobody(relay: Relay) -> None:
+async def test_half_a_request_reaches_no_upstream(relay: Relay) -> None:
     client = await relay.connect()
     client.transport.write(b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 99\r\n\r\n{")
     client.drop()
@@ -445,7 +445,9 @@ async def test_three_hundred_streams_at_once(relay: Relay, many_files: None) -> 
 
 
 @ensureDeferred
-async def test_three_hundred_half_sent_requests_hurt_nobody(relay: Relay, many_files: None) -> None:
+async def test_three_hundred_half_sent_requests_delay_no_other(
+    relay: Relay, many_files: None
+) -> None:
     halves = [
         b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-",
         b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{",

@@ -242,7 +242,7 @@ async def test_usage_that_the_upstream_said_in_time_is_kept(relay: Relay, wanted
 
 
 @ensureDeferred
-async def test_usage_that_nobody_asked_for_is_not_made_up(relay: Relay) -> None:
+async def test_usage_that_was_not_requested_is_not_made_up(relay: Relay) -> None:
     relay.upstream.play(events(event("One <disclaimer>"), then="hang"))
     reply = await relay.ask(gpt(stream=True))
     assert len(reply.data) == 2
@@ -295,7 +295,7 @@ async def test_tags_in_all_choices_end_the_answer(relay: Relay, wanted: bool) ->
 
 @both_modes
 @ensureDeferred
-async def test_two_choices_in_one_chunk_are_told_apart(relay: Relay, wanted: bool) -> None:
+async def test_two_choices_in_one_chunk_are_separated(relay: Relay, wanted: bool) -> None:
     both = chunk("A<disclaimer>never")
     both["choices"].append(chunk("B", index=1)["choices"][0])
     relay.upstream.play(events(event(both), event(chunk(finish="stop", index=1)), then="hang"))

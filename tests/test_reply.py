@@ -85,7 +85,7 @@ def test_the_facts_do_not_depend_on_how_the_stream_is_cut(end: bytes):
     assert facts(reply) == FACTS
 
 
-def test_thoughts_are_told_as_they_come():
+def test_thoughts_are_sent_as_they_arrive():
     reply = Reply()
     first, second, third = (event + b"\r\n\r\n" for event in STREAM.split(b"\r\n\r\n")[:3])
     assert reply.feed(first)[1] == THOUGHTS[:1]
@@ -147,7 +147,7 @@ def test_reasons(responses: list[Any], finish_reason: str | None, block_reason: 
         (None, []),
     ],
 )
-def test_only_thoughts_are_told(part: Any, thoughts: list[str]):
+def test_an_answer_of_thoughts_alone(part: Any, thoughts: list[str]):
     assert heard(sse(candidate(part)))[0] == thoughts
 
 
@@ -173,7 +173,7 @@ def test_the_cli_gets_the_texts_and_nothing_else():
     assert reply.told == 4
 
 
-def test_the_cli_is_told_in_one_piece_what_came_in_one():
+def test_the_cli_gets_one_event_for_the_data_of_one_read():
     events = [
         candidate({"text": "a"}, {"text": "b"}),
         candidate(thought("Hm.")),

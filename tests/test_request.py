@@ -41,7 +41,7 @@ def test_the_least_that_a_request_needs_is_a_model():
     assert not request.include_usage
 
 
-def test_fields_that_nobody_knows_are_kept():
+def test_unknown_fields_are_kept():
     assert parse(messages=[1], foo={"bar": None}).body == {
         "model": "m",
         "messages": [1],
@@ -61,7 +61,7 @@ def test_fields_that_nobody_knows_are_kept():
         ({"stream": True, "stream_options": {"include_usage": True, "more": 1}}, True, True),
     ],
 )
-def test_streaming_is_asked_for(fields: dict[str, Any], stream: bool, include_usage: bool):
+def test_streaming_is_requested(fields: dict[str, Any], stream: bool, include_usage: bool):
     request = parse(**fields)
     assert request.stream is stream
     assert request.include_usage is include_usage

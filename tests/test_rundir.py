@@ -115,7 +115,7 @@ def test_a_living_daemon_is_left_alone(root: Path, directory: RunDirectory):
     assert directory.path.is_dir()
 
 
-def test_nobody_takes_a_new_directory_for_an_orphan(
+def test_a_new_directory_is_not_taken_for_an_orphan(
     root: Path, directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ):
     lock = fcntl.flock
@@ -150,7 +150,7 @@ def test_a_root_that_others_can_enter_is_refused(root: Path, directory: RunDirec
     assert directory.path is None
 
 
-def test_a_root_of_somebody_else_is_refused(
+def test_a_root_of_another_user_is_refused(
     root: Path, directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ):
     root.mkdir(mode=0o700)

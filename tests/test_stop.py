@@ -155,7 +155,7 @@ async def begun(daemon: Client, count: int = 1, **fields: object) -> list[Connec
 
 
 @ensureDeferred
-async def test_what_is_under_way_is_finished_and_nobody_new_is_let_in(tmp_path: Path) -> None:
+async def test_requests_under_way_are_finished_and_new_ones_are_refused(tmp_path: Path) -> None:
     async with relaying(tmp_path) as (daemon, upstream):
         finish: Deferred[None] = Deferred()
 
@@ -205,7 +205,7 @@ async def test_what_is_under_way_is_finished_and_nobody_new_is_let_in(tmp_path: 
 
 
 @ensureDeferred
-async def test_what_does_not_finish_in_time_is_told_and_ended_properly(tmp_path: Path) -> None:
+async def test_an_answer_that_exceeds_the_drain_is_ended_with_an_error(tmp_path: Path) -> None:
     async with relaying(tmp_path, DRAIN=0.5) as (daemon, upstream):
         upstream.always(HALF)
         streaming = await begun(daemon, 3)

@@ -79,7 +79,7 @@ FOREIGN = [
 
 
 @ensureDeferred
-async def test_no_target_changes_the_host_that_is_asked():
+async def test_no_target_changes_the_host_of_the_request():
     pieces = [
         *(b"v1", b"/v1/", b"/", b"//", b".", b"..", b"@", b":", b"#", b"?", b"\\", b"%2f", b"%40"),
         *(b"evil.example", b"http://", b"HTTPS://", b"localhost", b"files", b"chat/completions"),

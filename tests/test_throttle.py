@@ -28,7 +28,7 @@ def test_a_burst_begins_a_few_at_a_time_in_its_order() -> None:
     assert clock.getDelayedCalls() == []
 
 
-def test_nobody_overtakes_those_who_wait() -> None:
+def test_waiting_requests_are_not_overtaken() -> None:
     clock = Clock()
     clock.advance(1)
     throttle = AdmissionThrottle(clock)
@@ -42,7 +42,7 @@ def test_nobody_overtakes_those_who_wait() -> None:
     assert begun == list(range(11))
 
 
-def test_nobody_waits_who_comes_at_an_ordinary_pace() -> None:
+def test_requests_at_an_ordinary_pace_do_not_wait() -> None:
     clock = Clock()
     clock.advance(1)
     throttle = AdmissionThrottle(clock)

@@ -93,7 +93,7 @@ def test_a_function_keeps_its_name(name: str):
         *((tool(parameters=wrong), "tools[1].function.parameters") for wrong in (1, [], "x", True)),
     ],
 )
-def test_a_tool_that_is_none_is_refused_by_name(wrong: Any, param: str):
+def test_a_malformed_tool_is_refused_by_name(wrong: Any, param: str):
     assert refused(declarations, [tool(), wrong]).param == param
 
 
@@ -131,7 +131,7 @@ def test_a_choice_is_a_mode(choice: Any, config: Any):
         *({"function": {"name": name}} for name in (None, 1, "", "h" * 1000)),
     ],
 )
-def test_a_choice_that_is_none_is_refused_by_name(choice: Any):
+def test_a_malformed_tool_choice_is_refused_by_name(choice: Any):
     error = refused(tool_config, choice, [{"name": "f"}])
     assert error.param == "tool_choice"
     assert len(error.message) < 300
@@ -197,7 +197,7 @@ def test_a_call_may_have_no_id(id: Any):
         ),
     ],
 )
-def test_a_call_that_is_none_is_refused_by_name(wrong: Any, param: str):
+def test_a_malformed_call_is_refused_by_name(wrong: Any, param: str):
     assert refused(parts_of, call(), wrong).param == param
 
 
@@ -269,7 +269,7 @@ def test_a_part_of_a_reply_is_a_call():
 @pytest.mark.parametrize(
     "part", [{}, {"text": "x"}, {"functionCall": None}, {"functionCall": {"name": 1}}]
 )
-def test_other_parts_are_none(part: Any):
+def test_parts_without_a_call_are_not_calls(part: Any):
     assert Call.of_part(part) is None
 
 
@@ -348,7 +348,7 @@ def test_a_signature_that_the_client_kept_wins():
     "extra",
     [None, 1, {}, {"google": None}, {"google": {}}, {"google": {"thought_signature": 1}}],
 )
-def test_what_is_no_signature_is_none(extra: Any):
+def test_a_malformed_signature_is_dropped(extra: Any):
     assert "thoughtSignature" not in parts_of(call(extra_content=extra))[0]
 
 
