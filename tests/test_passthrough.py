@@ -361,7 +361,7 @@ async def test_an_answer_may_come_before_the_end_of_the_upload(relay: Relay, fra
     )
     began = reactor.seconds()
     reply = await client.reply()
-    assert reactor.seconds() - began < 0.5
+    assert reactor.seconds() - began < 3
     assert (reply.status, reply.json) == (415, error)
     assert reply.headers["connection"] == "close"
     # There is no way to tell the client to stop, other than that.

