@@ -25,7 +25,7 @@ run: $(VENV)/installed node_modules/installed
 	@set -a; if [ -f .env ]; then . ./.env; fi; set +a; \
 	demo=; \
 	if [ -z "$$GEMINI_API_KEY" ]; then \
-		echo "GEMINI_API_KEY is not set: serving the demo, whose answers only echo what was asked."; \
+		echo "GEMINI_API_KEY is not set: serving the demo, which only echoes requests."; \
 		demo=--demo; \
 	fi; \
 	exec $(BIN)/twistd -n --pidfile= gemproxy $$demo $(ARGS)
