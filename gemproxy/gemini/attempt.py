@@ -123,7 +123,7 @@ class Attempts:
             idle_timeout.reset()
             choice.tally.count(choice, api_call.reply.usage)
 
-        api_call = ApiCall(key, compose, heard, choice.writer.thought)
+        api_call = ApiCall(choice.model, key, compose, heard, choice.writer.thought)
         self.gateway.open(marks.nonce, api_call)
 
         def text(piece: str) -> None:

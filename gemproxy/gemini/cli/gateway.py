@@ -50,7 +50,7 @@ _ERROR_BODY_LIMIT = 256 * 1024
 # Seconds to wait for the body of an error response.
 _ERROR_PATIENCE = 30.0
 
-_STREAM = re.compile(rb"v1[a-z0-9]*/models/[A-Za-z0-9._-]+:streamGenerateContent")
+_STREAM = re.compile(rb"(v1[a-z0-9]*)/models/[A-Za-z0-9._-]+:streamGenerateContent")
 
 # The request headers of the CLI that are passed on to the API.
 _PASSED_HEADERS = (b"user-agent", b"x-goog-api-client")
@@ -70,12 +70,14 @@ class ApiCall:
 
     def __init__(
         self,
+        model: str,
         key: str,
         compose: Composer,
         heard: Callable[[], None],
         thought: Callable[[str], None],
     ) -> None:
         """
+        @param model: the model to be asked, by the name that the client gave.
         @param key: the API key.
         @param compose: converts the CLI's request to the request for the API.
         @param heard: called whenever the API has sent data.
@@ -84,6 +86,7 @@ class ApiCall:
         self.reply = Reply()
         self.failure: AttemptFailure | None = None
         self.asked = False
+        self.model = model
         self.key = key
         self.compose = compose
         self._heard = heard
@@ -266,7 +269,8 @@ class Gateway(Service):
         path = request.path[len(self._path) :]
         asked = _json_of(request)
         api_call = self._api_calls.get(prompted(asked.get("contents")) or "")
-        if api_call is None or api_call.asked or not _STREAM.fullmatch(path):
+        method = _STREAM.fullmatch(path)
+        if api_call is None or api_call.asked or method is None:
             self.log.debug("gateway: refused {path!r}", path=path)
             _refuse(request, 404)
             return
@@ -285,7 +289,9 @@ class Gateway(Service):
                 headers.setRawHeaders(name, values)
         base = self._api_url()
         agent = ConfinedAgent(self._agent, base.origin)
-        url = base.join(b"/" + path + b"?alt=sse")
+        # The CLI replaces the names of some models by those of newer ones.
+        model = api_call.model.encode("ascii")
+        url = base.join(b"/%b/models/%b:streamGenerateContent?alt=sse" % (method[1], model))
         responding = agent.request(b"POST", url, headers, BytesBody(body))
         api_call.connecting(responding)
         request.notifyFinish().addErrback(lambda _: api_call.abort())
