@@ -82,7 +82,15 @@ def listens(port: int) -> bool:
 
 def spawned(folder: Path, environ: dict[str, str], output: Any) -> subprocess.Popen[bytes]:
     command = [TWISTD, "-n", "--pidfile=", "gemproxy"]
-    return subprocess.Popen(command, cwd=folder, env=environ, stdout=output, stderr=output)
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environ,
+        stdout=output,
+        stderr=output,
+        # A shell has its background jobs ignore it, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 @asynccontextmanager
