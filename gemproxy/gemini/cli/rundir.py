@@ -80,7 +80,7 @@ class RunDirectory:
             except BlockingIOError:
                 continue
             else:
-                self.log.info("removing {path}, left behind by a killed daemon", path=str(path))
+                self.log.info("clearing {path}, left behind by a killed daemon", path=str(path))
                 _kill_processes_of(path)
                 shutil.rmtree(path, ignore_errors=True)
             finally:
