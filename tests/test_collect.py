@@ -370,7 +370,7 @@ class TestToolCalls:
             {"id": "a", "type": "custom", "custom": {"input": "x"}}
         ]
 
-    def test_no_messages_stay_no_messages(self) -> None:
+    def test_without_calls_there_is_no_field_for_them(self) -> None:
         assert "tool_calls" not in message({"tool_calls": []}, {"tool_calls": None})
 
 

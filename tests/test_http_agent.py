@@ -461,7 +461,7 @@ async def test_what_came_before_broken_chunks_is_handed_out(
     await upstream.calls[0].when_closed(1)
 
 
-# Whoever coalescer:
+# Reading a body:
 
 
 @ensureDeferred
