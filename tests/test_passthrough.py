@@ -99,6 +99,7 @@ async def test_head_is_answered_with_the_headers_of_the_upstream(relay: Relay) -
     await client.until_received(b"\r\n\r\n")
     assert client.received.startswith(b"HTTP/1.1 200 Fine\r\n")
     assert b"etag: x" in client.received.lower()
+    assert b"content-length: 1234" in client.received.lower()
     assert b"content-length: 0" not in client.received.lower()
     assert b"transfer-encoding" not in client.received.lower()
 

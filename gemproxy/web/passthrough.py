@@ -21,7 +21,6 @@ from gemproxy.backend import Forwarder
 from gemproxy.chat.errors import ChatError, bad_request, upstream_failed, upstream_silent
 from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.sse import Event, encode
-from gemproxy.http.headers import HOP_BY_HOP
 from gemproxy.http.server_request import ServerRequest
 from gemproxy.metrics import Metrics
 from gemproxy.util.idle_timeout import IdleTimeout
@@ -29,8 +28,8 @@ from gemproxy.web.responses import send_error
 from gemproxy.web.site import headers_of
 from gemproxy.web.upload import Upload
 
-# Twisted frames the body anew and sends its own Server and Date.
-_NOT_PASSED = HOP_BY_HOP | {b"server", b"date"}
+# Twisted sends its own. The HTTP client has removed what is about its connection.
+_NOT_PASSED = frozenset({b"server", b"date"})
 
 
 @frozen(eq=False)
