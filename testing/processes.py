@@ -154,3 +154,17 @@ def _status(pid: int, name: str) -> int:
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def processes_at_home_in(root: Path) -> list[int]:
+    """The processes whose HOME is below a directory, as that of every CLI worker is."""
+    home = b"HOME=" + os.fsencode(root) + b"/"
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (process / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if any(variable.startswith(home) for variable in variables):
+            found.append(int(process.name))
+    return found

@@ -299,20 +299,6 @@ class Product(Client):
         await self.until_idle()
 
 
-def processes_at_home_in(root: Path) -> list[int]:
-    """The processes whose HOME is below a directory, as that of every CLI worker is."""
-    home = b"HOME=" + os.fsencode(root) + b"/"
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            variables = (process / "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if any(variable.startswith(home) for variable in variables):
-            found.append(int(process.name))
-    return found
-
-
 _fresh = itertools.count(1)
 
 

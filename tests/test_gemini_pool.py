@@ -15,7 +15,8 @@ from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from gemproxy.gemini.cli.limits import CliLimits
 from testing.google import scenarios
 from testing.google.recorded_request import Closed
-from tests.support import CLI, Product, chat, processes_at_home_in, running, until
+from testing.processes import processes_at_home_in
+from tests.support import CLI, Product, chat, running, until
 
 pytestmark = pytest.mark.cli
 

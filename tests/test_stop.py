@@ -23,6 +23,7 @@ from gemproxy.service import Patience
 from testing.fake_newapi import FakeNewApi, answer, chunk, events, stream
 from testing.google import scenarios
 from testing.google.app import StandIn
+from testing.processes import processes_at_home_in
 from tests.support import (
     CLI,
     Client,
@@ -30,7 +31,6 @@ from tests.support import (
     chat,
     free_port,
     gpt,
-    processes_at_home_in,
     running_relay,
     until,
 )

@@ -21,8 +21,8 @@ from attrs import define
 
 from gemproxy import __version__
 from gemproxy.config import SETTINGS
-from testing.processes import free_port
-from tests.support import CLI, ROOT, processes_at_home_in
+from testing.processes import free_port, processes_at_home_in
+from tests.support import CLI, ROOT
 
 pytestmark = pytest.mark.cli
 

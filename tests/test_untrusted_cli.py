@@ -17,7 +17,8 @@ from twisted.logger import formatEvent, globalLogPublisher
 
 from gemproxy.gemini.cli.limits import CliLimits
 from testing.google import scenarios
-from tests.support import ROOT, Product, chat, processes_at_home_in, running, until
+from testing.processes import processes_at_home_in
+from tests.support import ROOT, Product, chat, running, until
 
 FAKE = ROOT / "testing" / "fake_cli.py"
 

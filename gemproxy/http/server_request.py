@@ -30,7 +30,7 @@ class ServerRequest(Request):
     def begin_early(self) -> None:
         """Let a response be written now. The connection is closed after it."""
         self.method, _, self.clientproto = self.request_line
-        self.channel.persistent = False
+        self.close_after_response()
         self.setHeader(b"connection", b"close")
         self.stop_continue()
 

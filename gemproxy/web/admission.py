@@ -166,6 +166,7 @@ class ProxyRequest(ServerRequest):
         "_is_let_in",
         "_refused",
         "_size",
+        "_target",
         "_throttle",
         "id",
         "is_logged",
@@ -182,6 +183,7 @@ class ProxyRequest(ServerRequest):
         self._size = 0
         self._is_let_in = False
         self._refused = False
+        self._target: bytes | None = None
         self._deadline: IDelayedCall = admission.clock.callLater(
             admission.limits.headers_timeout, self._too_slow
         )
@@ -220,7 +222,7 @@ class ProxyRequest(ServerRequest):
         if error is None:
             method, target, _ = self.request_line
             try:
-                self._admission.target(method, target, self.header_text(b"host"))
+                self._target_of(method, target)
             except ChatError as bad_target:
                 error = bad_target
         if error is None:
@@ -228,6 +230,16 @@ class ProxyRequest(ServerRequest):
             if length is not None and length > self._admission.limits.body:
                 error = self._too_large()
         return error
+
+    def _target_of(self, method: bytes, target: bytes) -> bytes:
+        """
+        The path and query that the request line means; they are worked out once.
+
+        @raise ChatError: 400, see L{Admission.target}.
+        """
+        if self._target is None:
+            self._target = self._admission.target(method, target, self.header_text(b"host"))
+        return self._target
 
     def _let_in(self) -> None:
         self._is_let_in = True
@@ -303,7 +315,7 @@ class ProxyRequest(ServerRequest):
     def process(self) -> None:
         bad_target = None
         try:
-            self.uri = self._admission.target(self.method, self.uri, self.header_text(b"host"))
+            self.uri = self._target_of(self.method, self.uri)
         except ChatError as refusal:
             bad_target = refusal
         self.path = tidy_path(self.uri.partition(b"?")[0])

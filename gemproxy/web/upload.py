@@ -150,7 +150,7 @@ class StreamedRequest(ProxyRequest):
         method, target, version = self.request_line
         if length == 0 or self._refused:
             return
-        meant = self._admission.target(method, target, self.header_text(b"host"))
+        meant = self._target_of(method, target)
         if not self._is_streamed(method, tidy_path(meant.partition(b"?")[0])):
             return
         assert self.content is not None

@@ -13,7 +13,7 @@ from typing import Any
 from attrs import asdict, define, frozen
 from twisted.internet.task import deferLater
 
-from testing.processes import children, cost, free_port
+from testing.processes import children, cost, free_port, processes_at_home_in
 from testing.trial.client import request, send
 
 ROOT = Path(__file__).parent.parent.parent
@@ -162,7 +162,7 @@ class Daemon:
             self.kill()
             return ["it did not end"]
         left = [str(path) for path in self.runs.glob("*")]
-        return left + [f"process {pid}" for pid in _at_home_in(self.runs)]
+        return left + [f"process {pid}" for pid in processes_at_home_in(self.runs)]
 
     def kill(self) -> None:
         if self.process.poll() is None:
@@ -175,16 +175,3 @@ def _state(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return "X"
-
-
-def _at_home_in(folder: Path) -> list[int]:
-    home = b"HOME=" + os.fsencode(folder) + b"/"
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            variables = (process / "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if any(variable.startswith(home) for variable in variables):
-            found.append(int(process.name))
-    return found
