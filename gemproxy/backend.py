@@ -23,6 +23,20 @@ class Answer(Protocol):
         Add chunks of the response, in order; the data of each event is a chat.completion.chunk.
         """
 
+    def take_back(self, choice: int) -> bool:
+        """
+        Discard the chunks of a choice so far, since it will be generated once more. Returns whether
+        they are discarded: what a client has received stays.
+
+        @param choice: the index of the choice.
+        """
+
+    def stop_at(self, sequences: Sequence[str]) -> None:
+        """
+        End the answer at one of these texts, as at a stop tag; must be called before the first
+        chunk.
+        """
+
     def counted(self, usage: Usage) -> None:
         """Set the token counts so far, as reported by the model's API; may be called repeatedly."""
 

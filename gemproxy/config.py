@@ -21,6 +21,15 @@ DEFAULT_MODELS = (
 _MODEL_NAME = re.compile(r"[A-Za-z0-9._-]+")
 # A Twisted endpoint string: a type, and its arguments.
 _ENDPOINT = re.compile(r"[a-z][A-Za-z0-9]*:.+")
+# ai.google.dev/gemini-api/docs/safety-settings: what is blocked, from nothing to most.
+_THRESHOLDS = {
+    "": None,
+    "off": "OFF",
+    "none": "BLOCK_NONE",
+    "high": "BLOCK_ONLY_HIGH",
+    "medium": "BLOCK_MEDIUM_AND_ABOVE",
+    "low": "BLOCK_LOW_AND_ABOVE",
+}
 _DIGITS = re.compile(r"[0-9]{1,9}")
 _URL = re.compile(r"https?://(?:(?![?#@\\])[!-~])+", re.I)
 
@@ -213,6 +222,13 @@ def _folder(text: str) -> Path | None:
     return Path(text).absolute() if text else None
 
 
+def _safety(text: str) -> str | None:
+    try:
+        return _THRESHOLDS[text.lower()]
+    except KeyError:
+        raise ValueError(f"one of {', '.join(filter(None, _THRESHOLDS))}") from None
+
+
 def _key(text: str) -> str:
     if not text or not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError("a key of printable ASCII characters without spaces")
@@ -303,6 +319,19 @@ SETTINGS: tuple[Setting, ...] = (
         _flag,
         "whether unsupported parameters are ignored (and named in the response header "
         "x-gemproxy-ignored) instead of rejected",
+    ),
+    Setting(
+        "THOUGHTS",
+        "true",
+        _flag,
+        "whether answers of Gemini contain the summaries of its thoughts",
+    ),
+    Setting(
+        "GEMINI_SAFETY",
+        "",
+        _safety,
+        "threshold of Google's safety filters unless a client sets them: `off`, `none`, `high`, "
+        "`medium` or `low`; if empty, the API's own",
     ),
     Setting(
         "FETCH_IMAGES",
@@ -397,6 +426,8 @@ class Config:
     gemini_queue: int
     gemini_models: tuple[str, ...]
     lenient: bool
+    thoughts: bool
+    gemini_safety: str | None
     fetch_images: bool
     upstream_url: str
     fixed_api_key: str | None = field(repr=False)

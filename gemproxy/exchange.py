@@ -42,6 +42,7 @@ class Exchange:
     retries: int = 0
     status: int = 200
     finish_reason: str | None = None
+    native_finish_reason: str | None = None
     usage: dict[str, Any] | None = None
     error: str | None = None
     # As UTF-8, which takes half of the memory of a list of strings.
@@ -64,6 +65,8 @@ class Exchange:
                 continue
             if choice.get("finish_reason"):
                 self.finish_reason = str(choice["finish_reason"])
+                native = choice.get("native_finish_reason")
+                self.native_finish_reason = _one_word(native) if native else None
             delta = choice.get("delta")
             for kind, value in delta.items() if isinstance(delta, dict) else ():
                 if value and kind != "role":
@@ -76,11 +79,17 @@ class Exchange:
         room = TEXT_LIMIT - self._size
         self._size += len(text)
         if room > 0:
-            part = kind if not index else f"choice {index}: {kind}"
+            part = _part(index, kind)
             kept = self._texts.get(part)
             if kept is None:
                 kept = self._texts[part] = bytearray()
             kept += text[:room].encode("utf-8", "replace")
+
+    def discard(self, index: int) -> None:
+        """Forget the texts of a choice, which is generated once more."""
+        for part in [part for part in self._texts if part.startswith(_part(index, ""))]:
+            if index or not part.startswith("choice "):
+                self._size -= len(self._texts.pop(part).decode("utf-8", "replace"))
 
     @property
     def text_length(self) -> int:
@@ -99,6 +108,7 @@ class Exchange:
             "stream": self.stream,
             "status": self.status,
             "finish": self.finish_reason,
+            "native_finish": self.native_finish_reason,
             "duration": _seconds(self.duration),
             "first_token": _seconds(self.first_token),
             "prompt_tokens": (self.usage or {}).get("prompt_tokens"),
@@ -125,6 +135,7 @@ class Exchange:
         facts = {
             "id": self.id,
             "finish_reason": self.finish_reason,
+            "native_finish_reason": self.native_finish_reason,
             "prompt_tokens": usage.get("prompt_tokens"),
             "completion_tokens": usage.get("completion_tokens"),
             "duration": _seconds(self.duration),
@@ -146,6 +157,15 @@ class Exchange:
             if len(secret) >= _SECRET_LENGTH:
                 text = text.replace(secret.encode(), b"[secret]")
         return text
+
+
+def _part(index: int, kind: str) -> str:
+    """The name of a part of the journal."""
+    return kind if not index else f"choice {index}: {kind}"
+
+
+def _one_word(value: Any) -> str:
+    return "_".join(str(value).split())[:100]
 
 
 def _readable(document: Any) -> bytes:

@@ -15,7 +15,7 @@ from gemproxy import __version__
 from gemproxy.backend import Backend
 from gemproxy.chat.errors import ChatError
 from gemproxy.config import BadSetting, Config
-from gemproxy.demo import Demo
+from gemproxy.demo.server import Demo
 from gemproxy.gemini.cli.install import Cli
 from gemproxy.gemini.cli.limits import CliLimits
 from gemproxy.gemini.cli.worker_pool import MemberState, WorkerPool

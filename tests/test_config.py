@@ -109,6 +109,14 @@ CASES = [
         "model names of letters, digits",
     ),
     Case("LENIENT", True, {"false": False}, ("maybe",), "true or false"),
+    Case("THOUGHTS", True, {"off": False, "false": False}, ("maybe",), "true or false"),
+    Case(
+        "GEMINI_SAFETY",
+        None,
+        {"off": "OFF", "None": "BLOCK_NONE", "low": "BLOCK_LOW_AND_ABOVE", "": None},
+        ("all",),
+        "off, none, high, medium, low",
+    ),
     Case("FETCH_IMAGES", False, {"true": True}, ("maybe",), "true or false"),
     Case(
         "UPSTREAM_URL",

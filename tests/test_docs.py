@@ -10,10 +10,13 @@ import pytest
 
 from gemproxy import __version__
 from gemproxy.config import SETTINGS, Setting
-from gemproxy.gemini.translate import parameters
+from gemproxy.gemini.translate import messages, parameters
+from gemproxy.gemini.translate.families import FAMILIES, Family
+from gemproxy.gemini.translate.thinking import EFFORTS
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+COMPATIBILITY = ROOT / "docs" / "compatibility.md"
 IN_DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = sorted([*ROOT.glob("*.md"), *IN_DOCS])
 README_LINES = 200
@@ -82,9 +85,45 @@ def test_the_table_of_settings_is_that_of_the_code():
 
 
 def test_the_table_of_parameters_names_each_that_is_known():
-    table = rows(ROOT / "docs" / "compatibility.md", "Parameters")
+    table = rows(COMPATIBILITY, "Parameters")
     named = {name for row in table for name in re.findall(r"`(\w+)`", row)}
     assert named >= parameters._UNDERSTOOD
+
+
+def in_words(is_so: bool) -> str:
+    return "yes" if is_so else "no"
+
+
+def as_family_row(family: Family) -> str:
+    thinking = f"levels {', '.join(family.levels)}" if family.levels else "none"
+    if family.budget is not None:
+        off = " or 0" if family.budget.can_be_off else ""
+        thinking = f"budget {family.budget.low} to {family.budget.high}{off}"
+    facts = [
+        family.model_turn_last,
+        family.sampling,
+        family.penalties,
+        family.functions,
+        family.functions and family.json and family.functions_with_json,
+        family.functions and family.functions_with_search,
+        family.pictures,
+    ]
+    return f"| {' | '.join([family.title, thinking, *map(in_words, facts)])} |"
+
+
+def test_the_table_of_families_is_that_of_the_code():
+    table = rows(COMPATIBILITY, "Families of models")
+    assert table == [as_family_row(family) for family in FAMILIES]
+
+
+def test_the_table_of_messages_names_each_role():
+    table = "".join(rows(COMPATIBILITY, "Messages"))
+    assert [role for role in messages._ROLES if f"`{role}`" not in table] == []
+
+
+def test_the_efforts_are_those_of_the_code():
+    [row] = [row for row in rows(COMPATIBILITY, "Parameters") if "`reasoning_effort`" in row]
+    assert re.findall(r"`(\w+)`", row)[1:] == list(EFFORTS)
 
 
 @every_page

@@ -28,7 +28,7 @@ from twisted.web.client import (
     ResponseNeverReceived,
 )
 
-from gemproxy.demo import word_chunks
+from gemproxy.demo.echo import word_chunks
 from testing.google import scenarios
 from testing.google.app import StandIn, echo
 from testing.google.recorded_request import Closed, Once, ReceivedRequest

@@ -10,17 +10,20 @@ from hypothesis import strategies as st
 
 from gemproxy.chat.errors import ChatError
 from gemproxy.chat.jsontext import dumps, loads
-from gemproxy.gemini.translate.parameters import Parameters
+from gemproxy.gemini.translate.families import family_of
+from gemproxy.gemini.translate.parameters import Defaults, Parameters
 from gemproxy.gemini.translate.parameters import parameters as read_parameters
 from tests.strategies import json_values
 
 MODEL = "gemini-2.5-flash"
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
-TOOL = {"type": "function", "function": {"name": "f", "parameters": SCHEMA}}
+TOOL: dict[str, Any] = {"type": "function", "function": {"name": "f", "parameters": SCHEMA}}
+DECLARED = {"name": "f", "parametersJsonSchema": SCHEMA}
 
 
 def parameters(lenient: bool = True, model: str = MODEL, **body: Any) -> Parameters:
-    return read_parameters({"model": model, "messages": []} | body, model, lenient)
+    body = {"model": model, "messages": []} | body
+    return read_parameters(body, family_of(model), Defaults(lenient))
 
 
 def config(**body: Any) -> dict[str, Any]:
@@ -65,9 +68,6 @@ def test_nothing_is_sent_that_was_not_set():
         ("stop", ["", "\n"], "stopSequences", ["\n"]),
         ("seed", 0, "seed", 0),
         ("seed", -7, "seed", -7),
-        ("presence_penalty", 0, "presencePenalty", 0),
-        ("presence_penalty", -1.5, "presencePenalty", -1.5),
-        ("frequency_penalty", 2, "frequencyPenalty", 2),
     ],
 )
 def test_a_setting_arrives_as_it_is(name: str, value: Any, setting: str, sent: Any):
@@ -88,6 +88,12 @@ def test_a_setting_arrives_as_it_is(name: str, value: Any, setting: str, sent: A
             )
         ),
         *(("stop", nothing) for nothing in ("", [], [""])),
+        ("presence_penalty", 0),
+        ("frequency_penalty", 0.0),
+        ("modalities", ["text"]),
+        ("image_config", {}),
+        ("extra_body", {}),
+        ("google", {"thinking_config": {}}),
         ("response_format", {"type": "text"}),
         ("tools", []),
         ("tool_choice", "auto"),
@@ -138,7 +144,7 @@ def test_what_is_no_number_is_refused_by_name(name: str, value: Any):
         ("n", 10**30),
         *(("stop", value) for value in (1, True, {}, [1], ["a", None], [["a"]])),
         *(("parallel_tool_calls", value) for value in (0, 1, "false", [])),
-        *(("reasoning_effort", value) for value in ("", "Low", "max", 1, True, [], {}, ["low"])),
+        *(("reasoning_effort", value) for value in ("", "Low", "most", 1, True, [], {}, ["low"])),
         *(("tools", value) for value in ({}, "f", 1, True)),
         *(("tool_choice", value) for value in ("any", "", 1, {}, [], {"type": "function"})),
         ("tool_choice", "required"),
@@ -209,8 +215,7 @@ def test_up_to_four_answers_may_be_wanted(n: Any):
 )
 def test_tools_and_the_choice_among_them_arrive(choice: Any, mode: Any):
     request = parameters(lenient=False, tools=[TOOL], tool_choice=choice).request
-    declared = {"name": "f", "parametersJsonSchema": SCHEMA}
-    assert request["tools"] == [{"functionDeclarations": [declared]}]
+    assert request["tools"] == [{"functionDeclarations": [DECLARED]}]
     assert request.get("toolConfig") == (mode and {"functionCallingConfig": mode})
 
 
@@ -225,17 +230,26 @@ UNKNOWN = {
     "logprobs": True,
     "top_logprobs": 3,
     "functions": [{"name": "f"}],
-    "modalities": ["text", "audio"],
     "repetition_penalty": 1.1,
     "min_p": 0,
+    "presence_penalty": -1.5,
+    "frequency_penalty": 2,
+    "temperature": 2.1,
+    "top_p": -0.1,
+    "top_k": 0,
+    "seed": 2**31,
+    "max_tokens": 2**31,
     "x\r\ny": "z",
 }
 
 
 def test_what_cannot_be_honoured_is_listed_where_that_is_allowed():
-    got = parameters(**UNKNOWN, temperature=1)
-    assert got.ignored == tuple(UNKNOWN)
-    assert got.request["generationConfig"]["temperature"] == 1
+    got = parameters(**UNKNOWN, max_completion_tokens=1)
+    assert sorted(got.ignored) == sorted(UNKNOWN)
+    assert got.request["generationConfig"] == {
+        "maxOutputTokens": 1,
+        "thinkingConfig": {"includeThoughts": True},
+    }
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
@@ -254,21 +268,323 @@ def test_an_effort_for_a_model_that_does_not_think_is_not_honoured():
     assert parameters(model=old, reasoning_effort="none", lenient=False).request == {}
 
 
+# What depends on the family
+
+SAMPLING = {"temperature": 1, "top_p": 0.5, "top_k": 40}
+
+
+@pytest.mark.parametrize("model", ["gemini-3.6-flash", "gemini-3.8-flash", "gemini-pro-latest"])
+def test_newer_models_take_no_sampling_parameters(model: str):
+    got = parameters(model=model, **SAMPLING)
+    assert got.ignored == tuple(SAMPLING)
+    assert got.request["generationConfig"].keys() == {"thinkingConfig"}
+    for name, value in SAMPLING.items():
+        assert refusal(model=model, lenient=False, **{name: value}).param == name
+
+
+def test_an_old_model_takes_penalties():
+    got = parameters(model="gemini-2.0-flash", lenient=False, presence_penalty=-1.5)
+    assert got.request == {"generationConfig": {"presencePenalty": -1.5}}
+
+
+def test_five_stop_sequences_are_sent_and_the_others_kept():
+    got = parameters(stop=[*"abcdefg", "a"])
+    assert got.request["generationConfig"]["stopSequences"] == [*"abcde"]
+    assert got.stops == ("f", "g")
+    assert got.ignored == ()
+    assert refusal(stop=[*"abcdef"], lenient=False).param == "stop"
+
+
+def test_models_that_draw_or_are_old_take_no_functions():
+    for model in ("gemini-3.1-flash-image", "gemma-3-27b-it"):
+        got = parameters(model=model, tools=[TOOL], tool_choice="required")
+        assert got.ignored == ("tools",)
+        assert got.request == {}
+        assert refusal(model=model, tools=[TOOL], lenient=False).param == "tools"
+
+
+# Google's own tools
+
+
+@pytest.mark.parametrize(
+    ("body", "tools"),
+    [
+        *(
+            ({"tools": [tool]}, [{"googleSearch": {}}])
+            for tool in (
+                *({"type": kind} for kind in ("google_search", "web_search", "googleSearch")),
+                {"type": "web_search_2025_08_26"},
+                {"type": "web_search_preview", "search_context_size": "low"},
+                {"google_search": {}},
+                {"googleSearch": {}},
+            )
+        ),
+        ({"web_search_options": {}}, [{"googleSearch": {}}]),
+        (
+            {"web_search_options": {"search_context_size": "low"}, "tools": [{"web_search": {}}]},
+            [{"googleSearch": {}}],
+        ),
+        ({"tools": [{"type": "url_context"}]}, [{"urlContext": {}}]),
+        (
+            {"tools": [{"type": "code_execution"}, {"url_context": {}}]},
+            [{"codeExecution": {}}, {"urlContext": {}}],
+        ),
+    ],
+)
+def test_google_s_own_tools_have_the_names_that_clients_know(body: Any, tools: Any):
+    got = parameters(lenient=False, **body)
+    assert got.request["tools"] == tools
+    assert "toolConfig" not in got.request
+
+
+def test_newer_models_combine_functions_and_google_s_tools():
+    both = {"tools": [TOOL, {"type": "google_search"}]}
+    request = parameters(lenient=False, model="gemini-3.6-flash", **both).request
+    assert request["tools"] == [{"googleSearch": {}}, {"functionDeclarations": [DECLARED]}]
+    assert request["toolConfig"] == {
+        "includeServerSideToolInvocations": True,
+        "functionCallingConfig": {"mode": "VALIDATED"},
+    }
+    got = parameters(**both)
+    assert got.request["tools"] == [{"functionDeclarations": [DECLARED]}]
+    assert got.ignored == ("tools",)
+    assert refusal(lenient=False, web_search_options={}, tools=[TOOL]).param == "web_search_options"
+
+
+# JSON beside functions
+
+
+JSON = {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}
+
+
+def test_newer_models_take_json_beside_functions():
+    got = parameters(model="gemini-3.6-flash", tools=[TOOL], response_format=JSON)
+    assert got.answer_function is None
+    assert got.request["generationConfig"]["responseJsonSchema"] == SCHEMA
+
+
+def test_a_schema_beside_functions_is_one_more_function():
+    got = parameters(lenient=False, tools=[TOOL], response_format=JSON)
+    assert got.answer_function is not None
+    assert "responseMimeType" not in got.request["generationConfig"]
+    [tool] = got.request["tools"]
+    function, answer = tool["functionDeclarations"]
+    assert function == DECLARED
+    assert answer["name"] == got.answer_function.name == "final_answer"
+    assert answer["parametersJsonSchema"] == SCHEMA
+    assert got.request["toolConfig"] == {"functionCallingConfig": {"mode": "ANY"}}
+    assert got.answer_function.content('{"a":1}') == '{"a":1}'
+
+
+def test_a_schema_that_is_no_object_is_wrapped():
+    listed = {"$defs": {"x": {"type": "string"}}, "type": "array", "items": {"$ref": "#/$defs/x"}}
+    format = {"type": "json_schema", "json_schema": {"schema": listed}}
+    taken = {"type": "function", "function": {"name": "final_answer"}}
+    got = parameters(tools=[taken], tool_choice="none", response_format=format)
+    [answer] = got.request["tools"][0]["functionDeclarations"]
+    assert answer["name"] == "final_answer_"
+    assert answer["parametersJsonSchema"]["required"] == ["answer"]
+    assert answer["parametersJsonSchema"]["$defs"] == listed["$defs"]
+    assert got.answer_function is not None
+    assert got.answer_function.content('{"answer":["b",1]}') == '["b",1]'
+    assert got.answer_function.content("{}") == "null"
+
+
+def test_json_without_a_schema_beside_functions_is_an_instruction():
+    got = parameters(lenient=False, tools=[TOOL], response_format={"type": "json_object"})
+    assert got.instruction is not None
+    assert "JSON" in got.instruction
+    assert got.request["tools"] == [{"functionDeclarations": [DECLARED]}]
+
+
+def test_where_a_call_is_required_there_is_no_content_to_be_json():
+    got = parameters(tools=[TOOL], tool_choice="required", response_format=JSON)
+    assert got.answer_function is None
+    assert got.request["toolConfig"] == {"functionCallingConfig": {"mode": "ANY"}}
+    assert got.request["tools"] == [{"functionDeclarations": [DECLARED]}]
+
+
+def test_gemma_3_is_told_about_json():
+    got = parameters(model="gemma-3-27b-it", response_format=JSON)
+    assert got.request == {}
+    assert got.ignored == ("response_format",)
+    assert got.instruction is not None
+    assert '"integer"' in got.instruction
+
+
+def test_an_object_may_have_its_schema_beside_it():
+    assert config(response_format={"type": "json_object", "schema": SCHEMA}) == {
+        "responseMimeType": "application/json",
+        "responseJsonSchema": SCHEMA,
+    }
+    wrong = {"type": "json_object", "schema": 1}
+    assert refusal(response_format=wrong).param == "response_format.schema"
+
+
+# Google's options
+
+SAFETY = [{"category": "HARM_CATEGORY_HARASSMENT", "threshold": "OFF"}]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"safety_settings": SAFETY},
+        {"safetySettings": SAFETY},
+        {"google": {"safety_settings": SAFETY}},
+        {"extra_body": {"google": {"safety_settings": SAFETY}}},
+    ],
+)
+def test_safety_settings_arrive(body: dict[str, Any]):
+    assert parameters(lenient=False, **body).request["safetySettings"] == SAFETY
+
+
+def test_the_safety_of_the_daemon_applies_unless_a_client_has_its_own():
+    defaults = Defaults(safety="OFF")
+    settings = read_parameters({}, family_of(MODEL), defaults).request["safetySettings"]
+    assert len({item["category"] for item in settings}) == 4
+    assert {item["threshold"] for item in settings} == {"OFF"}
+    own = read_parameters({"safety_settings": SAFETY}, family_of(MODEL), defaults)
+    assert own.request["safetySettings"] == SAFETY
+    assert "safetySettings" not in parameters().request
+
+
+def test_cached_content_arrives():
+    cached = {"cached_content": "cachedContents/x"}
+    for body in ({"google": cached}, {"extra_body": {"google": cached}}, cached):
+        assert parameters(lenient=False, **body).request["cachedContent"] == "cachedContents/x"
+    assert refusal(google=cached, tools=[TOOL]).param == "tools"
+
+
+def thinking(model: str, thoughts: bool = True, **body: Any) -> Any:
+    got = read_parameters(body, family_of(model), Defaults(thoughts=thoughts))
+    return got.request.get("generationConfig", {}).get("thinkingConfig"), got.shows_thoughts
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "sent"),
+    [
+        (MODEL, {"thinking_budget": 500}, {"includeThoughts": True, "thinkingBudget": 500}),
+        (MODEL, {"thinkingBudget": 99999}, {"includeThoughts": True, "thinkingBudget": 24576}),
+        (MODEL, {"thinking_budget": 0}, {"thinkingBudget": 0}),
+        (
+            "gemini-2.5-pro",
+            {"thinking_budget": 0},
+            {"includeThoughts": True, "thinkingBudget": 128},
+        ),
+        (MODEL, {"thinking_level": "low"}, {"includeThoughts": True, "thinkingBudget": 1024}),
+        (
+            "gemini-3.8-flash",
+            {"thinkingLevel": "MINIMAL"},
+            {"includeThoughts": True, "thinkingLevel": "LOW"},
+        ),
+        (
+            "gemini-3.8-flash",
+            {"thinking_budget": -1},
+            {"includeThoughts": True, "thinkingBudget": -1},
+        ),
+        ("gemini-2.0-flash", {"thinking_budget": 5}, None),
+    ],
+)
+def test_google_s_thinking_config_is_what_the_model_takes(model: str, config: Any, sent: Any):
+    assert thinking(model, google={"thinking_config": config}) == (sent, True)
+
+
+def test_thoughts_may_be_kept_out():
+    hidden = {"thinking_config": {"include_thoughts": False}}
+    assert thinking(MODEL, google=hidden) == (None, False)
+    assert thinking(MODEL, False) == (None, False)
+    level = {"thinkingLevel": "LOW"}
+    assert thinking("gemini-3.8-flash", False, reasoning_effort="none") == (level, False)
+    shown = {"thinking_config": {"include_thoughts": True}}
+    assert thinking(MODEL, False, google=shown) == ({"includeThoughts": True}, True)
+
+
+@pytest.mark.parametrize(
+    ("body", "config"),
+    [
+        ({"modalities": ["text", "image"]}, {"responseModalities": ["TEXT", "IMAGE"]}),
+        ({"modalities": ["image"]}, {"responseModalities": ["IMAGE"]}),
+        ({"modalities": ["text", "audio"]}, {"responseModalities": ["AUDIO"]}),
+        (
+            {"modalities": ["audio"], "audio": {"voice": "Kore", "format": "wav"}},
+            {
+                "responseModalities": ["AUDIO"],
+                "speechConfig": {"voiceConfig": {"prebuiltVoiceConfig": {"voiceName": "Kore"}}},
+            },
+        ),
+        (
+            {"image_config": {"aspect_ratio": "16:9", "imageSize": "2K"}},
+            {"imageConfig": {"aspectRatio": "16:9", "imageSize": "2K"}},
+        ),
+    ],
+)
+def test_pictures_and_sound_can_be_requested(body: Any, config: Any):
+    got = parameters(lenient=False, model="gemini-3.1-flash-image", **body)
+    assert got.request == {"generationConfig": config}
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"modalities": ["smell"]}, "modalities"),
+        ({"modalities": "text"}, "modalities"),
+        ({"image_config": {"aspect_ratio": 1}}, "image_config"),
+        ({"image_config": []}, "image_config"),
+        ({"audio": {"format": "mp3"}}, "audio.format"),
+        ({"modalities": ["audio"], "audio": {"voice": 1}}, "audio.voice"),
+        ({"google": 1}, "google"),
+        ({"extra_body": 1}, "extra_body"),
+        ({"extra_body": {"google": 1}}, "extra_body.google"),
+        ({"google": {"thinking_config": 1}}, "google.thinking_config"),
+        (
+            {"google": {"thinking_config": {"thinking_level": "much"}}},
+            "google.thinking_config.thinking_level",
+        ),
+        (
+            {"google": {"thinking_config": {"thinking_budget": "much"}}},
+            "google.thinking_config.thinking_budget",
+        ),
+        (
+            {"google": {"thinking_config": {"include_thoughts": 1}}},
+            "google.thinking_config.include_thoughts",
+        ),
+        ({"google": {"cached_content": 1}}, "cached_content"),
+        ({"safety_settings": {}}, "safety_settings"),
+        ({"safety_settings": [{"category": "x"}]}, "safety_settings"),
+        ({"tools": [TOOL, TOOL | {"function": {"name": "f"}}]}, "tools[1].function.name"),
+    ],
+)
+def test_a_malformed_extension_is_refused_by_name(body: Any, param: str):
+    error = refusal(**body)
+    assert error.param == param
+    assert param in error.message
+
+
+def test_a_function_that_is_declared_twice_alike_is_declared_once():
+    got = parameters(tools=[TOOL, TOOL])
+    assert got.request["tools"] == [{"functionDeclarations": [DECLARED]}]
+    assert got.ignored == ("tools",)
+    assert refusal(tools=[TOOL, TOOL], lenient=False).param == "tools"
+
+
 NAMES = (
     *("temperature", "top_p", "top_k", "max_tokens", "max_completion_tokens", "stop", "seed"),
     *("presence_penalty", "frequency_penalty", "n", "response_format", "reasoning_effort"),
     *("tools", "tool_choice", "parallel_tool_calls", "logit_bias", "logprobs", "anything"),
+    *("google", "extra_body", "modalities", "image_config", "audio", "safety_settings"),
+    *("web_search_options", "cached_content"),
 )
 
 
 @given(
     st.dictionaries(st.sampled_from(NAMES), json_values("type", "json_schema", "function", "name")),
     st.booleans(),
-    st.sampled_from([MODEL, "gemini-3-pro-preview", "gemini-2.0-flash"]),
+    st.sampled_from([MODEL, "gemini-3-pro-preview", "gemini-2.0-flash", "gemma-3-27b-it"]),
 )
 def test_any_json_is_translated_or_refused_by_name(body: dict[str, Any], lenient: bool, model: str):
     try:
-        got = read_parameters(body, model, lenient)
+        got = read_parameters(body, family_of(model), Defaults(lenient))
     except ChatError as error:
         assert error.status == 400
         assert error.param

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gemproxy.chat.chunks import Usage
 from gemproxy.chat.jsontext import loads
+from gemproxy.gemini.translate.answer_media import Media
 from gemproxy.gemini.translate.reply import Reply
 from gemproxy.gemini.translate.tools import Call
 from tests.strategies import json_values
@@ -210,7 +211,8 @@ def test_all_calls_of_a_reply_are_kept_in_their_order():
     "part",
     [
         {"inlineData": {"mimeType": "image/png", "data": "AA=="}},
-        {"executableCode": {"code": "x"}},
+        {"executableCode": {"code": 1}},
+        {"codeExecutionResult": {"outcome": "OUTCOME_OK"}},
         {"functionResponse": {"name": "f"}},
         {"functionCall": None},
         {"functionCall": {"name": 1}},
@@ -223,6 +225,24 @@ def test_parts_without_text_do_not_reach_the_cli(part: Any):
     thoughts, told, reply = relayed(sse(candidate(part, {"text": "a"}, finishReason="STOP")))
     assert told == [candidate({"text": "a"}, finishReason="STOP")]
     assert (thoughts, reply.calls) == ([], [])
+
+
+def test_executed_code_is_fenced_text():
+    code = {"executableCode": {"language": "PYTHON", "code": "print('```')\n"}}
+    result = {"codeExecutionResult": {"outcome": "OUTCOME_OK", "output": "a\n"}}
+    _, told, _ = relayed(sse(candidate({"text": "See:"}, code, result, {"text": "b"})))
+    text = "See:\n````python\nprint('```')\n````\n\n```\na\n```\nb"
+    assert told == [candidate({"text": text})]
+
+
+def test_pictures_and_sound_are_kept():
+    png = {"inlineData": {"mimeType": "image/png", "data": "AA=="}}
+    wrong = {"inlineData": {"mimeType": 1, "data": "AA=="}}
+    _, told, reply = relayed(
+        sse(candidate(png | {"thought": True}, wrong), candidate(png, finishReason="STOP"))
+    )
+    assert reply.media == [Media("image/png", "AA==")]
+    assert [piece["content"]["parts"] for [piece] in (c["candidates"] for c in told)] == [[]]
 
 
 @given(st.text(), st.text(), st.dictionaries(st.text(), json_values(), max_size=3))

@@ -8,84 +8,80 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gemproxy.gemini.translate.thinking import EFFORTS, Family, family, thinking_config
+from gemproxy.demo import rules
+from gemproxy.gemini.translate.families import LEVELS, family_of
+from gemproxy.gemini.translate.thinking import EFFORTS, thinking_config
 
-FAMILIES = [
-    ("gemini-1.5-pro", Family.NONE),
-    ("gemini-2.0-flash", Family.NONE),
-    ("gemini-2.0-flash-lite-001", Family.NONE),
-    ("gemini-2.5-flash", Family.BUDGET),
-    ("gemini-2.5-flash-preview-09-2025", Family.BUDGET),
-    ("gemini-2.5-flash-lite", Family.BUDGET),
-    ("gemini-2.5-pro", Family.BUDGET),
-    ("gemini-flash-latest", Family.BUDGET),
-    ("gemini-pro-latest", Family.BUDGET),
-    ("gemini-3-pro-preview", Family.LEVEL),
-    ("gemini-3-flash-preview", Family.LEVEL),
-    ("gemini-3.1-pro-preview", Family.LEVEL),
-    ("gemini-3", Family.LEVEL),
-    ("gemini-4.5-flash", Family.LEVEL),
-    ("gemini-10-flash", Family.LEVEL),
-    ("gemini-2.5-flash-image", Family.NONE),
-    ("gemini-2.5-flash-preview-tts", Family.NONE),
-    ("gemini-3-pro-image-preview", Family.NONE),
-    ("gemini-embedding-001", Family.NONE),
-]
-
-
-@pytest.mark.parametrize(("model", "kind"), FAMILIES)
-def test_a_model_s_name_tells_its_family(model: str, kind: Family):
-    assert family(model) is kind
+SHOWN = {"includeThoughts": True}
 
 
 def budget(tokens: int) -> dict[str, Any]:
-    return {"includeThoughts": True, "thinkingBudget": tokens}
+    return SHOWN | {"thinkingBudget": tokens}
 
 
 def level(word: str) -> dict[str, Any]:
-    return {"includeThoughts": True, "thinkingLevel": word}
+    return SHOWN | {"thinkingLevel": word}
 
 
-SHOWN = {"includeThoughts": True}
+def levels(*words: str) -> list[dict[str, Any]]:
+    """Of all efforts, and of none."""
+    return [SHOWN, *map(level, words), SHOWN]
+
+
+FROM_MINIMAL = levels("MINIMAL", *LEVELS, "HIGH", "HIGH")
+FROM_LOW = levels("LOW", "LOW", *LEVELS[1:], "HIGH", "HIGH")
+BUDGETS = [budget(tokens) for tokens in (1024, 1024, 8192, 24576)]
 
 
 @pytest.mark.parametrize(
     ("model", "configs"),
     [
+        ("gemini-3.8-flash", FROM_LOW),
+        ("gemini-3.7-flash", FROM_LOW),
+        ("gemini-flash-latest", FROM_LOW),
+        ("gemini-3.1-pro-preview", FROM_LOW),
+        ("gemini-pro-latest", FROM_LOW),
+        ("gemini-9-ultra", FROM_LOW),
+        ("gemini-3-pro-preview", levels("LOW", "LOW", "LOW", *["HIGH"] * 4)),
+        ("gemini-3.6-flash", FROM_MINIMAL),
+        ("gemini-3.5-flash", FROM_MINIMAL),
+        ("gemini-3.5-flash-lite", FROM_MINIMAL),
+        ("gemini-3.1-flash-lite", FROM_MINIMAL),
+        ("gemini-3-flash-preview", FROM_MINIMAL),
+        ("gemma-4-31b-it", levels("MINIMAL", "MINIMAL", "MINIMAL", *["HIGH"] * 4)),
         (
             "gemini-2.5-flash",
-            [SHOWN, {"thinkingBudget": 0}, *map(budget, (1024, 1024, 8192, 24576))],
+            [SHOWN, {"thinkingBudget": 0}, *BUDGETS, budget(24576), budget(24576), budget(-1)],
         ),
         (
             "gemini-2.5-flash-lite",
-            [None, {"thinkingBudget": 0}, *map(budget, (1024, 1024, 8192, 24576))],
+            [{}, {"thinkingBudget": 0}, *BUDGETS, budget(24576), budget(24576), budget(-1)],
         ),
         (
             # This one cannot be told not to think.
             "gemini-2.5-pro",
-            [SHOWN, {"thinkingBudget": 128}, *map(budget, (1024, 1024, 8192, 24576))],
+            [SHOWN, {"thinkingBudget": 128}, *BUDGETS, budget(32768), budget(32768), budget(-1)],
         ),
-        (
-            "gemini-3-flash-preview",
-            [SHOWN, *map(level, ("MINIMAL", "MINIMAL", "LOW", "MEDIUM", "HIGH"))],
-        ),
-        (
-            "gemini-3-pro-preview",
-            [SHOWN, *map(level, ("LOW", "LOW", "LOW", "MEDIUM", "HIGH"))],
-        ),
-        ("gemini-2.0-flash", [None] * 6),
+        *((model, [{}] * 9) for model in ("gemini-2.0-flash", "gemma-3-27b-it")),
+        *((model, [{}] * 9) for model in ("gemini-3.1-flash-image", "gemini-2.5-flash-image")),
     ],
 )
-def test_an_effort_is_a_budget_or_a_level(model: str, configs: list[Any]):
-    assert [thinking_config(model, effort) for effort in (None, *EFFORTS)] == configs
+def test_an_effort_is_the_nearest_that_the_model_takes(model: str, configs: list[Any]):
+    family = family_of(model)
+    assert [thinking_config(family, effort) for effort in (None, *EFFORTS)] == configs
 
 
-@given(st.from_regex(r"gemini-[A-Za-z0-9._-]*", fullmatch=True), st.sampled_from([None, *EFFORTS]))
-def test_any_name_will_do(model: str, effort: str | None):
-    config = thinking_config(model, effort)
-    if family(model) is Family.NONE:
-        assert config is None
-    elif config is not None:
-        # The API refuses both at once.
-        assert not {"thinkingBudget", "thinkingLevel"} <= config.keys()
-        assert (effort is None) == (config == SHOWN)
+@pytest.mark.parametrize("effort", [None, *EFFORTS])
+def test_thoughts_are_not_requested_where_they_are_not_wanted(effort: str | None):
+    for model in ("gemini-3.8-flash", "gemini-2.5-flash"):
+        assert "includeThoughts" not in thinking_config(family_of(model), effort, shown=False)
+
+
+NAMES = st.from_regex(r"gemini-([1-4](\.[0-9])?-)?[a-z-]{0,9}", fullmatch=True)
+
+
+@given(NAMES, st.sampled_from([None, *EFFORTS]))
+def test_whatever_the_name_google_takes_it(model: str, effort: str | None):
+    config = {"thinkingConfig": thinking_config(family_of(model), effort)}
+    contents = [{"role": "user", "parts": [{"text": "x"}]}]
+    assert rules.fault(model, {"contents": contents, "generationConfig": config}) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -11,15 +12,11 @@ from hypothesis import strategies as st
 
 from gemproxy.chat.errors import ChatError
 from gemproxy.chat.jsontext import dumps, loads
-from gemproxy.gemini.translate.tools import (
-    Call,
-    Signatures,
-    call_parts,
-    declarations,
-    result_part,
-    sign_unsigned,
-    tool_config,
-)
+from gemproxy.gemini.translate.calls import call_parts, result_response
+from gemproxy.gemini.translate.leniency import Leniency
+from gemproxy.gemini.translate.names import gemini_name
+from gemproxy.gemini.translate.signatures import Signatures, is_corrupted, sign_unsigned
+from gemproxy.gemini.translate.tools import Call, calling_config, read_tools
 from tests.strategies import json_values
 
 SCHEMA = {
@@ -39,6 +36,27 @@ def tool(name: Any = "f", **function: Any) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name} | function}
 
 
+def declarations(tools: Any) -> Any:
+    return read_tools(tools, Leniency(lenient=False)).functions
+
+
+def choose(choice: Any, *names: str) -> Any:
+    tools = read_tools([tool(name) for name in names], Leniency(lenient=False))
+    return calling_config(choice, tools)
+
+
+def allowed(mode: str, *names: str) -> dict[str, Any]:
+    tools = [{"type": "function", "function": {"name": name}} for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
+EMPTY: dict[str, Any] = {"type": "object", "properties": {}}
+
+
+def declared(name: str = "f", schema: Any = EMPTY, **more: Any) -> dict[str, Any]:
+    return {"name": name, "parametersJsonSchema": schema} | more
+
+
 def refused(function: Any, *args: Any) -> ChatError:
     with pytest.raises(ChatError) as caught:
         function(*args)
@@ -51,30 +69,30 @@ def refused(function: Any, *args: Any) -> ChatError:
 
 
 @pytest.mark.parametrize(
-    ("given", "declared"),
+    ("given", "wanted"),
     [
         (None, []),
         ([], []),
-        ([tool()], [{"name": "f"}]),
-        ([tool(description="d")], [{"name": "f", "description": "d"}]),
-        ([tool(description="")], [{"name": "f", "description": ""}]),
-        ([tool(description=None, parameters=None)], [{"name": "f"}]),
-        ([tool(parameters={})], [{"name": "f", "parametersJsonSchema": {}}]),
+        ([tool()], [declared()]),
+        ([tool(description="d")], [declared(description="d")]),
+        ([tool(description="")], [declared(description="")]),
+        ([tool(description=None, parameters=None)], [declared()]),
+        ([tool(parameters={})], [declared()]),
         (
             [tool(parameters=SCHEMA, strict=True), tool("g")],
-            [{"name": "f", "parametersJsonSchema": SCHEMA}, {"name": "g"}],
+            [declared(schema=SCHEMA), declared("g")],
         ),
     ],
 )
-def test_functions_are_declared_unchanged(given: Any, declared: Any):
-    assert declarations(given) == declared
+def test_functions_are_declared_unchanged(given: Any, wanted: Any):
+    assert declarations(given) == wanted
 
 
 @pytest.mark.parametrize(
     "name", ["a", "_", "A-b_C.d:e9", "x" * 128, "mcp_oai_f", "run_shell_command", "__proto__"]
 )
 def test_a_function_keeps_its_name(name: str):
-    assert declarations([tool(name)]) == [{"name": name}]
+    assert declarations([tool(name)]) == [declared(name)]
 
 
 @pytest.mark.parametrize(
@@ -85,10 +103,7 @@ def test_a_function_keeps_its_name(name: str):
             ({"type": "function"} | wrong, "tools[1].function")
             for wrong in ({}, {"function": None}, {"function": "f"}, {"function": []})
         ),
-        *(
-            (tool(name), "tools[1].function.name")
-            for name in (None, 1, "", " f", "f g", "1f", "-f", "f\n", "\u00e9", "x" * 129, ["f"])
-        ),
+        *((tool(name), "tools[1].function.name") for name in (None, 1, "", ["f"])),
         *((tool(description=wrong), "tools[1].function.description") for wrong in (1, [], {})),
         *((tool(parameters=wrong), "tools[1].function.parameters") for wrong in (1, [], "x", True)),
     ],
@@ -100,6 +115,31 @@ def test_a_malformed_tool_is_refused_by_name(wrong: Any, param: str):
 @pytest.mark.parametrize("wrong", [{}, "f", 1, True])
 def test_tools_must_be_a_list(wrong: Any):
     assert refused(declarations, wrong).param == "tools"
+
+
+STRANGE = [" f", "f g", "1f", "-f", "f\n", "\u00e9", "x" * 129, "1" * 300, "f/g", "f.g h", ""]
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_a_name_that_google_does_not_take_is_changed(name: str):
+    assert NAME.fullmatch(gemini_name(name))
+    assert gemini_name(name) == gemini_name(name)
+
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
+
+
+@given(st.sets(st.text(min_size=1) | st.from_regex(r"[0-9 _a-b-]{1,3}"), min_size=2, max_size=50))
+def test_no_two_names_become_one(names: set[str]):
+    changed = {gemini_name(name) for name in names}
+    assert len(changed) == len(names)
+    assert all(map(NAME.fullmatch, changed))
+
+
+def test_a_changed_name_can_be_changed_back():
+    tools = read_tools([tool("1 f"), tool("g")], Leniency(lenient=False))
+    names = [function["name"] for function in tools.functions]
+    assert [tools.client_names[name] for name in names] == ["1 f", "g"]
 
 
 # The choice among them
@@ -117,11 +157,17 @@ def test_tools_must_be_a_list(wrong: Any):
             {"mode": "ANY", "allowedFunctionNames": ["g"]},
         ),
         ({"function": {"name": "f"}}, {"mode": "ANY", "allowedFunctionNames": ["f"]}),
+        ({"type": "function", "name": "f"}, {"mode": "ANY", "allowedFunctionNames": ["f"]}),
+        (allowed("required", "g", "f"), {"mode": "ANY", "allowedFunctionNames": ["g", "f"]}),
+        (allowed("auto", "g"), {"mode": "VALIDATED", "allowedFunctionNames": ["g"]}),
+        (
+            {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "g"}]},
+            {"mode": "VALIDATED", "allowedFunctionNames": ["g"]},
+        ),
     ],
 )
 def test_a_choice_is_a_mode(choice: Any, config: Any):
-    wanted = config and {"functionCallingConfig": config}
-    assert tool_config(choice, [{"name": "f"}, {"name": "g"}]) == wanted
+    assert choose(choice, "f", "g") == config
 
 
 @pytest.mark.parametrize(
@@ -129,17 +175,20 @@ def test_a_choice_is_a_mode(choice: Any, config: Any):
     [
         *("", "any", "AUTO", "f", 1, True, [], {}, {"type": "function"}, {"function": "f"}),
         *({"function": {"name": name}} for name in (None, 1, "", "h" * 1000)),
+        *({"type": "allowed_tools"} | more for more in ({}, {"tools": []}, {"tools": [1]})),
+        allowed("any", "f"),
+        allowed("auto", "h"),
     ],
 )
 def test_a_malformed_tool_choice_is_refused_by_name(choice: Any):
-    error = refused(tool_config, choice, [{"name": "f"}])
+    error = refused(choose, choice, "f")
     assert error.param == "tool_choice"
     assert len(error.message) < 300
 
 
 @pytest.mark.parametrize("choice", ["required", {"function": {"name": "f"}}])
 def test_a_call_cannot_be_wanted_where_there_is_nothing_to_call(choice: Any):
-    assert refused(tool_config, choice, []).param == "tool_choice"
+    assert refused(choose, choice).param == "tool_choice"
 
 
 # Calls in the history
@@ -154,7 +203,8 @@ def call(arguments: Any = "{}", id: Any = "call_1", name: Any = "f", **more: Any
 
 
 def parts_of(*calls: Any, signatures: Signatures | None = None) -> list[Any]:
-    return call_parts(list(calls), "calls", {}, signatures or Signatures())
+    parts, _ = call_parts({"tool_calls": list(calls)}, "m", signatures or Signatures())
+    return parts
 
 
 @pytest.mark.parametrize(
@@ -169,13 +219,26 @@ def parts_of(*calls: Any, signatures: Signatures | None = None) -> list[Any]:
             {"a": [1, {"b": None}], "c": "\u00e9\0"},
         ),
         ('{"wait_for_previous": true}', {"wait_for_previous": True}),
+        # As other models leave them.
+        ("null", {}),
+        ("{", {"arguments": "{"}),
+        ('{"a": [1, 2', {"arguments": '{"a": [1, 2'}),
+        ("[]", {"arguments": []}),
+        ("1", {"arguments": 1}),
+        ('"x"', {"arguments": "x"}),
+        ([], {"arguments": []}),
     ],
 )
 def test_a_call_is_a_part(arguments: Any, args: Any):
-    names: dict[str, str] = {}
-    parts = call_parts([call(arguments)], "calls", names, Signatures())
-    assert parts == [{"functionCall": {"name": "f", "args": args, "id": "call_1"}}]
-    assert names == {"call_1": "f"}
+    part = {"functionCall": {"name": "f", "args": args, "id": "call_1"}}
+    assert parts_of(call(arguments)) == [part]
+    old = {"function_call": {"name": "f", "arguments": arguments}}
+    assert call_parts(old, "m", Signatures())[0] == [{"functionCall": {"name": "f", "args": args}}]
+
+
+def test_a_strange_name_is_changed_in_the_history():
+    [part] = parts_of(call(name="1 f"))
+    assert part["functionCall"]["name"] == gemini_name("1 f")
 
 
 @pytest.mark.parametrize("id", [None, "", 1, []])
@@ -187,32 +250,33 @@ def test_a_call_may_have_no_id(id: Any):
     ("wrong", "param"),
     [
         *(
-            (wrong, "calls[1].function.name")
+            (wrong, "m.tool_calls[1].function.name")
             for wrong in (None, 1, "f", [], {}, {"function": None}, {"function": "f"})
         ),
-        *((call(name=name), "calls[1].function.name") for name in (None, "", 1, ["f"])),
-        *(
-            (call(arguments), "calls[1].function.arguments")
-            for arguments in ("{", "x", "[]", "1", "null", '"x"', 1, [], True, "{}{}")
-        ),
+        *((call(name=name), "m.tool_calls[1].function.name") for name in (None, "", 1, ["f"])),
     ],
 )
 def test_a_malformed_call_is_refused_by_name(wrong: Any, param: str):
     assert refused(parts_of, call(), wrong).param == param
 
 
+@pytest.mark.parametrize("wrong", [1, "f", {}, {"arguments": "{}"}])
+def test_a_malformed_old_call_is_refused_by_name(wrong: Any):
+    error = refused(call_parts, {"function_call": wrong}, "m", Signatures())
+    assert error.param == "m.function_call.name"
+
+
 @pytest.mark.parametrize("wrong", [{}, "f", 1, True])
 def test_calls_must_be_a_list(wrong: Any):
-    assert refused(call_parts, wrong, "calls", {}, Signatures()).param == "calls"
+    assert refused(call_parts, {"tool_calls": wrong}, "m", Signatures()).param == "m.tool_calls"
 
 
 def test_no_calls_are_no_parts():
-    assert call_parts(None, "calls", {}, Signatures()) == parts_of() == []
+    assert call_parts({"tool_calls": None}, "m", Signatures()) == ([], [])
+    assert parts_of() == []
 
 
 # Results in the history
-
-NAMES = {"call_1": "f", "call_2": "g"}
 
 
 @pytest.mark.parametrize(
@@ -228,30 +292,22 @@ NAMES = {"call_1": "f", "call_2": "g"}
         ('"x"', {"output": '"x"'}),
         ("{broken", {"output": "{broken"}),
         ("a\ud800b", {"output": "a\ud800b"}),
+        # The API would look for a part of that name, and would round.
+        *(
+            (text, {"output": text})
+            for text in (
+                '{"$ref": "#/x"}',
+                '{"a": [{"b": {"$ref": 1}}]}',
+                '{"id": 9007199254740993}',
+                '{"id": [-9007199254740993]}',
+                '{"id": 123456789012345678901234567890}',
+            )
+        ),
+        ('{"id": 9007199254740992, "b": true}', {"id": 2**53, "b": True}),
     ],
 )
-def test_a_result_is_a_part(content: str, response: Any):
-    part = result_part({"tool_call_id": "call_2"}, content, "messages[3]", NAMES)
-    assert part == {"functionResponse": {"name": "g", "response": response, "id": "call_2"}}
-
-
-@pytest.mark.parametrize(
-    ("message", "name", "id"),
-    [
-        ({"tool_call_id": "call_1", "name": "other"}, "f", "call_1"),
-        ({"tool_call_id": "unknown", "name": "h"}, "h", "unknown"),
-        ({"name": "h"}, "h", None),
-    ],
-)
-def test_a_result_is_of_the_function_that_was_called(message: Any, name: str, id: str | None):
-    part = result_part(message, "x", "messages[3]", NAMES)["functionResponse"]
-    assert (part["name"], part.get("id")) == (name, id)
-
-
-@pytest.mark.parametrize("message", [{}, {"tool_call_id": "unknown"}, {"tool_call_id": 1}])
-def test_a_result_of_no_call_is_refused_by_name(message: Any):
-    error = refused(result_part, message, "x", "messages[3]", NAMES)
-    assert error.param == "messages[3].tool_call_id"
+def test_a_result_is_an_object(content: str, response: Any):
+    assert result_response(content) == response
 
 
 # Calls in a reply
@@ -325,12 +381,12 @@ def test_a_call_comes_back_as_it_went_out(args: Any, id: str, signature: str | N
     opening, rest = call.deltas(0)
     opening["function"] |= rest["function"]
     sent_back = loads(dumps(opening))
-    assert call_parts([sent_back], "calls", {}, Signatures()) == [part]
+    assert parts_of(sent_back) == [part]
     # A client that keeps only what it knows.
     kept = Signatures()
-    kept.remember(call)
+    kept.remember(call.id, call.signature, "KEY")
     sent_back.pop("extra_content", None)
-    assert call_parts([sent_back], "calls", {}, kept) == [part]
+    assert parts_of(sent_back, signatures=kept) == [part]
 
 
 # Signatures
@@ -338,7 +394,7 @@ def test_a_call_comes_back_as_it_went_out(args: Any, id: str, signature: str | N
 
 def test_a_signature_that_the_client_kept_wins():
     kept = Signatures()
-    kept.remember(Call("call_1", "f", "{}", "ours"))
+    kept.remember("call_1", "ours", "KEY")
     theirs = call(extra_content={"google": {"thought_signature": "theirs"}})
     assert parts_of(theirs, signatures=kept)[0]["thoughtSignature"] == "theirs"
     assert parts_of(call(), signatures=kept)[0]["thoughtSignature"] == "ours"
@@ -355,9 +411,11 @@ def test_a_malformed_signature_is_dropped(extra: Any):
 def test_only_the_last_signatures_are_kept():
     kept = Signatures(keep=2)
     for id in ("a", "b", "c"):
-        kept.remember(Call(id, "f", "{}", f"of {id}"))
-    kept.remember(Call("d", "f", "{}", None))
-    assert [kept.of(id) for id in ("a", "b", "c", "d")] == [None, "of b", "of c", None]
+        kept.remember(id, f"of {id}", "KEY")
+    kept.remember("d", None, "KEY")
+    known = [kept.of(id) for id in ("a", "b", "c", "d")]
+    assert [signature and signature.text for signature in known] == [None, "of b", "of c", None]
+    assert "KEY" not in repr(known)
 
 
 @pytest.mark.parametrize("id", [None, 1, [], {}])
@@ -380,3 +438,9 @@ def test_a_turn_that_is_signed_or_calls_nothing_stays_as_it_is():
     signed = reply_part() | {"thoughtSignature": "s"}
     for parts in ([signed, reply_part()], [{"text": "x"}], []):
         assert sign_unsigned(parts) == parts
+
+
+def test_google_s_words_about_signatures_are_known():
+    assert is_corrupted("Corrupted thought signature.")
+    assert is_corrupted("Invalid thought_signature in part 3")
+    assert not is_corrupted("Request contains an invalid argument.")

@@ -6,6 +6,7 @@ from typing import Any
 
 from attrs import frozen
 
+from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.sse import Event
 
 
@@ -15,12 +16,14 @@ class Usage:
     Token counts, as reported by the model's API.
 
     @ivar completion: all generated tokens, including reasoning tokens.
+    @ivar estimated: whether the counts are an estimate, since the API gave none.
     """
 
     prompt: int
     completion: int
     reasoning: int = 0
     cached: int = 0
+    estimated: bool = False
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -28,16 +31,33 @@ class Usage:
             self.completion + other.completion,
             self.reasoning + other.reasoning,
             self.cached + other.cached,
+            self.estimated or other.estimated,
         )
 
     def as_json(self) -> dict[str, Any]:
-        return {
+        counts: dict[str, Any] = {
             "prompt_tokens": self.prompt,
             "completion_tokens": self.completion,
             "total_tokens": self.prompt + self.completion,
             "prompt_tokens_details": {"cached_tokens": self.cached},
             "completion_tokens_details": {"reasoning_tokens": self.reasoning},
         }
+        return counts | {"estimated": True} if self.estimated else counts
+
+
+# A rule of thumb.
+_CHARACTERS_PER_TOKEN = 4
+
+
+def estimated_usage(messages: Any, answer_length: int) -> Usage:
+    """
+    An estimate of the usage of an answer, for want of the API's counts.
+
+    @param messages: those of the request.
+    @param answer_length: characters of the answer.
+    """
+    prompt = -(-len(dumps(messages)) // _CHARACTERS_PER_TOKEN)
+    return Usage(prompt, -(-answer_length // _CHARACTERS_PER_TOKEN), estimated=True)
 
 
 def model_object(name: str) -> dict[str, Any]:
@@ -54,10 +74,21 @@ class ChunkFactory:
     model: str
 
     def delta(
-        self, delta: dict[str, Any], finish_reason: str | None = None, index: int = 0
+        self,
+        delta: dict[str, Any],
+        finish_reason: str | None = None,
+        index: int = 0,
+        native_finish_reason: str | None = None,
     ) -> Event:
-        """A chunk for one choice."""
+        """
+        A chunk for one choice.
+
+        @param native_finish_reason: the API's own word, if it says more than C{finish_reason};
+            OpenRouter's field.
+        """
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        if native_finish_reason is not None:
+            choice["native_finish_reason"] = native_finish_reason
         return Event.of(self._chunk([choice]))
 
     def usage(self, usage: Usage) -> Event:

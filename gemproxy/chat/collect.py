@@ -260,6 +260,10 @@ class CompletionCollector:
                 known = self._choices[index] = _Choice(index)
             known.add(choice)
 
+    def discard(self, index: int) -> None:
+        """Forget what has been received of a choice."""
+        self._choices.pop(index, None)
+
     def completion(self) -> dict[str, Any]:
         """The equivalent non-streaming response."""
         fields = self._fields | {

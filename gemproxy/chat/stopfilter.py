@@ -24,13 +24,29 @@ class StopTagFilter:
 
     def __init__(self, tags: Sequence[str], choices: int) -> None:
         """@param choices: the number of choices requested by the client."""
-        self._tags = tags
+        self._tags = tuple(tags)
         self._choices = choices
         self._filters: dict[int, _ChoiceFilter] = {}
         self._frame: dict[str, Any] = {}
-        self._patterns = patterns(tuple(tags))
+        self._patterns = patterns(self._tags)
         self._alert = False
         self._stopped = False
+
+    def add_tags(self, tags: Sequence[str]) -> None:
+        """Must be called before the first event."""
+        self._tags = (*self._tags, *tags)
+        self._patterns = patterns(self._tags)
+
+    def discard(self, index: int) -> bool:
+        """
+        Forget a choice, which begins again. Returns whether that is possible: a choice that has
+        ended at a tag is complete.
+        """
+        known = self._filters.get(index)
+        if known is not None and known.stopped:
+            return False
+        self._filters.pop(index, None)
+        return True
 
     @property
     def ended(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from attrs import frozen
+from attrs import define, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
@@ -20,28 +20,10 @@ from gemproxy.gemini.cli.worker_pool import WorkerPool
 from gemproxy.gemini.flow import Flow
 from gemproxy.gemini.translate.errors import AttemptFailure, cli_failure, too_long, transient
 from gemproxy.gemini.translate.messages import Conversation
+from gemproxy.gemini.translate.outcomes import explanation, is_certain, is_malformed
 from gemproxy.gemini.translate.reply import Reply
 from gemproxy.gemini.writer import ChoiceWriter
 from gemproxy.util.idle_timeout import IdleTimeout
-
-_FINISH_REASONS = {
-    "STOP": "stop",
-    "MAX_TOKENS": "length",
-    "SAFETY": "content_filter",
-    "RECITATION": "content_filter",
-    "BLOCKLIST": "content_filter",
-    "PROHIBITED_CONTENT": "content_filter",
-    "SPII": "content_filter",
-    "IMAGE_SAFETY": "content_filter",
-    "IMAGE_PROHIBITED_CONTENT": "content_filter",
-    "IMAGE_RECITATION": "content_filter",
-    "LANGUAGE": "content_filter",
-}
-
-# Finish reasons for a malformed function call; any text of the response is incomplete.
-_BROKEN = frozenset(
-    {"MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS", "MALFORMED_RESPONSE"}
-)
 
 
 class AttemptFailed(Exception):
@@ -52,9 +34,13 @@ class AttemptFailed(Exception):
         self.failure = failure
 
 
-@frozen(eq=False)
+@define(eq=False)
 class Choice:
-    """One of the choices of a response, with all that its attempts need."""
+    """
+    One of the choices of a response, with all that its attempts need.
+
+    @ivar conversation: another attempt may need it in another form.
+    """
 
     model: str
     conversation: Conversation
@@ -157,8 +143,6 @@ class Attempts:
             self.gateway.close(marks.nonce)
             api_call.abort()
             prompt_turn.close().addCallback(lambda _: lease.release())
-        if api_call.reply.calls:
-            choice.writer.calls(api_call.reply.calls)
         return api_call.reply
 
 
@@ -184,23 +168,12 @@ def _check(api_call: ApiCall, stop_reason: str, writer: ChoiceWriter) -> None:
         raise AttemptFailed(transient("The Gemini CLI sent no request to the Gemini API."))
     if reply.finish_reason is None and reply.block_reason is None:
         raise AttemptFailed(transient("The Gemini API's response ended before it was complete."))
-    if reply.finish_reason in _BROKEN:
+    if is_malformed(reply):
         raise AttemptFailed(
             transient(
                 f"The model returned a malformed response (finish reason {reply.finish_reason})."
             )
         )
-    if not writer.has_content and finish_reason(reply) == "stop":
-        raise AttemptFailed(
-            transient(
-                f"The model returned an empty response (finish reason {reply.finish_reason})."
-            )
-        )
-
-
-def finish_reason(reply: Reply) -> str:
-    if reply.finish_reason is None:
-        return "content_filter"
-    if reply.calls:
-        return "tool_calls"
-    return _FINISH_REASONS.get(reply.finish_reason, "stop")
+    is_empty = not (writer.has_content or reply.calls or reply.media)
+    if is_empty and not is_certain(reply):
+        raise AttemptFailed(transient(explanation(reply)))

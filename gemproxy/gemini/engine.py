@@ -13,17 +13,17 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from gemproxy.backend import Answer
-from gemproxy.chat.chunks import ChunkFactory, model_object
+from gemproxy.chat.chunks import ChunkFactory, estimated_usage, model_object
 from gemproxy.chat.errors import bad_request, model_not_found
 from gemproxy.chat.request import ChatRequest, Headers
-from gemproxy.gemini.attempt import AttemptFailed, Attempts, Choice, Tally, finish_reason
+from gemproxy.gemini.attempt import AttemptFailed, Attempts, Choice, Tally
 from gemproxy.gemini.backoff import RetryPolicy
 from gemproxy.gemini.flow import Flow
 from gemproxy.gemini.keys import KeyRing
+from gemproxy.gemini.translate.families import family_of
 from gemproxy.gemini.translate.messages import translate_messages
-from gemproxy.gemini.translate.parameters import parameters
-from gemproxy.gemini.translate.thinking import Family, family
-from gemproxy.gemini.translate.tools import Signatures
+from gemproxy.gemini.translate.parameters import Defaults, parameters
+from gemproxy.gemini.translate.signatures import Signatures, is_corrupted
 from gemproxy.gemini.writer import ChoiceWriter, Opening
 from gemproxy.util.gather import gather_or_cancel
 from gemproxy.util.log import make_logger
@@ -45,7 +45,7 @@ class GeminiEngine:
     A backend that uses the Gemini CLI.
 
     @ivar offered: the models in the list of models; requests may use other Gemini models.
-    @ivar lenient: whether unsupported parameters are ignored instead of rejected.
+    @ivar defaults: what applies unless a client says otherwise.
     @ivar fetch_pictures: replaces the URLs of pictures by the pictures; None to reject messages
         with such URLs.
     @ivar signatures: the signatures of function calls made by models.
@@ -59,7 +59,7 @@ class GeminiEngine:
     keys: KeyRing
     policy: RetryPolicy
     offered: tuple[str, ...]
-    lenient: bool
+    defaults: Defaults
     fetch_pictures: Callable[[Any], Awaitable[Any]] | None = None
     signatures: Signatures = field(factory=Signatures)
 
@@ -73,13 +73,15 @@ class GeminiEngine:
         check_model(request.model)
         body = request.body
         request.forget()
-        wanted = parameters(body, request.model, self.lenient)
+        family = family_of(request.model)
+        wanted = parameters(body, family, self.defaults)
         answer.ignored(wanted.ignored)
-        signs = family(request.model) is Family.LEVEL
+        if wanted.stops:
+            answer.stop_at(wanted.stops)
         messages = body.get("messages")
         if self.fetch_pictures is not None:
             messages = await self.fetch_pictures(messages)
-        conversation = translate_messages(messages, self.signatures, signs)
+        conversation = translate_messages(messages, family, self.signatures, wanted.instruction)
         # Release the memory while the response is generated.
         del body, messages
         chunks = ChunkFactory(
@@ -94,7 +96,7 @@ class GeminiEngine:
                 conversation,
                 wanted.request,
                 answer,
-                ChoiceWriter(answer, chunks, opening, index, wanted.one_call),
+                ChoiceWriter(answer, chunks, opening, index, wanted),
                 flow,
                 tally,
             )
@@ -107,14 +109,20 @@ class GeminiEngine:
             )
         finally:
             answer.pace(None)
-        if tally.total is not None and (request.include_usage or not request.stream):
-            answer.events([chunks.usage(tally.total)])
+        if tally.total is None:
+            length = sum(choice.writer.length for choice in choices)
+            usage = estimated_usage(request.body.get("messages"), length)
+            answer.counted(usage)
+        else:
+            usage = tally.total
+        if request.include_usage or not request.stream:
+            answer.events([chunks.usage(usage)])
 
     async def _choose(self, choice: Choice) -> None:
         """Generate one choice, retrying as the policy allows."""
         retried = 0
         while True:
-            lease = self.keys.acquire(choice.model)
+            lease = self.keys.acquire(choice.model, choice.conversation.key)
             try:
                 reply = await self.attempts.run(choice, lease.key)
             except AttemptFailed as failed:
@@ -126,8 +134,11 @@ class GeminiEngine:
             else:
                 self.keys.release(lease, None)
                 break
-            if choice.writer.begun:
+            if not choice.writer.may_restart():
                 raise failure.error
+            if is_corrupted(failure.error.message) and choice.conversation.is_signed:
+                choice.conversation = choice.conversation.without_signatures(lease.key)
+                continue
             if another_key:
                 continue
             delay = self.policy.delay(failure, retried)
@@ -146,5 +157,5 @@ class GeminiEngine:
             choice.answer.note(f"retry {retried} of {self.policy.retries} in {delay:.0f} s")
             await deferLater(self.clock, delay)
         for call in reply.calls:
-            self.signatures.remember(call)
-        choice.writer.finish(finish_reason(reply))
+            self.signatures.remember(call.id, call.signature, lease.key)
+        choice.writer.finish(reply)

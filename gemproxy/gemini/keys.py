@@ -69,13 +69,14 @@ class KeyRing:
         self._keys = list(keys)
         self._rests: dict[tuple[str, str], _Rest] = {}
 
-    def acquire(self, model: str) -> KeyLease:
+    def acquire(self, model: str, preferred: str | None = None) -> KeyLease:
         """
         Select the key for the next request.
 
+        @param preferred: the key to use unless it is paused.
         @raise ChatError: all keys are paused; the error that caused the last pause.
         """
-        for key in self._keys:
+        for key in sorted(self._keys, key=lambda key: key != preferred):
             rest = self._rests.get((key, model))
             if not self._wait(key, model):
                 if rest is not None:

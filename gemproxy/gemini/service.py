@@ -23,6 +23,7 @@ from gemproxy.gemini.cli.worker_pool import PoolLimits, WorkerPool
 from gemproxy.gemini.engine import GeminiEngine
 from gemproxy.gemini.keys import KeyRing
 from gemproxy.gemini.pictures import PictureFetcher
+from gemproxy.gemini.translate.parameters import Defaults
 from gemproxy.http.transport import PromptEndpoint
 from gemproxy.http.url import BaseURL
 from gemproxy.http.write_coalescer import WriteCoalescer
@@ -77,7 +78,7 @@ class EngineService(MultiService):
             KeyRing(reactor, config.gemini_api_key, key_rest),
             RetryPolicy(config.max_retries, config.retry_delay, config.timeout, random.random),
             config.gemini_models,
-            config.lenient,
+            Defaults(config.lenient, config.thoughts, config.gemini_safety),
             PictureFetcher(reactor).fetch if config.fetch_images else None,
         )
 

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from attrs import evolve
+
 from gemproxy.backend import Answer
 from gemproxy.chat.chunks import ChunkFactory
+from gemproxy.gemini.translate.answer_media import Media, audio_object
+from gemproxy.gemini.translate.outcomes import (
+    explanation,
+    finish_reason,
+    native_finish_reason,
+)
+from gemproxy.gemini.translate.parameters import Parameters
+from gemproxy.gemini.translate.reply import Reply
 from gemproxy.gemini.translate.tools import Call
 
 
@@ -29,46 +39,95 @@ class ChoiceWriter:
     """
     Converts a model's output into the chunks of one choice.
 
-    @ivar begun: whether anything was sent; a retry is then impossible.
-    @ivar has_content: whether anything besides thoughts was sent.
+    @ivar has_content: whether anything besides thoughts was written.
+    @ivar length: the number of characters written.
     """
 
     def __init__(
-        self, answer: Answer, chunks: ChunkFactory, opening: Opening, index: int, one_call: bool
+        self,
+        answer: Answer,
+        chunks: ChunkFactory,
+        opening: Opening,
+        index: int,
+        wanted: Parameters,
     ) -> None:
-        """
-        @param opening: shared by the choices of the response.
-        @param one_call: whether only the first of several calls is sent to the client.
-        """
-        self.begun = False
+        """@param opening: shared by the choices of the response."""
         self.has_content = False
+        self.length = 0
         self._answer = answer
         self._chunks = chunks
         self._opening = opening
         self._index = index
-        self._one_call = one_call
+        self._wanted = wanted
+
+    def may_restart(self) -> bool:
+        """
+        Whether the choice can be written once more from its beginning: the client has seen nothing
+        of it, or nothing but thoughts.
+        """
+        if self._answer.take_back(self._index):
+            self.has_content = False
+            self.length = 0
+        return not self.has_content
 
     def content(self, text: str) -> None:
         self.has_content = True
+        self.length += len(text)
         self._send({"content": text})
 
     def thought(self, text: str) -> None:
-        self._send({"reasoning_content": text})
+        if self._wanted.shows_thoughts:
+            self.length += len(text)
+            self._send({"reasoning_content": text})
 
-    def calls(self, calls: list[Call]) -> None:
-        """Write all calls that the model makes in this response."""
-        self.has_content = True
-        if self._one_call:
+    def finish(self, reply: Reply) -> None:
+        """Write what comes after the text: media, sources, calls, and the reason of the end."""
+        self._media(reply.media)
+        if sources := reply.annotations:
+            self._send({"annotations": sources})
+        reason = finish_reason(reply)
+        calls = self._calls(reply.calls)
+        if calls:
+            # OpenAI's models end with calls, whatever comes before them.
+            deltas = [delta for index, call in enumerate(calls) for delta in call.deltas(index)]
+            self._send(*({"tool_calls": [delta]} for delta in deltas))
+        elif reply.calls:
+            reason = "stop"
+        elif not self.has_content and reason != "length":
+            self._send({"refusal": explanation(reply)})
+        self._send({}, finish_reason=reason, native_finish_reason=native_finish_reason(reply))
+
+    def _calls(self, calls: list[Call]) -> list[Call]:
+        """The calls that the client is to make. The one that is the answer becomes the content."""
+        answer_function = self._wanted.answer_function
+        if answer_function is not None:
+            others = [call for call in calls if call.name != answer_function.name]
+            if calls and not others:
+                self.content(answer_function.content(calls[0].arguments))
+            calls = others
+        if self._wanted.one_call:
             # The API has no such option. The model repeats the other calls if it still needs them.
             calls = calls[:1]
-        deltas = [delta for index, call in enumerate(calls) for delta in call.deltas(index)]
-        self._send(*({"tool_calls": [delta]} for delta in deltas))
+        names = self._wanted.client_names
+        return [evolve(call, name=names.get(call.name, call.name)) for call in calls]
 
-    def finish(self, reason: str) -> None:
-        self._send({}, finish_reason=reason)
+    def _media(self, media: list[Media]) -> None:
+        for number, picture in enumerate(m for m in media if m.mime_type.startswith("image/")):
+            self.has_content = True
+            url = {"url": picture.url}
+            self._send({"images": [{"type": "image_url", "image_url": url, "index": number}]})
+        sound = [piece for piece in media if piece.mime_type.startswith("audio/")]
+        if sound:
+            self.has_content = True
+            encoding, now = self._wanted.audio_format, self._chunks.created
+            self._send({"audio": audio_object(sound, encoding, now)})
 
-    def _send(self, *deltas: dict[str, Any], finish_reason: str | None = None) -> None:
-        self.begun = True
+    def _send(
+        self,
+        *deltas: dict[str, Any],
+        finish_reason: str | None = None,
+        native_finish_reason: str | None = None,
+    ) -> None:
         chunks = []
         for index in self._opening.until(self._index):
             # OpenAI sends null, not an empty string, as the content of a message with calls only.
@@ -77,5 +136,7 @@ class ChoiceWriter:
                 self._chunks.delta({"role": "assistant", "content": content}, None, index)
             )
         chunks += [self._chunks.delta(delta, None, self._index) for delta in deltas[:-1]]
-        chunks.append(self._chunks.delta(deltas[-1], finish_reason, self._index))
+        chunks.append(
+            self._chunks.delta(deltas[-1], finish_reason, self._index, native_finish_reason)
+        )
         self._answer.events(chunks)

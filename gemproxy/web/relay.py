@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.web.server import Request
 from zope.interface import implementer
 
-from gemproxy.chat.chunks import Usage
+from gemproxy.chat.chunks import Usage, estimated_usage
 from gemproxy.chat.collect import CompletionCollector
 from gemproxy.chat.errors import ChatError
 from gemproxy.chat.jsontext import dumps
@@ -30,9 +30,6 @@ from gemproxy.web.responses import send_error, send_json
 
 # The names come from the client and are sent in a header.
 _PARAMETER = re.compile(r"[A-Za-z0-9_.-]{1,100}")
-
-# A rule of thumb, for estimates.
-_CHARACTERS_PER_TOKEN = 4
 
 # A heartbeat is due after this share of the interval, since the timer and the network take time.
 _MARGIN = 0.9
@@ -141,6 +138,12 @@ class _Relay:
         if passed:
             self._pass_on(passed)
 
+    def take_back(self, choice: int) -> bool:
+        return False
+
+    def stop_at(self, sequences: Sequence[str]) -> None:
+        self._filter.add_tags(sequences)
+
     def counted(self, usage: Usage) -> None:
         self._usage = usage
         self._exchange.count(usage)
@@ -211,7 +214,8 @@ class _Relay:
         if self._usage is not None:
             usage = self._usage.as_json()
         elif usage is None:
-            usage = estimated_usage(self._chat.body, self._exchange.text_length)
+            messages = self._chat.body.get("messages")
+            usage = estimated_usage(messages, self._exchange.text_length).as_json()
             self._exchange.usage = usage
         return self._filter.frame | {"choices": [], "usage": usage}
 
@@ -293,6 +297,13 @@ class DocumentRelay(_Relay):
         else:
             send_error(self._request, error)
 
+    def take_back(self, choice: int) -> bool:
+        if not self._filter.discard(choice):
+            return False
+        self._collector.discard(choice)
+        self._exchange.discard(choice)
+        return True
+
     def pace(self, producer: IPushProducer | None) -> None:
         """Nothing is sent until the end, so there is nothing to pause for."""
 
@@ -319,14 +330,3 @@ class DocumentRelay(_Relay):
             self._request.setHeader(b"content-type", b"application/json")
         self._metrics.heartbeats.inc()
         self._send(b"\n")
-
-
-def estimated_usage(body: dict[str, Any], answer_length: int) -> dict[str, Any]:
-    """
-    An estimate of the usage of an answer that a stop tag ended before the upstream reported it.
-
-    @param answer_length: characters of the answer.
-    """
-    prompt = -(-len(dumps(body.get("messages"))) // _CHARACTERS_PER_TOKEN)
-    completion = -(-answer_length // _CHARACTERS_PER_TOKEN)
-    return Usage(prompt, completion).as_json() | {"estimated": True}

@@ -17,7 +17,8 @@ from twisted.web.iweb import IRequest
 from twisted.web.server import Request, Site
 from werkzeug.exceptions import HTTPException
 
-from gemproxy import demo
+from gemproxy.demo import echo as demo
+from gemproxy.demo import rules
 from gemproxy.http.site import QuietSite
 from testing.google import refusals
 from testing.google.playback import Playback
@@ -191,6 +192,10 @@ class StandIn:
             return refusals.unknown_model(model, received.version, method)
         if method != "list" and received.body is None:
             return refusals.error(400, "Invalid JSON payload received.")
+        if method.endswith("enerateContent") and received.body is not None:
+            fault = rules.fault(model, received.body)
+            if fault is not None:
+                return refusals.error(400, fault)
         return None
 
     def _receive(

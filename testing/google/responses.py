@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from attrs import frozen
 
-from gemproxy.demo import CHARACTERS_PER_TOKEN
+from gemproxy.demo.echo import CHARACTERS_PER_TOKEN
 from testing.google.recorded_request import ReceivedRequest, objects
 from testing.google.scenarios import Part, Scenario
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from gemproxy.gemini.translate.messages import Turn
+from gemproxy.gemini.translate.history import Turn
 
 # The maximum length of a conversation, in characters, whose texts are passed to the CLI. It
 # estimates up to 1.5 tokens per character and acts at about a million tokens.

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
-from attrs import frozen
+from attrs import evolve, field, frozen
 
 from gemproxy.chat.errors import bad_request
+from gemproxy.gemini.translate.calls import call_parts, result_response
+from gemproxy.gemini.translate.families import Family
+from gemproxy.gemini.translate.history import History, Turn
 from gemproxy.gemini.translate.media import KINDS, media_part
-from gemproxy.gemini.translate.tools import Signatures, call_parts, result_part, sign_unsigned
+from gemproxy.gemini.translate.names import gemini_name
+from gemproxy.gemini.translate.signatures import DUMMY, Signatures, sign_unsigned, with_dummy
 
 Part = dict[str, Any]
+Message = dict[str, Any]
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+_TEXTS = {"text": "text", "refusal": "refusal", "input_text": "text", "output_text": "text"}
+# What models think is theirs alone, and not sent to another.
+_THOUGHTS = frozenset({"thinking", "redacted_thinking", "reasoning"})
 
-
-@frozen
-class Turn:
-    """One message of a conversation, as parts of the Gemini API."""
-
-    role: Literal["user", "model"]
-    parts: tuple[Part, ...]
+# For models that do not continue a turn of their own.
+CONTINUE = (
+    "Continue your last message from exactly where it ends, as if you had not been interrupted."
+    " Repeat nothing of it, and write nothing in front of the continuation."
+)
 
 
 @frozen
@@ -30,52 +35,125 @@ class Conversation:
     A translated conversation.
 
     @ivar system: the text of the system instruction; None if there is none.
+    @ivar key: the API key to prefer: it made the last of the signatures; None if unknown.
     """
 
     system: str | None
     turns: tuple[Turn, ...]
+    key: str | None = field(default=None, repr=False)
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether it has signatures that the API may find corrupted."""
+        parts = (part for turn in self.turns for part in turn.parts)
+        return any(part.get("thoughtSignature", DUMMY) != DUMMY for part in parts)
+
+    def without_signatures(self, key: str) -> Conversation:
+        """
+        The conversation with signatures that are always taken.
+
+        @param key: the API key to prefer.
+        """
+        turns = (evolve(turn, parts=tuple(map(with_dummy, turn.parts))) for turn in self.turns)
+        return evolve(self, turns=tuple(turns), key=key)
 
 
 def translate_messages(
-    messages: Any, signatures: Signatures, sign_calls: bool = False
+    messages: Any, family: Family, signatures: Signatures, instruction: str | None = None
 ) -> Conversation:
     """
     Leading system messages become the system instruction; later ones become user turns at their
     position; empty messages are dropped. If there are only system messages, the last one becomes a
     user turn, because the API requires one.
 
+    @param family: that of the requested model.
     @param signatures: the signatures of function calls made by models.
-    @param sign_calls: whether the model rejects function calls without a signature.
+    @param instruction: added to the system instruction.
     @raise ChatError: 400, a message is invalid; the error names it.
     """
     if not isinstance(messages, list) or not messages:
         raise bad_request("'messages' must be a non-empty list.", "messages")
-    leading: list[str] = []
-    turns: list[Turn] = []
-    names: dict[str, str] = {}
+    translation = _Translation(family, signatures)
     for position, message in enumerate(messages):
-        where = f"messages[{position}]"
+        translation.add(message, f"messages[{position}]")
+    return translation.conversation(instruction)
+
+
+class _Translation:
+    def __init__(self, family: Family, signatures: Signatures) -> None:
+        self._family = family
+        self._signatures = signatures
+        self._leading: list[str] = []
+        self._history = History()
+        self._key: str | None = None
+
+    def add(self, message: Any, where: str) -> None:
         role = _role(message, where)
-        if role in ("system", "developer") and not turns:
+        if role in ("system", "developer") and self._history.is_empty:
             if text := _text(message, where):
-                leading.append(text)
-            continue
-        if role == "assistant":
-            parts = _named(_parts(message, where), message)
-            at = f"{where}.tool_calls"
-            calls = call_parts(message.get("tool_calls"), at, names, signatures)
-            parts += sign_unsigned(calls) if sign_calls else calls
+                self._leading.append(text)
+        elif role == "assistant":
+            self._add_answer(message, where)
         elif role in ("tool", "function"):
-            parts = [result_part(message, _text(message, where), where, names)]
+            self._add_result(message, where)
         else:
-            parts = _named(_parts(message, where), message)
-        if parts:
-            turns.append(Turn("model" if role == "assistant" else "user", tuple(parts)))
-    if not turns:
-        if not leading:
-            raise bad_request("'messages' contains no text.", "messages")
-        turns.append(Turn("user", ({"text": leading.pop()},)))
-    return Conversation("\n\n".join(leading) or None, tuple(turns))
+            self._history.add_user(_named(_parts(message, where), message))
+
+    def _add_answer(self, message: Message, where: str) -> None:
+        parts = _named(_parts(message, where), message)
+        pictures = message.get("images")
+        for position, picture in enumerate(pictures if isinstance(pictures, list) else ()):
+            parts.append(_part(picture, f"{where}.images[{position}]"))
+        calls, made_here = call_parts(message, where, self._signatures)
+        parts += calls
+        if self._family.signatures:
+            parts = sign_unsigned(parts)
+        if self._family.pictures and self._family.signatures:
+            parts = [
+                part | {"thoughtSignature": DUMMY} if "inlineData" in part else part
+                for part in parts
+            ]
+        for signature in made_here:
+            self._key = signature.key
+        self._history.add_model(parts)
+
+    def _add_result(self, message: Message, where: str) -> None:
+        id, name = message.get("tool_call_id"), message.get("name")
+        id = id if isinstance(id, str) and id else None
+        name = gemini_name(name) if isinstance(name, str) and name else None
+        parts = _parts(message, where)
+        text = "\n\n".join(part["text"] for part in parts if "text" in part)
+        media = [part for part in parts if "text" not in part]
+        called = self._history.call_name(id, name)
+        if called is None:
+            self._history.add_user(
+                [{"text": f"Result of {name or id or 'a function'}: {text}"}, *media]
+            )
+            return
+        response: Part = {"name": called, "response": result_response(text)}
+        if id is not None:
+            response["id"] = id
+        beside = media
+        if self._family.media_results:
+            inside = [part for part in media if "inlineData" in part]
+            beside = [part for part in media if "inlineData" not in part]
+            if inside:
+                response["parts"] = inside
+        self._history.add_result(id, name, [{"functionResponse": response}, *beside])
+
+    def conversation(self, instruction: str | None) -> Conversation:
+        leading, turns = self._leading, self._history.turns()
+        if not turns:
+            if not leading:
+                raise bad_request("'messages' contains no text.", "messages")
+            turns.append(Turn("user", ({"text": leading.pop()},)))
+        if turns[-1].role == "model" and not self._family.model_turn_last:
+            turns.append(Turn("user", ({"text": CONTINUE},)))
+        system = "\n\n".join([*leading, *([instruction] if instruction else [])])
+        if system and not self._family.system_instruction:
+            turns.insert(0, Turn("user", ({"text": system},)))
+            system = ""
+        return Conversation(system or None, tuple(turns), self._key)
 
 
 def _role(message: Any, where: str) -> str:
@@ -87,10 +165,10 @@ def _role(message: Any, where: str) -> str:
     return str(role)
 
 
-def _named(parts: list[Part], message: Mapping[str, Any]) -> list[Part]:
+def _named(parts: list[Part], message: Message) -> list[Part]:
     """Put the name of the participant before the text, because the API has no field for it."""
     name = message.get("name")
-    if not isinstance(name, str) or not name or not parts:
+    if not isinstance(name, str) or not name or not parts or name == message["role"]:
         return parts
     prefix = f"{name}: "
     text = parts[0].get("text")
@@ -99,7 +177,7 @@ def _named(parts: list[Part], message: Mapping[str, Any]) -> list[Part]:
     return parts if text.startswith(prefix) else [{"text": prefix + text}, *parts[1:]]
 
 
-def _text(message: Mapping[str, Any], where: str) -> str:
+def _text(message: Message, where: str) -> str:
     """The text of a message that may contain only text."""
     parts = _parts(message, where)
     if any("text" not in part for part in parts):
@@ -108,18 +186,26 @@ def _text(message: Mapping[str, Any], where: str) -> str:
     return "\n\n".join(part["text"] for part in parts)
 
 
-def _parts(message: Mapping[str, Any], where: str) -> list[Part]:
-    """The parts of a message's content, without empty texts."""
+def _parts(message: Message, where: str) -> list[Part]:
     content = message.get("content")
     where = f"{where}.content"
-    if content is None:
+    if content is None or content == "":
         return []
     if isinstance(content, str):
-        return [{"text": content}] if content else []
+        return [{"text": content}]
     if not isinstance(content, list):
         raise bad_request(f"'{where}' must be a string or a list of parts.", where)
-    parts = [_part(part, f"{where}[{position}]") for position, part in enumerate(content)]
+    parts = [
+        _part(part, f"{where}[{position}]")
+        for position, part in enumerate(content)
+        if not _is_thought(part)
+    ]
     return [part for part in parts if part != {"text": ""}]
+
+
+def _is_thought(part: Any) -> bool:
+    kind = part.get("type") if isinstance(part, dict) else None
+    return isinstance(kind, str) and kind in _THOUGHTS
 
 
 def _part(part: Any, where: str) -> Part:
@@ -130,9 +216,10 @@ def _part(part: Any, where: str) -> Part:
         raise bad_request(f"'{where}.type' must be a string.", f"{where}.type")
     if kind in KINDS:
         return media_part(part, where)
-    if kind not in ("text", "refusal"):
+    field_name = _TEXTS.get(kind)
+    if field_name is None:
         raise bad_request(f"'{where}': '{kind[:40]}' content is not supported.", f"{where}.type")
-    text = part.get(kind)
+    text = part.get(field_name)
     if not isinstance(text, str):
-        raise bad_request(f"'{where}.{kind}' must be a string.", f"{where}.{kind}")
+        raise bad_request(f"'{where}.{field_name}' must be a string.", f"{where}.{field_name}")
     return {"text": text}

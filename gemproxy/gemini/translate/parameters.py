@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
-from gemproxy.chat.errors import ChatError, bad_request
+from gemproxy.chat.errors import bad_request
+from gemproxy.gemini.translate.checks import flag, positive
+from gemproxy.gemini.translate.extensions import NAMES, Extensions, extensions
+from gemproxy.gemini.translate.families import Family
+from gemproxy.gemini.translate.generation import SETTINGS, generation_config
+from gemproxy.gemini.translate.json_answer import AnswerFunction, JsonAnswer, json_answer
+from gemproxy.gemini.translate.leniency import Leniency
 from gemproxy.gemini.translate.thinking import EFFORTS, thinking_config
-from gemproxy.gemini.translate.tools import declarations, tool_config
+from gemproxy.gemini.translate.tools import Tools, calling_config, read_tools
+
+Json = dict[str, Any]
 
 MAX_CHOICES = 4
 
@@ -31,6 +38,29 @@ _WITHOUT_EFFECT = frozenset(
     }
 )
 
+_UNDERSTOOD = (
+    _WITHOUT_EFFECT
+    | SETTINGS.keys()
+    | NAMES
+    | {"n", "parallel_tool_calls", "reasoning_effort", "response_format", "stop"}
+    | {"tool_choice", "tools", "web_search_options"}
+)
+
+
+@frozen
+class Defaults:
+    """
+    What applies unless a client says otherwise.
+
+    @ivar lenient: whether parameters that Google cannot honour are left out instead of refused.
+    @ivar thoughts: whether thoughts are part of an answer.
+    @ivar safety: the threshold of Google's filters; None for the API's own.
+    """
+
+    lenient: bool = True
+    thoughts: bool = True
+    safety: str | None = None
+
 
 @frozen
 class Parameters:
@@ -39,47 +69,60 @@ class Parameters:
     @ivar request: the fields of the API's request besides the conversation.
     @ivar one_call: whether a response may contain at most one function call.
     @ivar ignored: the client's parameters that were ignored.
+    @ivar stops: stop sequences that the API is not told.
+    @ivar client_names: the client's names of functions, by Gemini's.
+    @ivar answer_function: the function whose call is the answer; None if there is none.
+    @ivar instruction: an instruction to add to the conversation; None if there is none.
+    @ivar shows_thoughts: whether thoughts are part of the answer.
+    @ivar audio_format: how sound is to be encoded: C{wav} or C{pcm16}.
     """
 
     choices: int
-    request: dict[str, Any]
+    request: Json
     one_call: bool
     ignored: tuple[str, ...]
+    stops: tuple[str, ...] = ()
+    client_names: Mapping[str, str] = field(factory=dict)
+    answer_function: AnswerFunction | None = None
+    instruction: str | None = None
+    shows_thoughts: bool = True
+    audio_format: str = "wav"
 
 
-def parameters(body: Mapping[str, Any], model: str, lenient: bool) -> Parameters:
+def parameters(body: Mapping[str, Any], family: Family, defaults: Defaults) -> Parameters:
     """
-    @param lenient: whether unsupported parameters are ignored instead of rejected.
+    @param family: that of the requested model.
     @raise ChatError: 400, a parameter is invalid; the error names it.
     """
-    config: dict[str, Any] = {}
-    for name, (setting, read) in _SETTINGS.items():
-        if body.get(name) is not None and (value := read(name, body[name])) != []:
-            config[setting] = value
-    config.update(_response_format(body.get("response_format")))
-    effort = _effort(body.get("reasoning_effort"))
-    if (thinking := thinking_config(model, effort)) is not None:
+    leniency = Leniency(defaults.lenient)
+    for name, value in body.items():
+        if name not in _UNDERSTOOD and not _is_default(value):
+            leniency.leave_out(name)
+    config, more_stops = generation_config(body, family, leniency)
+    extra = extensions(body, defaults.safety)
+    config |= extra.config
+    shown = defaults.thoughts if extra.thinking.shown is None else extra.thinking.shown
+    if thinking := _thinking(body, family, extra, shown, leniency):
         config["thinkingConfig"] = thinking
+    tools, calling, answer = _tools(body, family, leniency)
+    config |= answer.config
 
-    request: dict[str, Any] = {}
-    if config:
-        request["generationConfig"] = config
-    tools = declarations(body.get("tools"))
-    choice = tool_config(body.get("tool_choice"), tools)
-    if tools:
-        request["tools"] = [{"functionDeclarations": tools}]
-        if choice is not None:
-            request["toolConfig"] = choice
-
-    ignored = tuple(
-        name for name, value in body.items() if name not in _UNDERSTOOD and not _is_default(value)
+    request: Json = {"generationConfig": config} if config else {}
+    request |= extra.request | _tool_fields(tools, calling)
+    if "cachedContent" in request and "tools" in request:
+        raise bad_request("'tools' cannot be used with cached content.", "tools")
+    return Parameters(
+        _choices(body.get("n")),
+        request,
+        not flag("parallel_tool_calls", body.get("parallel_tool_calls"), True),
+        tuple(leniency.ignored),
+        more_stops,
+        tools.client_names,
+        answer.function,
+        answer.instruction,
+        shown,
+        extra.audio_format,
     )
-    if effort not in (None, "none") and thinking is None:
-        ignored += ("reasoning_effort",)
-    if ignored and not lenient:
-        raise bad_request(f"'{ignored[0]}' is not supported for this model.", ignored[0])
-    one_call = not _flag("parallel_tool_calls", body.get("parallel_tool_calls"), True)
-    return Parameters(_choices(body.get("n")), request, one_call, ignored)
 
 
 def _is_default(value: Any) -> bool:
@@ -87,106 +130,75 @@ def _is_default(value: Any) -> bool:
     return value is None or value is False or value == {} or value == []
 
 
-def _flag(name: str, value: Any, default: bool) -> bool:
-    if value is None:
-        return default
-    if not isinstance(value, bool):
-        raise bad_request(f"'{name}' must be true or false.", name)
-    return value
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise bad_request(f"'{name}' must be a number.", name)
-    return value
-
-
-def _whole(name: str, value: Any) -> int:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise bad_request(f"'{name}' must be a whole number.", name)
-    return value
-
-
-def _positive(name: str, value: Any) -> int:
-    number = _whole(name, value)
-    if number < 1:
-        raise bad_request(f"'{name}' must be at least 1.", name)
-    return number
-
-
-def _stop(name: str, value: Any) -> list[str]:
-    sequences = [value] if isinstance(value, str) else value
-    if not isinstance(sequences, list) or not all(isinstance(item, str) for item in sequences):
-        raise bad_request(f"'{name}' must be a string or a list of strings.", name)
-    return [sequence for sequence in sequences if sequence]
-
-
-# Maps the client's parameter to the API's name and a parser. If two parameters have the same API
-# name, the later one wins.
-_SETTINGS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
-    "temperature": ("temperature", _number),
-    "top_p": ("topP", _number),
-    "top_k": ("topK", _whole),
-    "max_tokens": ("maxOutputTokens", _positive),
-    "max_completion_tokens": ("maxOutputTokens", _positive),
-    "stop": ("stopSequences", _stop),
-    "seed": ("seed", _whole),
-    "presence_penalty": ("presencePenalty", _number),
-    "frequency_penalty": ("frequencyPenalty", _number),
-}
-
-_UNDERSTOOD = (
-    _WITHOUT_EFFECT
-    | _SETTINGS.keys()
-    | {"n", "parallel_tool_calls", "reasoning_effort", "response_format", "tools", "tool_choice"}
-)
-
-
-def _response_format(value: Any) -> dict[str, Any]:
-    if value is None:
-        return {}
-    kind = value.get("type") if isinstance(value, dict) else None
-    if kind == "text":
-        return {}
-    if kind == "json_object":
-        return {"responseMimeType": "application/json"}
-    if kind != "json_schema":
-        raise bad_request(
-            "'response_format.type' must be 'text', 'json_object' or 'json_schema'.",
-            "response_format",
-        )
-    wrapper = value.get("json_schema")
-    schema = wrapper.get("schema") if isinstance(wrapper, dict) else None
-    if schema is None and isinstance(wrapper, dict):
-        return {"responseMimeType": "application/json"}
-    if not isinstance(schema, dict):
-        raise bad_request(
-            "'response_format.json_schema.schema' must be an object.",
-            "response_format.json_schema.schema",
-        )
-    return {"responseMimeType": "application/json", "responseJsonSchema": schema}
-
-
-def _effort(value: Any) -> str | None:
-    if value is None:
-        return None
-    if value not in EFFORTS:
+def _thinking(
+    body: Mapping[str, Any],
+    family: Family,
+    extra: Extensions,
+    shown: bool,
+    leniency: Leniency,
+) -> Json:
+    effort = body.get("reasoning_effort")
+    if effort is not None and effort not in EFFORTS:
         raise bad_request(
             f"'reasoning_effort' must be one of {', '.join(EFFORTS)}.", "reasoning_effort"
         )
-    return str(value)
+    wanted = extra.thinking
+    effort = wanted.effort or effort
+    if effort not in (None, "none", "auto") and not family.thinks:
+        leniency.leave_out("reasoning_effort")
+        return {}
+    if wanted.budget is None or not family.thinks:
+        return thinking_config(family, effort, shown)
+    budget = wanted.budget
+    if family.budget is not None and budget > 0:
+        budget = min(max(budget, family.budget.low), family.budget.high)
+    elif family.budget is not None and budget == 0 and not family.budget.can_be_off:
+        budget = family.budget.low
+    return ({"includeThoughts": True} if shown and budget else {}) | {"thinkingBudget": budget}
+
+
+def _tools(
+    body: Mapping[str, Any], family: Family, leniency: Leniency
+) -> tuple[Tools, Json | None, JsonAnswer]:
+    tools = read_tools(body.get("tools"), leniency)
+    if body.get("web_search_options") is not None:
+        tools.add_own("googleSearch")
+    choice = body.get("tool_choice")
+    if tools.functions and not family.functions:
+        leniency.leave_out("tools")
+        tools, choice = Tools(own=tools.own), None
+    calling = calling_config(choice, tools)
+    if tools.functions and tools.own and not family.functions_with_search:
+        leniency.leave_out(
+            "web_search_options" if body.get("web_search_options") is not None else "tools",
+            "cannot combine functions and Google's own tools for this model",
+        )
+        tools.own.clear()
+    answer = json_answer(body.get("response_format"), family, tools, calling, leniency)
+    return tools, answer.calling or calling, answer
+
+
+def _tool_fields(tools: Tools, calling: Json | None) -> Json:
+    listed: list[Json] = [{name: {}} for name in tools.own]
+    if tools.functions:
+        listed.append({"functionDeclarations": tools.functions})
+    if not listed:
+        return {}
+    config: Json = {}
+    if tools.functions and tools.own:
+        # ai.google.dev/gemini-api/docs/tool-combination
+        config["includeServerSideToolInvocations"] = True
+        if calling is None or calling["mode"] == "AUTO":
+            calling = {"mode": "VALIDATED"}
+    if tools.functions and calling is not None:
+        config["functionCallingConfig"] = calling
+    return {"tools": listed} | ({"toolConfig": config} if config else {})
 
 
 def _choices(value: Any) -> int:
     if value is None:
         return 1
-    number = _positive("n", value)
+    number = positive("n", value)
     if number > MAX_CHOICES:
-        raise _too_many_choices()
+        raise bad_request(f"'n' must be at most {MAX_CHOICES}.", "n")
     return number
-
-
-def _too_many_choices() -> ChatError:
-    return bad_request(f"'n' must be at most {MAX_CHOICES}.", "n")

@@ -7,7 +7,11 @@ from typing import Any
 from gemproxy.chat.chunks import Usage
 from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.chat.sse import Event, SSEDecoder, encode
+from gemproxy.gemini.translate.answer_media import Media
+from gemproxy.gemini.translate.citations import Transcript, cited_sources
 from gemproxy.gemini.translate.tools import Call
+
+Json = dict[str, Any]
 
 
 class Reply:
@@ -15,22 +19,30 @@ class Reply:
     A streamed reply to C{streamGenerateContent}, parsed incrementally.
 
     @ivar finish_reason: the API's finish reason; None if not received.
+    @ivar finish_message: its explanation of that, likewise.
     @ivar usage: the last token counts; None if not received. Thoughts count as completion tokens,
         as with OpenAI's reasoning models.
     @ivar block_reason: the reason why the prompt was blocked; None if it was not.
+    @ivar block_message: the API's explanation of that; None if not received.
     @ivar calls: the function calls made by the model.
+    @ivar media: the pictures and the sound of the answer.
     @ivar error: an error object received instead of a response, as JSON.
     @ivar told: the number of characters of the response passed to the CLI.
     """
 
     def __init__(self) -> None:
         self.finish_reason: str | None = None
+        self.finish_message: str | None = None
         self.block_reason: str | None = None
+        self.block_message: str | None = None
         self.usage: Usage | None = None
         self.calls: list[Call] = []
+        self.media: list[Media] = []
         self.error: bytes | None = None
         self.told = 0
         self._decoder = SSEDecoder()
+        self._transcript = Transcript()
+        self._sources: dict[str, Json] = {}
 
     def feed(self, data: bytes) -> tuple[bytes, list[str]]:
         """
@@ -44,6 +56,14 @@ class Reply:
     def close(self) -> tuple[bytes, list[str]]:
         """Process the end of the reply; returns the same as L{feed}."""
         return self._read_all(self._decoder.close())
+
+    @property
+    def annotations(self) -> list[Json]:
+        """The sources of the answer, once it is complete."""
+        if not self._sources:
+            return []
+        grounding, url_context, citation = (self._sources.get(name, {}) for name in _SOURCES)
+        return cited_sources(grounding, url_context, citation, self._transcript)
 
     def _read_all(self, events: list[Event]) -> tuple[bytes, list[str]]:
         # The CLI receives a single event without the fields that are read here. Every event and
@@ -71,6 +91,7 @@ class Reply:
         feedback = response.get("promptFeedback")
         if isinstance(feedback, dict):
             self.block_reason = _word(feedback.get("blockReason")) or self.block_reason
+            self.block_message = _word(feedback.get("blockReasonMessage")) or self.block_message
         candidates = response.get("candidates")
         candidate = candidates[0] if isinstance(candidates, list) and candidates else None
         if not isinstance(candidate, dict):
@@ -78,6 +99,10 @@ class Reply:
         news.is_any = True
         if finish_reason := _word(candidate.get("finishReason")):
             self.finish_reason = news.finish_reason = finish_reason
+            self.finish_message = _word(candidate.get("finishMessage"))
+        for name in _SOURCES:
+            if isinstance(source := candidate.get(name), dict):
+                self._sources[name] = self._sources.get(name, {}) | source
         content = candidate.get("content")
         parts = content.get("parts") if isinstance(content, dict) else None
         for part in parts if isinstance(parts, list) else ():
@@ -89,7 +114,45 @@ class Reply:
         if (call := Call.of_part(part)) is not None:
             self.calls.append(call)
         elif isinstance(text := part.get("text"), str):
-            (news.thoughts if part.get("thought") else news.texts).append(text)
+            if part.get("thought"):
+                news.thoughts.append(text)
+            else:
+                news.texts.append(text)
+                self._transcript.add(text)
+        elif (media := _media(part)) is not None:
+            # Pictures that were only thought of are not part of the answer.
+            if not part.get("thought"):
+                self.media.append(media)
+        elif code := _fenced(part):
+            news.texts.append(code)
+            self._transcript.add(code, by_model=False)
+
+
+def _media(part: Json) -> Media | None:
+    inline = part.get("inlineData")
+    if not isinstance(inline, dict):
+        return None
+    mime_type, data = inline.get("mimeType"), inline.get("data")
+    return Media(mime_type, data) if isinstance(mime_type, str) and isinstance(data, str) else None
+
+
+def _fenced(part: Json) -> str:
+    """The code that the model executed, or its output, as Markdown; empty if it is neither."""
+    code, result = part.get("executableCode"), part.get("codeExecutionResult")
+    if isinstance(code, dict) and isinstance(code.get("code"), str):
+        language = str(code.get("language", "")).lower()
+        return _fence(code["code"], language if language.isalnum() else "")
+    if isinstance(result, dict) and isinstance(result.get("output"), str):
+        return _fence(result["output"], "")
+    return ""
+
+
+def _fence(text: str, language: str) -> str:
+    ticks = "```"
+    while ticks in text:
+        ticks += "`"
+    text = text.rstrip("\n")
+    return f"\n{ticks}{language}\n{text}\n{ticks}\n"
 
 
 class _News:
@@ -116,6 +179,9 @@ def _event(text: str, finish_reason: str | None) -> bytes:
 
 # The end of a reply, for a CLI whose response is no longer needed.
 END = _event("", "STOP")
+
+
+_SOURCES = ("groundingMetadata", "urlContextMetadata", "citationMetadata")
 
 
 def _word(value: Any) -> str | None:

@@ -2,67 +2,61 @@
 
 from __future__ import annotations
 
-import re
-from enum import Enum
 from typing import Any
 
-EFFORTS = ("none", "minimal", "low", "medium", "high")
+from gemproxy.gemini.translate.families import LEVELS, Budget, Family
 
-_VERSION = re.compile(r"gemini-(\d+)(?:\.(\d+))?(?:-|$)")
-_NOT_FOR_CHAT = re.compile(r"image|tts|audio|live|embedding|robotics|computer-use")
+# OpenAI's values, and "auto", which leaves the amount to the model.
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max", "auto")
+
+_WANTED_LEVELS = {
+    "none": "MINIMAL",
+    "minimal": "MINIMAL",
+    "low": "LOW",
+    "medium": "MEDIUM",
+    "high": "HIGH",
+    "xhigh": "HIGH",
+    "max": "HIGH",
+}
 
 # ai.google.dev/gemini-api/docs/openai#thinking
-_BUDGETS = {"minimal": 1024, "low": 1024, "medium": 8192, "high": 24576}
-_LEAST_PRO_BUDGET = 128
+_WANTED_BUDGETS = {"minimal": 1024, "low": 1024, "medium": 8192, "high": 24576}
+# The API's value for "as much as the model thinks fit".
+_DYNAMIC = -1
 
 
-class Family(Enum):
+def thinking_config(family: Family, effort: str | None, shown: bool = True) -> dict[str, Any]:
     """
-    How the amount of thinking of a model is configured.
-
-    @cvar NONE: not at all; the model does not think.
-    @cvar BUDGET: as a number of tokens.
-    @cvar LEVEL: as a named level.
-    """
-
-    NONE = "none"
-    BUDGET = "budget"
-    LEVEL = "level"
-
-
-def family(model: str) -> Family:
-    if _NOT_FOR_CHAT.search(model):
-        return Family.NONE
-    version = _VERSION.match(model)
-    if version is None:
-        # gemini-flash-latest and the like: the models behind these aliases accept both.
-        return Family.BUDGET
-    number = (int(version[1]), int(version[2] or 0))
-    if number >= (3, 0):
-        return Family.LEVEL
-    return Family.BUDGET if number >= (2, 5) else Family.NONE
-
-
-def thinking_config(model: str, effort: str | None) -> dict[str, Any] | None:
-    """
-    The C{thinkingConfig} of a request; None to omit it. Thoughts are requested from every model
-    that can return them. The amount of thinking is left to the API unless the client set it.
+    The C{thinkingConfig} of a request; empty to omit it. The amount of thinking is left to the API
+    unless the client set it, and is the nearest that the model takes otherwise.
 
     @param effort: one of EFFORTS; None if the client did not set it.
+    @param shown: whether the client wants to see the thoughts.
     """
-    kind = family(model)
-    is_pro = "pro" in model
-    if kind is Family.NONE:
-        return None
-    if effort is None:
-        # The 2.5 lite models think only on request, and otherwise reject a request for thoughts.
-        shows = kind is Family.LEVEL or "lite" not in model
-        return {"includeThoughts": True} if shows else None
-    if kind is Family.LEVEL:
-        if effort in ("none", "minimal"):
-            # The minimum of the model: thinking cannot be turned off.
-            effort = "low" if is_pro else "minimal"
-        return {"includeThoughts": True, "thinkingLevel": effort.upper()}
+    amount: dict[str, Any] = {}
+    if effort is not None:
+        if family.levels and effort != "auto":
+            amount = {"thinkingLevel": _nearest_level(family, effort)}
+        elif family.budget is not None:
+            amount = {"thinkingBudget": _budget(family.budget, effort)}
+    return ({"includeThoughts": True} if shown and _can_show(family, effort) else {}) | amount
+
+
+def _can_show(family: Family, effort: str | None) -> bool:
+    if family.budget is None:
+        return bool(family.levels)
+    return effort != "none" and (effort is not None or family.budget.by_default)
+
+
+def _nearest_level(family: Family, effort: str) -> str:
+    wanted = LEVELS.index(_WANTED_LEVELS[effort])
+    # Of two that are equally near, the higher one.
+    return min(reversed(family.levels), key=lambda level: abs(LEVELS.index(level) - wanted))
+
+
+def _budget(budget: Budget, effort: str) -> int:
+    if effort == "auto":
+        return _DYNAMIC
     if effort == "none":
-        return {"thinkingBudget": _LEAST_PRO_BUDGET if is_pro else 0}
-    return {"includeThoughts": True, "thinkingBudget": _BUDGETS[effort]}
+        return 0 if budget.can_be_off else budget.low
+    return min(max(_WANTED_BUDGETS.get(effort, budget.high), budget.low), budget.high)

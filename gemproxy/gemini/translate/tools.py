@@ -4,51 +4,110 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attrs import frozen
+from attrs import define, field, frozen
 
-from gemproxy.chat.errors import bad_request
-from gemproxy.chat.jsontext import dumps, loads
+from gemproxy.chat.errors import ChatError, bad_request
+from gemproxy.chat.jsontext import dumps
+from gemproxy.gemini.translate.leniency import Leniency
+from gemproxy.gemini.translate.names import gemini_name
+from gemproxy.gemini.translate.schemas import inlined, with_object_root
 
-Part = dict[str, Any]
+Json = dict[str, Any]
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
 _MODES = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
 
-# Gemini 3 requires the signatures of its calls. This replaces an unknown one, for example of a call
-# made by another model: ai.google.dev/gemini-api/docs/thought-signatures#faqs
-_NO_SIGNATURE = "skip_thought_signature_validator"
+# Google's own tools, by the types that clients know them by.
+_OWN_TOOLS = {
+    "google_search": "googleSearch",
+    "googleSearch": "googleSearch",
+    "web_search": "googleSearch",
+    "web_search_preview": "googleSearch",
+    "url_context": "urlContext",
+    "urlContext": "urlContext",
+    "code_execution": "codeExecution",
+    "codeExecution": "codeExecution",
+    "code_interpreter": "codeExecution",
+}
 
 
-def declarations(tools: Any) -> list[dict[str, Any]]:
+@define
+class Tools:
     """
-    Convert a client's tools to function declarations.
+    The tools of a request.
+
+    @ivar functions: the function declarations.
+    @ivar own: the names of Google's own tools.
+    @ivar client_names: the client's names of functions, by Gemini's.
+    """
+
+    functions: list[Json] = field(factory=list)
+    own: list[str] = field(factory=list)
+    client_names: dict[str, str] = field(factory=dict)
+
+    def add_own(self, name: str) -> None:
+        if name not in self.own:
+            self.own.append(name)
+
+
+def read_tools(tools: Any, leniency: Leniency) -> Tools:
+    """
+    Convert a client's tools.
 
     @raise ChatError: 400, a tool is invalid; the error names it.
     """
+    read = Tools()
     if tools is None:
-        return []
+        return read
     if not isinstance(tools, list):
         raise bad_request("'tools' must be a list.", "tools")
-    return [_declaration(tool, f"tools[{position}]") for position, tool in enumerate(tools)]
+    for position, tool in enumerate(tools):
+        where = f"tools[{position}]"
+        if (own := _own_tool(tool)) is not None:
+            read.add_own(own)
+            continue
+        declaration = _declaration(tool, where)
+        known = {function["name"]: function for function in read.functions}
+        name = declaration["name"]
+        if name not in known:
+            read.functions.append(declaration)
+            read.client_names[name] = tool["function"]["name"]
+        elif known[name] == declaration:
+            leniency.leave_out("tools", "contains the same function twice")
+        else:
+            at = f"{where}.function.name"
+            raise bad_request(f"'{at}' is the name of an earlier function as well.", at)
+    return read
 
 
-def _declaration(tool: Any, where: str) -> dict[str, Any]:
+def _own_tool(tool: Any) -> str | None:
+    """Google's name of a tool of its own; None if it is another tool."""
+    if not isinstance(tool, dict):
+        return None
+    kind = tool.get("type")
+    if isinstance(kind, str):
+        # OpenAI dates some types, as in web_search_2025_08_26.
+        return _OWN_TOOLS.get(re.sub(r"_2\d{3}_?\d\d_?\d\d$", "", kind))
+    # As Google's API has it: {"google_search": {}}
+    return _OWN_TOOLS.get(next(iter(tool))) if len(tool) == 1 else None
+
+
+def _declaration(tool: Any, where: str) -> Json:
     if not isinstance(tool, dict) or tool.get("type") != "function":
-        raise bad_request(f"'{where}.type' must be 'function'.", f"{where}.type")
+        raise bad_request(
+            f"'{where}.type' must be 'function', 'google_search', 'web_search', 'url_context' or"
+            " 'code_execution'.",
+            f"{where}.type",
+        )
     function = tool.get("function")
     if not isinstance(function, dict):
         raise bad_request(f"'{where}.function' must be an object.", f"{where}.function")
     name = function.get("name")
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise bad_request(
-            f"'{where}.function.name' must start with a letter or '_', followed by up to 127 "
-            "letters, digits, '_', '.', ':' and '-'.",
-            f"{where}.function.name",
-        )
-    declaration: dict[str, Any] = {"name": name}
+    if not isinstance(name, str) or not name:
+        at = f"{where}.function.name"
+        raise bad_request(f"'{at}' must be a non-empty string.", at)
+    declaration: Json = {"name": gemini_name(name)}
     description = function.get("description")
     if description is not None:
         if not isinstance(description, str):
@@ -56,117 +115,68 @@ def _declaration(tool: Any, where: str) -> dict[str, Any]:
             raise bad_request(f"'{at}' must be a string.", at)
         declaration["description"] = description
     schema = function.get("parameters")
-    if schema is not None:
-        if not isinstance(schema, dict):
-            at = f"{where}.function.parameters"
-            raise bad_request(f"'{at}' must be an object.", at)
-        declaration["parametersJsonSchema"] = schema
+    if schema is not None and not isinstance(schema, dict):
+        at = f"{where}.function.parameters"
+        raise bad_request(f"'{at}' must be an object.", at)
+    declaration["parametersJsonSchema"] = inlined(with_object_root(schema))
     return declaration
 
 
-def tool_config(choice: Any, tools: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def calling_config(choice: Any, tools: Tools) -> Json | None:
     """
-    Convert C{tool_choice} to C{toolConfig}; None for the API's default.
+    Convert C{tool_choice} to C{functionCallingConfig}; None for the API's default.
 
-    @param tools: the function declarations.
     @raise ChatError: 400, the choice is invalid, or names an unknown function.
     """
     if choice is None:
         return None
-    if choice == "required" and not tools:
+    if choice == "required" and not tools.functions:
         raise bad_request("'tool_choice' is 'required', but 'tools' is empty.", "tool_choice")
     if isinstance(choice, str) and choice in _MODES:
-        return {"functionCallingConfig": {"mode": _MODES[choice]}}
-    function = choice.get("function") if isinstance(choice, dict) else None
+        return {"mode": _MODES[choice]}
+    if not isinstance(choice, dict):
+        raise _no_choice()
+    if choice.get("type") == "allowed_tools":
+        return _allowed_tools(choice, tools)
+    return {"mode": "ANY", "allowedFunctionNames": [_declared_name(choice, tools)]}
+
+
+def _allowed_tools(choice: Json, tools: Tools) -> Json:
+    # Chat completions have an object of that name, Responses do not.
+    inner = choice.get("allowed_tools")
+    allowed = inner if isinstance(inner, dict) else choice
+    mode, chosen = allowed.get("mode", "auto"), allowed.get("tools")
+    if mode not in ("auto", "required") or not isinstance(chosen, list) or not chosen:
+        raise bad_request(
+            "'tool_choice' must have a 'mode' ('auto' or 'required') and the allowed 'tools'.",
+            "tool_choice",
+        )
+    names = [_declared_name(tool, tools) for tool in chosen if _own_tool(tool) is None]
+    # AUTO takes no names; VALIDATED is AUTO with names.
+    return {
+        "mode": "ANY" if mode == "required" else "VALIDATED",
+        "allowedFunctionNames": list(dict.fromkeys(names)),
+    }
+
+
+def _declared_name(choice: Any, tools: Tools) -> str:
+    """Gemini's name of a function that is chosen by its own."""
+    function = choice.get("function", choice) if isinstance(choice, dict) else None
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(name, str):
-        raise bad_request(
-            "'tool_choice' must be 'auto', 'none', 'required' or name a function.", "tool_choice"
-        )
-    if all(tool["name"] != name for tool in tools):
+        raise _no_choice()
+    if gemini_name(name) not in tools.client_names:
         raise bad_request(
             f"'tool_choice' names '{name[:100]}', which is not in 'tools'.", "tool_choice"
         )
-    return {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": [name]}}
+    return gemini_name(name)
 
 
-def call_parts(calls: Any, where: str, names: dict[str, str], signatures: Signatures) -> list[Part]:
-    """
-    Convert the calls of an assistant's message to parts.
-
-    @param names: maps call ids to function names; the calls are added to it.
-    @raise ChatError: 400, a call is invalid; the error names it.
-    """
-    if calls is None:
-        return []
-    if not isinstance(calls, list):
-        raise bad_request(f"'{where}' must be a list.", where)
-    parts = []
-    for position, call in enumerate(calls):
-        at = f"{where}[{position}]"
-        function = call.get("function") if isinstance(call, dict) else None
-        name = function.get("name") if isinstance(function, dict) else None
-        if not isinstance(function, dict) or not isinstance(name, str) or not name:
-            raise bad_request(f"'{at}.function.name' must be a string.", f"{at}.function.name")
-        arguments = _arguments(function.get("arguments"), f"{at}.function.arguments")
-        part: Part = {"functionCall": {"name": name, "args": arguments}}
-        id = call.get("id")
-        if isinstance(id, str) and id:
-            names[id] = name
-            part["functionCall"]["id"] = id
-        signature = _given_signature(call) or signatures.of(id)
-        if signature is not None:
-            part["thoughtSignature"] = signature
-        parts.append(part)
-    return parts
-
-
-def _arguments(text: Any, where: str) -> dict[str, Any]:
-    if text is None or text == "":
-        return {}
-    try:
-        arguments = loads(text.encode("utf-8", "replace")) if isinstance(text, str) else text
-    except ValueError:
-        raise bad_request(f"'{where}' must be JSON.", where) from None
-    if not isinstance(arguments, dict):
-        raise bad_request(f"'{where}' must be a JSON object.", where)
-    return arguments
-
-
-def _given_signature(call: dict[str, Any]) -> str | None:
-    """The signature in the field used by Google's OpenAI-compatible endpoint."""
-    extra = call.get("extra_content")
-    google = extra.get("google") if isinstance(extra, dict) else None
-    signature = google.get("thought_signature") if isinstance(google, dict) else None
-    return signature if isinstance(signature, str) else None
-
-
-def result_part(
-    message: Mapping[str, Any], content: str, where: str, names: Mapping[str, str]
-) -> Part:
-    """
-    Convert a tool's message to a part.
-
-    @param content: the text of the message; a JSON object is passed on as an object.
-    @raise ChatError: 400, the message belongs to no call.
-    """
-    id = message.get("tool_call_id")
-    name = names.get(id) if isinstance(id, str) else None
-    name = name or message.get("name")
-    if not isinstance(name, str) or not name:
-        at = f"{where}.tool_call_id"
-        raise bad_request(f"'{at}' must be the id of an earlier tool call.", at)
-    try:
-        result = loads(content.encode("utf-8", "replace"))
-    except ValueError:
-        result = None
-    response: Part = {
-        "name": name,
-        "response": result if isinstance(result, dict) else {"output": content},
-    }
-    if isinstance(id, str) and id:
-        response["id"] = id
-    return {"functionResponse": response}
+def _no_choice() -> ChatError:
+    return bad_request(
+        "'tool_choice' must be 'auto', 'none', 'required', or name a function or allowed tools.",
+        "tool_choice",
+    )
 
 
 @frozen
@@ -183,7 +193,7 @@ class Call:
     signature: str | None = None
 
     @classmethod
-    def of_part(cls, part: Part) -> Call | None:
+    def of_part(cls, part: Json) -> Call | None:
         """Convert a part of a reply; None if it is not a call."""
         call = part.get("functionCall")
         if not isinstance(call, dict) or not isinstance(call.get("name"), str):
@@ -208,35 +218,3 @@ class Call:
         if self.signature is not None:
             opening["extra_content"] = {"google": {"thought_signature": self.signature}}
         return [opening, {"index": index, "function": {"arguments": self.arguments}}]
-
-
-class Signatures:
-    """
-    Remembers the signatures of the last function calls.
-
-    The API requires them with the next request, and most clients drop unknown fields.
-    """
-
-    def __init__(self, keep: int = 10_000) -> None:
-        self._keep = keep
-        self._known: dict[str, str] = {}
-
-    def remember(self, call: Call) -> None:
-        if call.signature is not None:
-            self._known[call.id] = call.signature
-            if len(self._known) > self._keep:
-                del self._known[next(iter(self._known))]
-
-    def of(self, id: Any) -> str | None:
-        return self._known.get(id) if isinstance(id, str) else None
-
-
-def sign_unsigned(parts: Sequence[Part]) -> list[Part]:
-    """Add a signature to the first call of a turn, which Gemini 3 requires."""
-    signed = list(parts)
-    for position, part in enumerate(signed):
-        if "functionCall" in part:
-            if "thoughtSignature" not in part:
-                signed[position] = part | {"thoughtSignature": _NO_SIGNATURE}
-            break
-    return signed

@@ -1,4 +1,4 @@
-"""The demo: a server with the one method of Gemini's API that gemproxy needs, which echoes."""
+"""The answers of the demo: each repeats the message."""
 
 from __future__ import annotations
 
@@ -7,15 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from attrs import frozen
-from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import deferLater
-from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Request
 
-from gemproxy.chat.jsontext import dumps, loads
-from gemproxy.chat.sse import Event, encode
-from gemproxy.http.site import QuietSite
+from gemproxy.chat.jsontext import dumps
 
 PACE = 0.02
 """Seconds between two words."""
@@ -143,7 +136,7 @@ def _limited(text: str, config: dict[str, Any]) -> tuple[str, str]:
     return text, "STOP"
 
 
-def _responses(model: str, request: dict[str, Any]) -> Iterable[bytes]:
+def responses(model: str, request: dict[str, Any]) -> Iterable[bytes]:
     """The responses of a streamed answer, as JSON."""
     answer = echo(model, request)
     prompt_tokens = len(dumps(request.get("contents"))) // CHARACTERS_PER_TOKEN
@@ -160,58 +153,3 @@ def _responses(model: str, request: dict[str, Any]) -> Iterable[bytes]:
             "totalTokenCount": prompt_tokens + tokens,
         }
         yield dumps({"candidates": [candidate], "usageMetadata": usage, "modelVersion": model})
-
-
-class _Models(Resource):
-    """C{/v1beta/models/MODEL:streamGenerateContent}."""
-
-    isLeaf = True
-
-    def __init__(self, reactor: Any) -> None:
-        super().__init__()
-        self._reactor = reactor
-
-    def render_POST(self, request: Request) -> Any:
-        assert request.content is not None
-        name, _, method = request.path.decode("latin-1").rpartition("/")[2].partition(":")
-        try:
-            body = loads(request.content.read())
-        except ValueError:
-            body = None
-        if method != "streamGenerateContent" or not isinstance(body, dict):
-            request.setResponseCode(404)
-            return b""
-        answering = Deferred.fromCoroutine(self._answer(request, name, body))
-        request.notifyFinish().addErrback(lambda _: answering.cancel())
-        answering.addErrback(lambda failure: failure.trap(CancelledError))
-        return NOT_DONE_YET
-
-    async def _answer(self, request: Request, model: str, body: dict[str, Any]) -> None:
-        request.setHeader(b"content-type", b"text/event-stream")
-        for response in _responses(model, body):
-            request.write(encode(Event(response)))
-            await deferLater(self._reactor, PACE)
-        request.finish()
-
-
-class Demo(Service):
-    """
-    Serves the echo on loopback.
-
-    @ivar url: its base URL, once it runs.
-    """
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-        self._port: Any = None
-        self.url = ""
-
-    def startService(self) -> None:
-        super().startService()
-        site = QuietSite(_Models(self._reactor), reactor=self._reactor)
-        self._port = self._reactor.listenTCP(0, site, interface="127.0.0.1")
-        self.url = f"http://127.0.0.1:{self._port.getHost().port}"
-
-    def stopService(self) -> Any:
-        super().stopService()
-        return self._port.stopListening()

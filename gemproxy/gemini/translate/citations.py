@@ -1,0 +1,144 @@
+"""
+The sources of an answer, as OpenAI's annotations.
+
+Google gives positions in bytes of the UTF-8 of the model's text; OpenAI's are in characters of the
+content, which here also has the code that was executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+Json = dict[str, Any]
+
+# More would take long to place, and nobody reads them.
+_SUPPORTS_LIMIT = 500
+
+
+class Transcript:
+    """The text of an answer, as it is told to the client."""
+
+    def __init__(self) -> None:
+        self._pieces: list[tuple[str, bool]] = []
+
+    def add(self, text: str, by_model: bool = True) -> None:
+        """@param by_model: whether Google counts it as text of the model."""
+        self._pieces.append((text, by_model))
+
+    @property
+    def content(self) -> str:
+        return "".join(text for text, _ in self._pieces)
+
+    def position(self, offset: int) -> int:
+        """The position in the content for an offset in bytes in the model's text."""
+        position = 0
+        for text, by_model in self._pieces:
+            if by_model:
+                size = len(text.encode("utf-8", "surrogatepass"))
+                if offset <= size:
+                    return position + _characters(text, offset)
+                offset -= size
+            position += len(text)
+        return position
+
+
+def _characters(text: str, offset: int) -> int:
+    beginning = text.encode("utf-8", "surrogatepass")[:offset]
+    return len(beginning.decode("utf-8", "ignore"))
+
+
+def cited_sources(
+    grounding: Json, url_context: Json, citation: Json, transcript: Transcript
+) -> list[Json]:
+    """
+    What an answer cites, each source at each place once.
+
+    @param grounding: the C{groundingMetadata} of the candidate; empty if there is none.
+    @param url_context: its C{urlContextMetadata}, likewise.
+    @param citation: its C{citationMetadata}, likewise.
+    """
+    content = transcript.content
+    found: list[Json] = []
+    for start, end, url, title in [
+        *_grounded(grounding, transcript, content),
+        *_cited(citation, transcript),
+        *_fetched(url_context, len(content)),
+    ]:
+        cited: Json = {"start_index": start, "end_index": end, "url": url, "title": title}
+        annotation = {"type": "url_citation", "url_citation": cited}
+        if annotation not in found:
+            found.append(annotation)
+    return found
+
+
+_Citation = tuple[int, int, str, str]
+
+
+def _grounded(grounding: Json, transcript: Transcript, content: str) -> Iterator[_Citation]:
+    sources = [_source(chunk) for chunk in _objects(grounding.get("groundingChunks"))]
+    used = set()
+    for support in _objects(grounding.get("groundingSupports"))[:_SUPPORTS_LIMIT]:
+        segment = _object(support.get("segment"))
+        start, end = _placed(segment, transcript, content)
+        indices = support.get("groundingChunkIndices")
+        for index in indices if isinstance(indices, list) else ():
+            if isinstance(index, int) and 0 <= index < len(sources) and sources[index]:
+                used.add(index)
+                yield start, end, *sources[index]
+    for index, source in enumerate(sources):
+        # Found, but no part of the text is said to be from it.
+        if source and index not in used:
+            yield len(content), len(content), *source
+
+
+def _placed(segment: Json, transcript: Transcript, content: str) -> tuple[int, int]:
+    start = transcript.position(_whole(segment.get("startIndex")))
+    end = transcript.position(_whole(segment.get("endIndex")))
+    text = segment.get("text")
+    if isinstance(text, str) and text and content[start:end] != text:
+        # Of an answer with several parts, the offset is not always from the beginning of the text.
+        found = content.find(text)
+        if found >= 0:
+            return found, found + len(text)
+    return start, max(start, end)
+
+
+def _cited(citation: Json, transcript: Transcript) -> Iterator[_Citation]:
+    sources = citation.get("citationSources") or citation.get("citations")
+    for source in _objects(sources):
+        url = source.get("uri")
+        if isinstance(url, str) and url:
+            title = source.get("title")
+            start = transcript.position(_whole(source.get("startIndex")))
+            end = transcript.position(_whole(source.get("endIndex")))
+            yield start, max(start, end), url, title if isinstance(title, str) else url
+
+
+def _fetched(url_context: Json, end: int) -> Iterator[_Citation]:
+    for fetched in _objects(url_context.get("urlMetadata")):
+        url, status = fetched.get("retrievedUrl"), fetched.get("urlRetrievalStatus")
+        if isinstance(url, str) and status in (None, "URL_RETRIEVAL_STATUS_SUCCESS"):
+            yield end, end, url, url
+
+
+def _source(chunk: Json) -> tuple[str, str] | tuple[()]:
+    """The address and title of a source; nothing if it has no address."""
+    for kind in ("web", "retrievedContext", "maps"):
+        source = _object(chunk.get(kind))
+        url, title = source.get("uri"), source.get("title")
+        if isinstance(url, str) and url:
+            return url, title if isinstance(title, str) and title else url
+    return ()
+
+
+def _object(value: Any) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def _objects(value: Any) -> list[Json]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _whole(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0

@@ -1,0 +1,71 @@
+"""The signatures of function calls, which Gemini 3 requires back with the next request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import field, frozen
+
+Part = dict[str, Any]
+
+# The API takes this instead of an unknown signature, for example that of a call made by another
+# model: ai.google.dev/gemini-api/docs/thought-signatures#faqs
+DUMMY = "skip_thought_signature_validator"
+
+
+@frozen
+class Signature:
+    """
+    @ivar key: the API key with which it was made; signatures are said to be bound to the account.
+    """
+
+    text: str
+    key: str = field(repr=False)
+
+
+class Signatures:
+    """Remembers the signatures of the last function calls, since most clients drop them."""
+
+    def __init__(self, keep: int = 10_000) -> None:
+        self._keep = keep
+        self._known: dict[str, Signature] = {}
+
+    def remember(self, id: str, signature: str | None, key: str) -> None:
+        """@param id: the id of the call."""
+        if signature is not None:
+            self._known[id] = Signature(signature, key)
+            if len(self._known) > self._keep:
+                del self._known[next(iter(self._known))]
+
+    def of(self, id: Any) -> Signature | None:
+        return self._known.get(id) if isinstance(id, str) else None
+
+
+def is_corrupted(message: str) -> bool:
+    """Whether Google refuses a signature that is not its own, or one of another account."""
+    return "thought signature" in message.lower().replace("_", " ")
+
+
+def given_signature(call: dict[str, Any]) -> str | None:
+    """The signature in the field used by Google's OpenAI-compatible endpoint."""
+    extra = call.get("extra_content")
+    google = extra.get("google") if isinstance(extra, dict) else None
+    signature = google.get("thought_signature") if isinstance(google, dict) else None
+    return signature if isinstance(signature, str) and signature else None
+
+
+def sign_unsigned(parts: Sequence[Part]) -> list[Part]:
+    """Add a signature to the first call of a turn, which Gemini 3 requires."""
+    signed = list(parts)
+    for position, part in enumerate(signed):
+        if "functionCall" in part:
+            if "thoughtSignature" not in part:
+                signed[position] = part | {"thoughtSignature": DUMMY}
+            break
+    return signed
+
+
+def with_dummy(part: Part) -> Part:
+    """A part with its signature replaced, if it has one."""
+    return part | {"thoughtSignature": DUMMY} if "thoughtSignature" in part else part
