@@ -75,7 +75,11 @@ class Exchange:
     def _add_text(self, index: int, kind: str, value: Any, now: float) -> None:
         if self.first_token is None:
             self.first_token = now - self.began
-        text = value if isinstance(value, str) else dumps(value).decode() + "\n"
+        if isinstance(value, str):
+            text = value
+        else:
+            kept = _without_sound(value) if kind == "audio" else without_media(value)
+            text = dumps(kept).decode() + "\n"
         room = TEXT_LIMIT - self._size
         self._size += len(text)
         if room > 0:
@@ -181,7 +185,7 @@ def _seconds(value: float | None) -> str | None:
 
 
 def without_media(value: Any) -> Any:
-    """Replace each picture, audio or file of a request by its type and size."""
+    """Replace each picture, audio or file by its type and size."""
     if isinstance(value, dict):
         audio = "data" in value and "format" in value
         return {
@@ -197,6 +201,12 @@ def without_media(value: Any) -> Any:
     if isinstance(value, str) and (media := _MEDIA.match(value)):
         return _described(media[1] or "data", value[media.end() :])
     return value
+
+
+def _without_sound(audio: Any) -> Any:
+    """The same for a delta's C{audio}, which does not tell its format."""
+    data = audio.get("data") if isinstance(audio, dict) else None
+    return audio | {"data": _described("audio", data)} if isinstance(data, str) else audio
 
 
 def _described(kind: str, base64: str) -> str:

@@ -42,6 +42,7 @@ from gemproxy.web.passthrough import Passthrough
 from gemproxy.web.relay import Heartbeats
 from gemproxy.web.site import make_site
 from gemproxy.web.stream_proxy import StreamProxy, is_passed_through
+from gemproxy.web.upload import IsStreamed, never_streamed
 
 _CONNECT_TIMEOUT = 30.0
 
@@ -242,7 +243,7 @@ class Daemon(MultiService):
         self,
         name: str,
         resource: Any,
-        is_streamed: Callable[[bytes, bytes], bool] = lambda method, path: False,
+        is_streamed: IsStreamed = never_streamed,
     ) -> None:
         site = make_site(resource, self._admission, self._reactor, is_streamed)
         address = self._addresses[name]

@@ -145,6 +145,14 @@ def test_an_upstreams_error_is_sent_unchanged():
             None,
             "Unknown URL: GET /x.",
         ),
+        (
+            unknown_url("GET", "/x", "Ask at /y."),
+            404,
+            "invalid_request_error",
+            "unknown_url",
+            None,
+            "Unknown URL: GET /x. Ask at /y.",
+        ),
         (upstream_failed("m"), 502, "server_error", "upstream_error", None, "m"),
         (
             upstream_silent(0.5),

@@ -147,6 +147,24 @@ def test_media_are_kept_as_type_and_size() -> None:
     assert found[5]["file"] == {"file_data": "[file, 30 bytes]", "filename": "a"}
 
 
+def test_media_in_an_answer_are_kept_as_type_and_size() -> None:
+    def picture(data: str) -> dict[str, Any]:
+        return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+
+    kept = exchange()
+    kept.add(chunk(delta={"images": [picture("A" * 4000)]}), DAY)
+    sound = {"id": "a1", "data": "B" * 800, "transcript": "Hello"}
+    kept.add(chunk(delta={"audio": sound}), DAY)
+    kept.add(chunk(delta={"audio": {"expires_at": 3}}), DAY)
+    kept.add(chunk(delta={"content": [picture("C" * 400)]}), DAY)
+    output = kept.output().decode()
+    for text in ("[image/png, 3000 bytes]", "[image/png, 300 bytes]", "[audio, 600 bytes]"):
+        assert text in output
+    assert '"transcript":"Hello"' in output
+    assert '"expires_at":3' in output
+    assert not any(letter * 9 in output for letter in "ABC")
+
+
 def test_keys_are_nowhere() -> None:
     kept = exchange(gpt("My key is sk-0123456789"), secrets=["sk-0123456789", "none"])
     kept.add(chunk("sk-0123456789 and none"), DAY)

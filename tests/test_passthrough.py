@@ -46,7 +46,7 @@ async def pass_through(
     ("path", "body"),
     [
         ("/v1/embeddings", {"model": "e", "input": ["a", "ü"]}),
-        ("/v1/embeddings", {"model": "gemini-embedding-001", "input": "a"}),
+        ("/v1/embeddings", {"model": "e", "input": "gemini"}),
         ("/v1/images/generations", {"model": "i", "prompt": "a cat"}),
         ("/v1/audio/speech", {"model": "tts", "input": "a"}),
         ("/v1/responses", {"model": "gpt-x", "input": "a"}),

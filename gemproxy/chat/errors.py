@@ -110,8 +110,10 @@ def model_not_found(model: str) -> ChatError:
     )
 
 
-def unknown_url(method: str, path: str) -> ChatError:
-    return ChatError(404, INVALID_REQUEST, f"Unknown URL: {method} {path}.", code="unknown_url")
+def unknown_url(method: str, path: str, hint: str = "") -> ChatError:
+    """@param hint: a sentence on what to request instead."""
+    message = f"Unknown URL: {method} {path}. {hint}".rstrip()
+    return ChatError(404, INVALID_REQUEST, message, code="unknown_url", final=True)
 
 
 def upstream_failed(message: str) -> ChatError:

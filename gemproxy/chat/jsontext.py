@@ -58,13 +58,22 @@ def loads(text: bytes) -> Any:
     @raise ValueError: not JSON, not UTF-8, nested too deeply, or a number that is NaN, infinite
         or out of range.
     """
-    try:
-        parsed = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        parsed = _loads_leniently(text)
+    parsed = peek(text)
     if text.count(b"[") + text.count(b"{") > _MOST_LEVELS and _is_deep(parsed):
         raise ValueError("nested too deeply")
     return parsed
+
+
+def peek(text: bytes) -> Any:
+    """
+    The same for what is only glanced at: its depth, which takes time to find out, is not limited.
+
+    @raise ValueError: see L{loads}.
+    """
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return _loads_leniently(text)
 
 
 def _loads_leniently(text: bytes) -> Any:

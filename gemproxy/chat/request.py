@@ -7,12 +7,12 @@ from typing import Any, cast
 from attrs import define, field
 
 from gemproxy.chat.errors import bad_request
-from gemproxy.chat.jsontext import loads
+from gemproxy.chat.jsontext import loads, peek
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
 # UTF-8 byte order mark; some editors put it at the start of a file.
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 
 
 @define
@@ -52,7 +52,7 @@ def parse_chat_request(raw: bytes, headers: Headers = ()) -> ChatRequest:
     @raise ChatError: 400, the body is not JSON, not an object, or has an invalid model, stream or
         stream_options; C{param} names the field.
     """
-    raw = raw.removeprefix(_BOM)
+    raw = raw.removeprefix(BOM)
     try:
         body = loads(raw)
     except ValueError as error:
@@ -74,3 +74,13 @@ def parse_chat_request(raw: bytes, headers: Headers = ()) -> ChatRequest:
             "'stream_options.include_usage' must be true or false.", "stream_options.include_usage"
         )
     return ChatRequest(raw, body, model, bool(stream), bool(include_usage), headers)
+
+
+def model_of(raw: bytes) -> str | None:
+    """The model that a request's body names, whatever it is for; None if it names none."""
+    try:
+        body = peek(raw.removeprefix(BOM))
+    except ValueError:
+        return None
+    model = body.get("model") if isinstance(body, dict) else None
+    return model if isinstance(model, str) else None

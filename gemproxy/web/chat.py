@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any
 
 from attrs import field, frozen
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.server import Request
 
 from gemproxy.backend import Backend
 from gemproxy.chat.errors import SERVER_ERROR, ChatError
+from gemproxy.chat.images import ImagesRequest
 from gemproxy.chat.request import ChatRequest, Headers
 from gemproxy.chat.stopfilter import StopTagFilter
 from gemproxy.exchange import Exchange
@@ -19,6 +22,7 @@ from gemproxy.metrics import Metrics
 from gemproxy.util.log import make_logger
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.heartbeat_timer import HeartbeatTimer
+from gemproxy.web.images import ImagesRelay
 from gemproxy.web.relay import DocumentRelay, EventStreamRelay, Heartbeats, RelayState
 
 # The status that nginx logs for this; it is never sent.
@@ -49,26 +53,49 @@ class ChatService:
     def _make_heartbeat_timer(self) -> HeartbeatTimer:
         return HeartbeatTimer(self.clock, self.heartbeats.interval)
 
-    async def answer(
+    def answer(
         self, request: Request, chat: ChatRequest, backend: Backend, route: str
-    ) -> None:
+    ) -> Coroutine[Deferred[Any], Any, None]:
         """
         Answer one request, well or with an error.
 
         @param route: the name of the way the request takes, for the journal.
         @raise CancelledError: the client has disconnected.
         """
+        kind = EventStreamRelay if chat.stream else DocumentRelay
+        return self._answer(request, chat, chat.raw, backend, route, kind, self.stop_tags)
+
+    def answer_images(
+        self, request: Request, images: ImagesRequest, backend: Backend, route: str
+    ) -> Coroutine[Deferred[Any], Any, None]:
+        """
+        The same for a request for pictures. There are no stop tags: a word of the model's before
+        its picture must not cost the picture.
+        """
+        kind = partial(ImagesRelay, images.as_urls)
+        return self._answer(request, images.chat, images.raw, backend, route, kind, ())
+
+    async def _answer(
+        self,
+        request: Request,
+        chat: ChatRequest,
+        sent: bytes,
+        backend: Backend,
+        route: str,
+        kind: Callable[..., EventStreamRelay | DocumentRelay],
+        stop_tags: Sequence[str],
+    ) -> None:
+        """@param sent: the body that the client sent."""
         keys = [*self.own_keys, *bearer_keys(chat.headers)]
-        exchange = self.journal.begin(route, chat.model, chat.stream, chat.raw, keys)
+        exchange = self.journal.begin(route, chat.model, chat.stream, sent, keys)
         request.setHeader(b"x-request-id", exchange.id.encode())
         if isinstance(request, ProxyRequest):
             request.is_logged = True
-        kind = EventStreamRelay if chat.stream else DocumentRelay
         relay = kind(
             request,
             self.clock,
             self.heartbeats,
-            StopTagFilter(self.stop_tags, _choices(chat)),
+            StopTagFilter(stop_tags, _choices(chat)),
             exchange,
             chat,
             self.metrics,
@@ -78,8 +105,8 @@ class ChatService:
         try:
             error = await self._outcome(backend, chat, relay)
             if error is None:
-                relay.finish()
-            else:
+                error = relay.finish()
+            if error is not None:
                 exchange.error, exchange.status = str(error), error.status
                 relay.fail(error)
         except CancelledError:

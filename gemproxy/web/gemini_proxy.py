@@ -1,4 +1,4 @@
-"""The Gemini Proxy: chat completions and models of Gemini alone, as OpenAI's API has them."""
+"""The Gemini Proxy: chat, pictures and models of Gemini alone, as OpenAI's API has them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from gemproxy.web.chat import ChatService
 from gemproxy.web.detached import Detached
 from gemproxy.web.health import Health
 from gemproxy.web.responses import send_json
-from gemproxy.web.site import chat_request_of, headers_of, make_app
+from gemproxy.web.site import (
+    SERVED_FOR_GEMINI,
+    body_of,
+    chat_request_of,
+    headers_of,
+    images_request_of,
+    make_app,
+)
 
 
 class GeminiProxy:
@@ -22,7 +29,7 @@ class GeminiProxy:
     @ivar health: what the routes of health report.
     """
 
-    app = make_app()
+    app = make_app(SERVED_FOR_GEMINI)
 
     def __init__(
         self,
@@ -41,6 +48,11 @@ class GeminiProxy:
     def chat_completions(self, request: ProxyRequest) -> Detached:
         chat = chat_request_of(request)
         return Detached(self._chats.answer(request, chat, self._backend, "gemini"))
+
+    @app.route("/v1/images/generations", methods=["POST"])
+    def images_generations(self, request: ProxyRequest) -> Detached:
+        images = images_request_of(request, body_of(request))
+        return Detached(self._chats.answer_images(request, images, self._backend, "gemini/images"))
 
     @app.route("/v1/models", methods=["GET"])
     async def models(self, request: ProxyRequest) -> None:

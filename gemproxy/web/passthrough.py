@@ -14,13 +14,14 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http import NO_BODY_CODES, PotentialDataLoss
-from twisted.web.iweb import IResponse
+from twisted.web.iweb import IBodyProducer, IResponse
 from zope.interface import implementer
 
 from gemproxy.backend import Forwarder
 from gemproxy.chat.errors import ChatError, bad_request, upstream_failed, upstream_silent
 from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.sse import Event, encode
+from gemproxy.http.body import BytesBody
 from gemproxy.http.server_request import ServerRequest
 from gemproxy.metrics import Metrics
 from gemproxy.util.idle_timeout import IdleTimeout
@@ -42,17 +43,21 @@ class Passthrough:
     metrics: Metrics
     _under_way: set[_ResponseRelay] = field(factory=set)
 
-    async def serve(self, request: ServerRequest) -> None:
+    async def serve(self, request: ServerRequest, raw: bytes = b"") -> None:
         """
         Answer a request with whatever the upstream answers.
 
+        @param raw: the body, unless it is still arriving.
         @raise CancelledError: the client has disconnected.
         """
         idle_timeout = IdleTimeout(self.clock, self.timeout)
         relay = _ResponseRelay(request, idle_timeout)
         self._under_way.add(relay)
+        asking = self._relay(request, relay, idle_timeout, raw)
+        # Release the memory while the response is received.
+        del raw
         try:
-            work = Deferred.fromCoroutine(self._relay(request, relay, idle_timeout))
+            work = Deferred.fromCoroutine(asking)
             relay.end_early = work.cancel
             await idle_timeout.watch(work)
         except CancelledError:
@@ -76,14 +81,20 @@ class Passthrough:
             relay.end_early()
 
     async def _relay(
-        self, request: ServerRequest, relay: _ResponseRelay, idle_timeout: IdleTimeout
+        self,
+        request: ServerRequest,
+        relay: _ResponseRelay,
+        idle_timeout: IdleTimeout,
+        raw: bytes,
     ) -> None:
-        body = request.content if isinstance(request.content, Upload) else None
-        if body is not None:
+        body: IBodyProducer | None = BytesBody(raw) if raw else None
+        if isinstance(request.content, Upload):
+            body = request.content
             body.watch(idle_timeout)
-        response = await self.upstream.forward(
-            request.method, _target(request), headers_of(request), body
-        )
+        asked = self.upstream.forward(request.method, _target(request), headers_of(request), body)
+        del body, raw
+        response = await asked
+        del asked
         await relay.deliver(response)
 
 

@@ -10,6 +10,31 @@ _PATHS_OF_THE_API = (
     rb"images|messages|models|moderations|realtime|rerank|responses|threads|uploads|"
     rb"vector_stores|videos"
 )
+# Where the model is named in a JSON body, besides the paths that are served for all models.
+PATHS_WITH_A_MODEL = frozenset(
+    b"/v1/" + path
+    for path in (
+        b"audio/speech",
+        b"audio/transcriptions",
+        b"audio/translations",
+        b"completions",
+        b"edits",
+        b"embeddings",
+        b"images/edits",
+        b"images/variations",
+        b"messages",
+        b"messages/count_tokens",
+        b"moderations",
+        b"realtime/client_secrets",
+        b"realtime/sessions",
+        b"rerank",
+        b"responses",
+        b"responses/compact",
+        b"responses/input_tokens",
+        b"videos",
+    )
+)
+
 _API_PATH = re.compile(rb"(?:/v1)*(/(?:%b)(?:/.*)?)" % _PATHS_OF_THE_API)
 
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.I | re.S)

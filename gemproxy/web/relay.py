@@ -183,8 +183,8 @@ class _Relay:
 
     # Called by the owner:
 
-    def finish(self) -> None:
-        """The answer is complete."""
+    def finish(self) -> ChatError | None:
+        """The answer is complete. Returns why it is none that the client can use, if so."""
         rest = self._filter.flush()
         if self.state is RelayState.STOP_TAG and (
             self._chat.include_usage or not self._chat.stream
@@ -193,6 +193,7 @@ class _Relay:
         if rest:
             self._pass_on(rest)
         self._end()
+        return None
 
     def fail(self, error: ChatError) -> None:
         """There will be no answer, or no more of it."""
@@ -313,10 +314,13 @@ class DocumentRelay(_Relay):
                 self._collector.add_parsed(chunk)
 
     def _end(self) -> None:
+        self._deliver(self._collector.completion())
+
+    def _deliver(self, document: Any) -> None:
         if self._committed:
-            self._send(dumps(self._collector.completion()))
+            self._send(dumps(document))
         else:
-            send_json(self._request, self._collector.completion())
+            send_json(self._request, document)
 
     def _heartbeat_due(self) -> float | None:
         delay = self._heartbeats.json_delay

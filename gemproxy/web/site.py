@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
@@ -13,13 +12,20 @@ from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from gemproxy.chat.errors import INVALID_REQUEST, ChatError, unknown_url
+from gemproxy.chat.images import ImagesRequest, parse_images_request
 from gemproxy.chat.request import ChatRequest, Headers, parse_chat_request
 from gemproxy.http.client_connections import ClientChannel, Connections
 from gemproxy.http.site import QuietSite
 from gemproxy.web.admission import Admission, ProxyRequest
 from gemproxy.web.responses import send_error
 from gemproxy.web.throttle import AdmissionThrottle
-from gemproxy.web.upload import StreamedRequest
+from gemproxy.web.upload import IsStreamed, StreamedRequest, never_streamed
+
+# A sentence of errors.
+SERVED_FOR_GEMINI = (
+    "Gemini's models are served at /v1/chat/completions and /v1/images/generations, and listed at "
+    "/v1/models."
+)
 
 
 def headers_of(request: Request) -> Headers:
@@ -31,24 +37,42 @@ def headers_of(request: Request) -> Headers:
     )
 
 
+def body_of(request: Request) -> bytes:
+    """The body of a request that is there as a whole. It is freed."""
+    assert request.content is not None
+    raw = cast("bytes", request.content.read())
+    request.content.close()
+    return raw
+
+
 def chat_request_of(request: ProxyRequest) -> ChatRequest:
     """
     The chat completion request in the body of a request. The body and headers are freed.
 
     @raise ChatError: 400, it is not a chat completion request.
     """
-    assert request.content is not None
-    raw = cast("bytes", request.content.read())
-    request.content.close()
-    chat = parse_chat_request(raw, headers_of(request))
+    chat = parse_chat_request(body_of(request), headers_of(request))
     request.forget_request_headers()
     return chat
 
 
-def make_app() -> Klein:
+def images_request_of(request: ProxyRequest, raw: bytes) -> ImagesRequest:
+    """
+    The request for pictures in a body. The headers are freed.
+
+    @raise ChatError: 400, it is not such a request.
+    """
+    images = parse_images_request(raw, headers_of(request))
+    request.forget_request_headers()
+    return images
+
+
+def make_app(hint: str = "") -> Klein:
     """
     A Klein application that answers its errors as OpenAI's API does, and has the routes of both
     ports. The instance that it is bound to has a C{health} (L{gemproxy.web.health.Health}).
+
+    @param hint: what to tell clients that request an unknown path.
     """
     app = Klein()
 
@@ -73,7 +97,7 @@ def make_app() -> Klein:
         request = cast("Request", request)
         method = request.method.decode("ascii", "replace")
         path = request.path.decode("utf-8", "replace")
-        error = unknown_url(method, path)
+        error = unknown_url(method, path, hint)
         if isinstance(failure.value, MethodNotAllowed):
             allowed = ", ".join(sorted(failure.value.valid_methods or ()))
             request.setHeader(b"allow", allowed.encode())
@@ -101,13 +125,12 @@ def make_site(
     resource: Any,
     admission: Admission,
     reactor: Any,
-    is_streamed: Callable[[bytes, bytes], bool] = lambda method, path: False,
+    is_streamed: IsStreamed = never_streamed,
 ) -> ProxySite:
     """
     A site that serves a resource to admitted requests.
 
-    @param is_streamed: decides, by method and path, which requests are served while their bodies
-        are still arriving.
+    @param is_streamed: decides which requests are served while their bodies are still arriving.
     """
     factory = partial(StreamedRequest, admission, AdmissionThrottle(reactor), is_streamed)
     return ProxySite(resource, factory, reactor=reactor)

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from attrs import evolve
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from werkzeug.exceptions import HTTPException
 
 from gemproxy.backend import Backend
 from gemproxy.chat.chunks import model_object
 from gemproxy.chat.errors import ChatError, unknown_url
+from gemproxy.chat.request import model_of
 from gemproxy.util.log import make_logger
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.chat import ChatService
 from gemproxy.web.detached import Detached
 from gemproxy.web.health import Health
 from gemproxy.web.passthrough import Passthrough
+from gemproxy.web.paths import PATHS_WITH_A_MODEL
 from gemproxy.web.responses import send_json
-from gemproxy.web.site import chat_request_of, headers_of, make_app
+from gemproxy.web.site import (
+    SERVED_FOR_GEMINI,
+    body_of,
+    chat_request_of,
+    headers_of,
+    images_request_of,
+    make_app,
+)
+from gemproxy.web.upload import Upload
 
 
 def is_gemini(model: str) -> bool:
@@ -67,6 +78,18 @@ class StreamProxy:
             backend, route = self._gemini, "stream/gemini"
         return Detached(self._chats.answer(request, chat, backend, route))
 
+    @app.route("/v1/images/generations", methods=["POST"])
+    def images_generations(self, request: ProxyRequest) -> Detached:
+        raw = body_of(request)
+        if not is_gemini(model_of(raw) or ""):
+            return Detached(self._passthrough.serve(request, raw))
+        images = images_request_of(request, raw)
+        chat = evolve(images.chat, model=gemini_name(images.chat.model))
+        images = evolve(images, chat=chat)
+        return Detached(
+            self._chats.answer_images(request, images, self._gemini, "stream/gemini/images")
+        )
+
     @app.route("/v1/models", methods=["GET"])
     async def models(self, request: ProxyRequest) -> None:
         headers = headers_of(request)
@@ -104,20 +127,39 @@ class StreamProxy:
             await self._passthrough.serve(request)
 
     @app.route("/v1/", branch=True)
-    async def anything_else(self, request: ProxyRequest) -> None:
-        await self._passthrough.serve(request)
+    def anything_else(self, request: ProxyRequest) -> Coroutine[Deferred[Any], Any, None]:
+        if isinstance(request.content, Upload):
+            return self._passthrough.serve(request)
+        raw = body_of(request)
+        if raw and is_gemini(model_of(raw) or ""):
+            method, path = request.method.decode("ascii", "replace"), request.path.decode()
+            raise unknown_url(method, path, SERVED_FOR_GEMINI)
+        return self._passthrough.serve(request, raw)
 
     @app.route("/v1")
     def root(self, request: ProxyRequest) -> None:
         raise unknown_url(request.method.decode("ascii", "replace"), "/v1")
 
 
+def is_passed_through(method: bytes, path: bytes, content_type: bytes) -> bool:
+    """
+    Whether a request is the upstream's business alone, whatever its body says, so that the body
+    can be passed on while it arrives.
+    """
+    if method == b"POST" and path in PATHS_WITH_A_MODEL and _may_be_json(content_type):
+        return False
+    return _is_anything_else(method, path)
+
+
+def _may_be_json(content_type: bytes) -> bool:
+    """As far as the client tells. Some do not, and C{curl -d} says it sends a form."""
+    kind = content_type.lower()
+    return not kind or b"json" in kind or b"x-www-form-urlencoded" in kind
+
+
 @lru_cache(1024)
-def is_passed_through(method: bytes, path: bytes) -> bool:
-    """
-    Whether a request is the upstream's business alone, so that its body can be passed on while it
-    arrives. The routes above decide; the answers are remembered, since most paths come again.
-    """
+def _is_anything_else(method: bytes, path: bytes) -> bool:
+    """The routes above decide; the answers are remembered, since most paths come again."""
     try:
         adapter = StreamProxy.app.url_map.bind("localhost")
         endpoint, _ = adapter.match(unquote_to_bytes(path).decode(), method.decode())

@@ -17,6 +17,13 @@ from gemproxy.web.admission import Admission, ProxyRequest
 from gemproxy.web.paths import tidy_path
 from gemproxy.web.throttle import AdmissionThrottle
 
+# Decides by method, tidied path and content type; the last is empty if the client sent none.
+IsStreamed = Callable[[bytes, bytes, bytes], bool]
+
+
+def never_streamed(method: bytes, path: bytes, content_type: bytes) -> bool:
+    return False
+
 
 @implementer(IBodyProducer)
 class Upload:
@@ -134,11 +141,10 @@ class StreamedRequest(ProxyRequest):
         self,
         admission: Admission,
         throttle: AdmissionThrottle,
-        is_streamed: Callable[[bytes, bytes], bool],
+        is_streamed: IsStreamed,
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        """@param is_streamed: decides by method and tidied path."""
         super().__init__(admission, throttle, *args, **kwargs)
         self._is_streamed = is_streamed
         self._upload: Upload | None = None
@@ -151,7 +157,8 @@ class StreamedRequest(ProxyRequest):
         if length == 0 or self._refused:
             return
         meant = self._target_of(method, target)
-        if not self._is_streamed(method, tidy_path(meant.partition(b"?")[0])):
+        content_type = self.getHeader(b"content-type") or b""
+        if not self._is_streamed(method, tidy_path(meant.partition(b"?")[0]), content_type):
             return
         assert self.content is not None
         self.content.close()
