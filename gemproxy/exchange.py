@@ -17,7 +17,9 @@ from gemproxy.chat.jsontext import dumps, loads
 TEXT_LIMIT = 2_000_000
 # Shorter keys are not redacted: they are placeholders such as "none", or ordinary words.
 _SECRET_LENGTH = 8
-_MEDIA = re.compile(r"data:([^;,]{0,100})[^,]{0,100},")
+_MEDIA = re.compile(r"\s{0,100}data:([^;,]{0,100})[^,]{0,100},", re.I)
+# The keys that name the type of the data beside them.
+_TYPE_KEYS = ("format", "media_type", "mime_type")
 
 
 @define(eq=False)
@@ -187,12 +189,10 @@ def _seconds(value: float | None) -> str | None:
 def without_media(value: Any) -> Any:
     """Replace each picture, audio or file by its type and size."""
     if isinstance(value, dict):
-        audio = "data" in value and "format" in value
+        kinds = {"data": _kind_of_data(value), "file_data": "file"}
         return {
-            key: _described(f"audio/{value['format']}", item)
-            if audio and key == "data" and isinstance(item, str)
-            else _described("file", item)
-            if key == "file_data" and isinstance(item, str) and not item.startswith("data:")
+            key: _described(kind, item)
+            if isinstance(item, str) and (kind := kinds.get(key)) and not _MEDIA.match(item)
             else without_media(item)
             for key, item in value.items()
         }
@@ -207,6 +207,14 @@ def _without_sound(audio: Any) -> Any:
     """The same for a delta's C{audio}, which does not tell its format."""
     data = audio.get("data") if isinstance(audio, dict) else None
     return audio | {"data": _described("audio", data)} if isinstance(data, str) else audio
+
+
+def _kind_of_data(value: dict[str, Any]) -> str | None:
+    """The type of the base64 in an object; None if its C{data} are something else."""
+    named = next((value[key] for key in _TYPE_KEYS if key in value), None)
+    if named is None:
+        return "data" if value.keys() <= {"data", "type"} else None
+    return str(named)[:100] if "/" in str(named) else f"audio/{str(named)[:100]}"
 
 
 def _described(kind: str, base64: str) -> str:

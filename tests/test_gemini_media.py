@@ -92,6 +92,45 @@ async def test_a_kind_arrives_with_its_type(product: Product, part: Any, mime_ty
 
 
 @ensureDeferred
+async def test_files_that_gemini_reads_by_itself_are_passed_on(product: Product) -> None:
+    youtube = "https://www.youtube.com/watch?v=9hE5-98ZeCg"
+    file = "https://generativelanguage.googleapis.com/v1beta/files/abc"
+    product.api.play(scenarios.answer("ok"))
+    body = chat(
+        user(
+            QUESTION,
+            {"type": "video_url", "video_url": {"url": youtube}},
+            {"type": "file", "file": {"file_id": "files/abc", "filename": "a.pdf"}},
+        )
+    )
+    assert (await product.ask(body)).status == 200
+    assert product.asked[0].parts == [
+        {"text": "What is it?"},
+        {"fileData": {"fileUri": youtube}},
+        {"fileData": {"fileUri": file, "mimeType": "application/pdf"}},
+    ]
+
+
+@ensureDeferred
+async def test_parts_of_other_apis_are_accepted(product: Product) -> None:
+    product.api.play(scenarios.answer("ok"))
+    source = {"type": "base64", "media_type": "image/png", "data": DATA}
+    body = chat(
+        user(
+            {"type": "image", "source": source},
+            {"type": "input_image", "image_url": f"data:image/png;base64,{DATA}"},
+            {"type": "input_file", "filename": "a.pdf", "file_data": DATA},
+        )
+    )
+    assert (await product.ask(body)).status == 200
+    assert product.asked[0].parts == [
+        inline("image/png"),
+        inline("image/png"),
+        inline("application/pdf"),
+    ]
+
+
+@ensureDeferred
 async def test_a_picture_of_fifteen_megabytes_arrives(product: Product) -> None:
     data = base64.b64encode(random.Random(1).randbytes(15_000_000)).decode()
     picture = {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{data}"}}
@@ -126,7 +165,7 @@ def picture(url: str) -> dict[str, Any]:
             {"type": "input_audio", "input_audio": {"data": DATA, "format": "../x"}},
             "input_audio.format",
         ),
-        ({"type": "file", "file": {"file_id": "file-1"}}, "file.file_data"),
+        ({"type": "file", "file": {"file_id": "file-1"}}, "file.file_id"),
         (
             {"type": "file", "file": {"file_data": f"data:application/zip;base64,{DATA}"}},
             "file.file_data",

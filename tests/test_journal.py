@@ -136,6 +136,13 @@ def test_media_are_kept_as_type_and_size() -> None:
         {"type": "input_audio", "input_audio": {"data": "B" * 800, "format": "wav"}},
         {"type": "file", "file": {"file_data": "data:application/pdf;base64," + "C" * 400}},
         {"type": "file", "file": {"file_data": "D" * 40, "filename": "a"}},
+        {"type": "input_audio", "input_audio": {"data": "E" * 80}},
+        {"type": "input_audio", "input_audio": {"data": " DATA:audio/wav;base64," + "F" * 80}},
+        {
+            "type": "image",
+            "source": {"type": "base64", "media_type": "image/png", "data": "G" * 80},
+        },
+        {"type": "tool_result", "id": 5, "data": "H"},
     ]
     kept = without_media({"messages": [{"role": "user", "content": parts}]})
     found = kept["messages"][0]["content"]
@@ -145,6 +152,10 @@ def test_media_are_kept_as_type_and_size() -> None:
     assert found[3]["input_audio"] == {"data": "[audio/wav, 600 bytes]", "format": "wav"}
     assert found[4]["file"] == {"file_data": "[application/pdf, 300 bytes]"}
     assert found[5]["file"] == {"file_data": "[file, 30 bytes]", "filename": "a"}
+    assert found[6]["input_audio"] == {"data": "[data, 60 bytes]"}
+    assert found[7]["input_audio"] == {"data": "[audio/wav, 60 bytes]"}
+    assert found[8]["source"]["data"] == "[image/png, 60 bytes]"
+    assert found[9] == parts[9]
 
 
 def test_media_in_an_answer_are_kept_as_type_and_size() -> None:

@@ -25,6 +25,7 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from gemproxy.chat.errors import ChatError
 from gemproxy.gemini.pictures import PictureFetcher, is_public
+from gemproxy.gemini.translate.media import media_part
 from testing.google import scenarios
 from testing.processes import free_port
 from tests.support import chat, running, until
@@ -267,12 +268,38 @@ async def test_a_request_tells_nothing_of_the_client(server: Port) -> None:
         [{"content": [{"type": "text", "text": "http://127.0.0.1/"}]}],
         [{"content": [{"type": "image_url"}, {"type": "image_url", "image_url": 5}]}],
         [{"content": [{"type": "video_url", "video_url": {"url": "http://127.0.0.1/"}}]}],
+        [{"content": [{"type": "image", "source": 5}, {"type": "input_image"}, {"type": []}]}],
+        [{"content": [{"type": "image", "source": {"type": "base64", "data": "AA=="}}]}],
         [{"content": [picture("data:image/png;base64,AA=="), picture("ftp://127.0.0.1/")]}],
+        [{"content": [picture("https://www.youtube.com/watch?v=9hE5-98ZeCg")]}],
+        [{"content": [{"type": "input_image", "image_url": "http://youtu.be/9hE5-98ZeCg"}]}],
+        [{"content": [picture("https://generativelanguage.googleapis.com/v1beta/files/abc")]}],
     ],
 )
 @ensureDeferred
 async def test_what_is_no_address_of_a_picture_is_left_alone(asked: Any) -> None:
     assert await fetcher().fetch(asked) is asked
+
+
+@pytest.mark.parametrize(
+    ("make", "place"),
+    [
+        (picture, "image_url.url"),
+        (lambda url: {"type": "image_url", "image_url": url}, "image_url.url"),
+        (lambda url: {"type": "input_image", "image_url": url}, "image_url"),
+        (lambda url: {"type": "input_image", "image_url": {"url": url}}, "image_url.url"),
+        (lambda url: {"type": "image", "source": {"type": "url", "url": url}}, "source.url"),
+    ],
+)
+@ensureDeferred
+async def test_a_picture_of_any_kind_is_fetched(server: Port, make: Any, place: str) -> None:
+    server.web.pages |= {"/a": page(), "/b": page(code=404)}
+    (message,) = await fetcher().fetch([{"content": [make(server.url("/a"))]}])
+    sent = media_part(message["content"][0], "here")
+    data = PNG_URL.partition(",")[2]
+    assert sent == {"inlineData": {"mimeType": "image/png", "data": data}}
+    error = await refusal(fetcher().fetch([{"content": [make(server.url("/b"))]}]))
+    assert error.param == f"messages[0].content[0].{place}"
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ from zope.interface import implementer
 
 from gemproxy import __version__
 from gemproxy.chat.errors import bad_request
+from gemproxy.gemini.translate.file_addresses import file_uri
 from gemproxy.gemini.translate.media import SIZE_LIMIT, is_remote
 from gemproxy.http.agent import PersistentAgent
 from gemproxy.http.body import BodyCut, discard_body, read_body
@@ -52,6 +53,8 @@ _CONNECT_TIMEOUT = 10.0
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PORTS = frozenset({80, 443})
 _LEFT_IN_URL = "/?%:@!$&'()*+,;=~[]"
+# By the type of a content part, the key of the picture's URL or of an object with it.
+_KEYS = {"image_url": "image_url", "input_image": "image_url", "image": "source"}
 _HOST = re.compile(r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+")
 # The range of IPv6 addresses assigned to hosts; IPv4-mapped addresses are outside of it.
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
@@ -249,29 +252,40 @@ def _header(response: IResponse, name: bytes) -> str:
 
 
 def _addresses(messages: Any) -> Iterator[tuple[str, str]]:
-    """The paths of parts with pictures to be fetched, and the URLs of these."""
+    """The paths of the URLs of pictures to be fetched, and the URLs."""
     for number, message in enumerate(messages if isinstance(messages, list) else ()):
         content = message.get("content") if isinstance(message, dict) else None
         for position, part in enumerate(content if isinstance(content, list) else ()):
-            url = _address(part)
-            if url is not None:
-                yield f"messages[{number}].content[{position}].image_url.url", url
+            picture = _picture_at(part)
+            if picture is not None:
+                place, url = picture
+                yield f"messages[{number}].content[{position}].{place}", url
 
 
-def _address(part: Any) -> str | None:
-    if not isinstance(part, dict) or part.get("type") != "image_url":
+def _picture_at(part: Any) -> tuple[str, str] | None:
+    """The path in a part of the URL of a picture to be fetched, and the URL."""
+    kind = part.get("type") if isinstance(part, dict) else None
+    key = _KEYS.get(kind) if isinstance(kind, str) else None
+    if key is None:
         return None
-    inner = part.get("image_url")
+    inner = part.get(key)
     url = inner.get("url") if isinstance(inner, dict) else inner
-    return cast("str", url) if is_remote(url) else None
+    # Gemini reads the files of these addresses by itself.
+    if not is_remote(url) or file_uri(url) is not None:
+        return None
+    return key if kind == "input_image" and inner is url else f"{key}.url", cast("str", url)
 
 
 def _replaced(messages: list[Any], pictures: Mapping[str, str]) -> list[Any]:
     """Returns a copy, because the journal keeps the request as the client sent it."""
 
     def part_with_picture(part: Any) -> Any:
-        url = _address(part)
-        return part if url is None else part | {"image_url": {"url": pictures[url]}}
+        found = _picture_at(part)
+        if found is None:
+            return part
+        place, url = found
+        key, _, inner = place.partition(".")
+        return part | {key: {"url": pictures[url]} if inner else pictures[url]}
 
     return [
         message | {"content": [part_with_picture(part) for part in message["content"]]}
