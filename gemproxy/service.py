@@ -209,7 +209,9 @@ class Daemon(MultiService):
 
     def _chat_service(self, stop_tags: Sequence[str]) -> ChatService:
         config = self._config
-        heartbeats = Heartbeats(config.heartbeat_interval, config.json_heartbeat_delay)
+        heartbeats = Heartbeats(
+            config.heartbeat_interval, config.json_heartbeat_delay, config.early_heartbeats
+        )
         keys = [*config.gemini_api_key, *config.proxy_api_keys, config.fixed_api_key or ""]
         chats = ChatService(
             self._reactor, heartbeats, self._journal, self._metrics, keys, stop_tags

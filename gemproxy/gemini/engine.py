@@ -130,7 +130,7 @@ class GeminiEngine:
                 raise failure.error
             if another_key:
                 continue
-            delay = self.policy.delay(failure, retried)
+            delay = self.policy.delay(failure, retried, choice.answer.commitment())
             if delay is None:
                 raise failure.error
             retried += 1

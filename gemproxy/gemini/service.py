@@ -75,7 +75,9 @@ class EngineService(MultiService):
             reactor,
             Attempts(reactor, self.pool, gateway, config.timeout),
             KeyRing(reactor, config.gemini_api_key, key_rest),
-            RetryPolicy(config.max_retries, config.retry_delay, config.timeout, random.random),
+            RetryPolicy(
+                config.max_retries, config.retry_delay, config.max_retry_wait, random.random
+            ),
             config.gemini_models,
             config.lenient,
             PictureFetcher(reactor).fetch if config.fetch_images else None,
