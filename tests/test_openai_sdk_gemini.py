@@ -283,7 +283,7 @@ async def test_errors_are_the_sdk_s_own(product: Product, port: int) -> None:
 @pytest.mark.cli
 @ensureDeferred
 async def test_a_lasting_rate_limit_is_the_sdk_s_own_error(tmp_path: Path) -> None:
-    settings = {"MAX_RETRIES": 100, "RETRY_DELAY": 0.3, "HEARTBEAT_INTERVAL": 0.05}
+    settings = {"MAX_RETRIES": 5, "RETRY_DELAY": 0.3, "HEARTBEAT_INTERVAL": 0.05}
     async with running(tmp_path, JSON_HEARTBEAT_DELAY=3, **settings) as product:
         for port in (product.port, product.stream_port):
             product.begin_test()

@@ -17,6 +17,7 @@ from gemproxy.exchange import Exchange
 from gemproxy.journal import Journal
 from gemproxy.metrics import Metrics
 from gemproxy.util.log import make_logger
+from gemproxy.web.access import KEY_HEADERS
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.heartbeat_timer import HeartbeatTimer
 from gemproxy.web.relay import DocumentRelay, EventStreamRelay, Heartbeats, RelayState
@@ -146,6 +147,6 @@ def bearer_keys(headers: Headers) -> list[str]:
     return [
         word
         for name, value in headers
-        if name.lower() in (b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key")
+        if name.lower() in (b"authorization", *KEY_HEADERS)
         for word in value.decode("latin-1").split()
     ]
