@@ -29,6 +29,16 @@ class Commitment:
     after: float
     elapsed: float
 
+    @property
+    def left(self) -> float:
+        """Seconds until then."""
+        return max(0.0, self.after - self.elapsed)
+
+
+# By this header a gemproxy tells another one, whose answer it collects, in how many seconds it will
+# commit the status.
+COMMITS_IN = b"x-gemproxy-commits-in"
+
 
 class Answer(Protocol):
     """Receives a response from a backend, piece by piece."""

@@ -13,7 +13,15 @@ from twisted.internet import reactor
 
 from testing.google import refusals, scenarios
 from testing.processes import free_port
-from tests.support import Product, chat, fresh_model, running, shared_daemon, until
+from tests.support import (
+    Product,
+    chat,
+    fresh_model,
+    running,
+    running_relay,
+    shared_daemon,
+    until,
+)
 
 RETRIES = 2
 DELAY = 0.1
@@ -117,6 +125,28 @@ async def test_retries_end_while_the_status_can_still_tell_of_the_error(tmp_path
         reply = await product.ask(chat())
         assert (reply.status, reply.headers["retry-after"]) == (429, "3")
         assert len(product.asked) == 1
+
+
+@pytest.mark.cli
+@ensureDeferred
+async def test_a_proxy_in_a_second_container_knows_when_the_first_commits_its_status(
+    tmp_path: Path,
+) -> None:
+    settings = {"HEARTBEAT_INTERVAL": 0.05, "JSON_HEARTBEAT_DELAY": 3}
+    async with running(tmp_path, MAX_RETRIES=5, RETRY_DELAY=0.2, **settings) as product:
+        url = f"http://127.0.0.1:{product.port}"
+        async with running_relay(GEMINI_PROXY_URL=url, **settings) as front:
+            product.api.play(*[scenarios.bare_rate_limited()] * 100)
+            reply = await front.ask(chat())
+            assert (reply.status, reply.error["code"]) == (429, "rate_limit_exceeded")
+            assert reply.headers["retry-after"] == "10"
+            assert len(product.asked) >= 3
+            # A client that streams hears of each retry, and of the error in the end.
+            product.begin_test()
+            product.api.play(scenarios.error(503), scenarios.answer("One", delay=0.5))
+            reply = await front.ask(chat("Hi", stream=True))
+            assert reply.content == "One"
+            assert reply.comments
 
 
 BEATS: dict[str, Any] = {"HEARTBEAT_INTERVAL": 0.05, "JSON_HEARTBEAT_DELAY": 0.05}

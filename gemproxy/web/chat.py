@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.server import Request
 
-from gemproxy.backend import Backend
+from gemproxy.backend import COMMITS_IN, Backend
 from gemproxy.chat.errors import SERVER_ERROR, ChatError
 from gemproxy.chat.request import ChatRequest, Headers
 from gemproxy.chat.stopfilter import StopTagFilter
@@ -21,6 +22,8 @@ from gemproxy.web.access import KEY_HEADERS
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.heartbeat_timer import HeartbeatTimer
 from gemproxy.web.relay import DocumentRelay, EventStreamRelay, Heartbeats, RelayState
+
+_SECONDS = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,3})?")
 
 # The status that nginx logs for this; it is never sent.
 _CLIENT_GONE = 499
@@ -64,11 +67,12 @@ class ChatService:
         request.setHeader(b"x-request-id", exchange.id.encode())
         if isinstance(request, ProxyRequest):
             request.is_logged = True
+        heartbeats = evolve(self.heartbeats, stream_delay=_commits_in(chat.headers))
         kind = EventStreamRelay if chat.stream else DocumentRelay
         relay = kind(
             request,
             self.clock,
-            self.heartbeats,
+            heartbeats,
             StopTagFilter(self.stop_tags, _choices(chat)),
             exchange,
             chat,
@@ -140,6 +144,14 @@ class ChatService:
 def _choices(chat: ChatRequest) -> int:
     n = chat.body.get("n")
     return n if isinstance(n, int) and n > 0 else 1
+
+
+def _commits_in(headers: Headers) -> float | None:
+    """In how many seconds another gemproxy, which is the client, commits its status."""
+    for name, value in headers:
+        if name.lower() == COMMITS_IN and _SECONDS.fullmatch(value):
+            return float(value)
+    return None
 
 
 def bearer_keys(headers: Headers) -> list[str]:

@@ -46,11 +46,14 @@ class Heartbeats:
     @ivar json_delay: seconds after which a client that does not stream gets its first; None for
         never. From then on its status is 200, so errors come as a body only.
     @ivar early: whether there are any before the first data of the answer.
+    @ivar stream_delay: seconds after which a client that streams gets its first; None for no delay.
+        It is another gemproxy, which commits its status then.
     """
 
     interval: float | None
     json_delay: float | None
     early: bool = True
+    stream_delay: float | None = None
 
 
 class RelayState(Enum):
@@ -163,7 +166,10 @@ class _Relay:
         self._metrics.retried(error.code or str(error.status))
 
     def commitment(self) -> Commitment | None:
-        raise NotImplementedError
+        due = self._heartbeat_due()
+        if self._committed or due is None:
+            return None
+        return Commitment(due - self._begun, self._clock.seconds() - self._begun)
 
     def look(self) -> None:
         """Send a heartbeat, if it is time for one."""
@@ -269,8 +275,15 @@ class EventStreamRelay(_Relay):
             send_error(self._request, error)
 
     def commitment(self) -> Commitment | None:
-        """None: an error is an event, for which it is never too late."""
-        return None
+        # An error is an event, for which it is never too late, unless another gemproxy makes a
+        # document of the stream.
+        return None if self._heartbeats.stream_delay is None else super().commitment()
+
+    def _heartbeat_due(self) -> float | None:
+        due = super()._heartbeat_due()
+        if due is None or self._committed:
+            return due
+        return max(due, self._begun + (self._heartbeats.stream_delay or 0.0))
 
     def _pass_on(self, events: Sequence[Event]) -> None:
         self._commit()
@@ -307,12 +320,6 @@ class DocumentRelay(_Relay):
             self._send(dumps(error.payload()))
         else:
             send_error(self._request, error)
-
-    def commitment(self) -> Commitment | None:
-        due = self._heartbeat_due()
-        if self._committed or due is None:
-            return None
-        return Commitment(due - self._begun, self._clock.seconds() - self._begun)
 
     def pace(self, producer: IPushProducer | None) -> None:
         """Nothing is sent until the end, so there is nothing to pause for."""
