@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.web.iweb import IBodyProducer, IResponse
@@ -13,6 +14,30 @@ from gemproxy.chat.chunks import Usage
 from gemproxy.chat.errors import ChatError
 from gemproxy.chat.request import ChatRequest, Headers
 from gemproxy.chat.sse import Event
+
+
+@frozen
+class Commitment:
+    """
+    The moment at which the status of a response is sent although its outcome is not known, so that
+    a later error can only be in its body.
+
+    @ivar after: seconds from the beginning of the request to that moment.
+    @ivar elapsed: seconds since the beginning of the request.
+    """
+
+    after: float
+    elapsed: float
+
+    @property
+    def left(self) -> float:
+        """Seconds until then."""
+        return max(0.0, self.after - self.elapsed)
+
+
+# By this header a gemproxy tells another one, whose answer it collects, in how many seconds it will
+# commit the status.
+COMMITS_IN = b"x-gemproxy-commits-in"
 
 
 class Answer(Protocol):
@@ -50,6 +75,12 @@ class Answer(Protocol):
 
     def retrying(self, error: ChatError) -> None:
         """Report that an attempt failed and will be retried."""
+
+    def commitment(self) -> Commitment | None:
+        """
+        When the client's status will be committed before the answer has begun; None if it will not
+        be, already is, or makes no difference, because errors of a stream are events.
+        """
 
     def pace(self, producer: IPushProducer | None) -> None:
         """Set the producer to pause while the client reads too slowly; None to remove it."""

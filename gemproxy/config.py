@@ -281,10 +281,25 @@ SETTINGS: tuple[Setting, ...] = (
         "seconds before the first retry; doubles with each further retry, up to a minute",
     ),
     Setting(
+        "MAX_RETRY_WAIT",
+        "60",
+        _seconds(0, 86400),
+        "longest delay in seconds that Google may ask for before a retry; a longer one is given "
+        "to the client as Retry-After",
+    ),
+    Setting(
         "HEARTBEAT_INTERVAL",
         "15",
-        _seconds(0.05, 3600),
-        "seconds without data to the client after which a heartbeat is sent",
+        _seconds_or_off(0.05, 3600),
+        "seconds without data to the client after which a heartbeat is sent; `off` disables all "
+        "heartbeats",
+    ),
+    Setting(
+        "EARLY_HEARTBEATS",
+        "true",
+        _flag,
+        "whether heartbeats are sent before the first data of the answer; `false` keeps the "
+        "status open for an error until then",
     ),
     Setting(
         "JSON_HEARTBEAT_DELAY",
@@ -418,7 +433,9 @@ class Config:
     timeout: float
     max_retries: int
     retry_delay: float
-    heartbeat_interval: float
+    max_retry_wait: float
+    heartbeat_interval: float | None
+    early_heartbeats: bool
     json_heartbeat_delay: float | None
     gemini_cli: str
     gemini_workers: int

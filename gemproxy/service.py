@@ -194,23 +194,31 @@ class Daemon(MultiService):
         upstream = self._upstream(config.upstream_url, config.fixed_api_key)
         gemini: Backend | None = engine
         if config.gemini_proxy_url is not None:
-            gemini = self._upstream(config.gemini_proxy_url, None)
+            gemini = self._upstream(config.gemini_proxy_url, None, is_gemproxy=True)
         assert gemini is not None
         passthrough = Passthrough(self._reactor, upstream, config.timeout, self._metrics)
         self._interruptions.append(passthrough.interrupt_all)
         chats = self._chat_service(config.stop_tags)
         return StreamProxy(gemini, upstream, passthrough, self._health, chats).app.resource()
 
-    def _upstream(self, url: str, key: str | None) -> OpenAIBackend:
+    def _upstream(self, url: str, key: str | None, is_gemproxy: bool = False) -> OpenAIBackend:
         base = base_url(url)
         agent = ConfinedAgent(self._agent, base.origin)
         return OpenAIBackend(
-            self._reactor, agent, base, key, self._config.timeout, self._patience.models
+            self._reactor,
+            agent,
+            base,
+            key,
+            self._config.timeout,
+            self._patience.models,
+            is_gemproxy,
         )
 
     def _chat_service(self, stop_tags: Sequence[str]) -> ChatService:
         config = self._config
-        heartbeats = Heartbeats(config.heartbeat_interval, config.json_heartbeat_delay)
+        heartbeats = Heartbeats(
+            config.heartbeat_interval, config.json_heartbeat_delay, config.early_heartbeats
+        )
         keys = [*config.gemini_api_key, *config.proxy_api_keys, config.fixed_api_key or ""]
         chats = ChatService(
             self._reactor, heartbeats, self._journal, self._metrics, keys, stop_tags

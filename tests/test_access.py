@@ -175,6 +175,30 @@ def test_nothing_else_does(shown: str | None) -> None:
     assert "first-key" not in str(error)
 
 
+@pytest.mark.parametrize(
+    ("authorization", "keys", "expected"),
+    [
+        (None, ["first-key"], 200),
+        (None, [" second-key "], 200),
+        # Each of them is enough: the other may be for the upstream.
+        ("Bearer sk-for-the-upstream", ["first-key"], 200),
+        ("Bearer first-key", ["sk-for-the-upstream"], 200),
+        ("Basic eDp5", ["x", "first-key"], 200),
+        (None, ["x", "", "first-key second-key", "FIRST-KEY", "\ud800"], 401),
+        (None, ["Bearer first-key"], 401),
+        ("first-key", [], 401),
+    ],
+)
+def test_other_headers_hold_the_key_alone(
+    authorization: str | None, keys: list[str], expected: int
+) -> None:
+    error = KEYS.refusal(b"/v1/models", HOME, None, authorization, keys)
+    assert (200 if error is None else error.status) == expected
+    if error is not None:
+        for name in ("Authorization: Bearer KEY", "x-api-key", " api-key", "x-goog-api-key"):
+            assert name in error.message
+
+
 @pytest.mark.parametrize("path", [b"/health", b"/ready"])
 def test_health_needs_no_key(path: bytes) -> None:
     assert status(KEYS, path=path) == 200
@@ -187,11 +211,17 @@ def test_every_other_path_does(path: bytes) -> None:
     assert status(KEYS, path=path) == 401
 
 
-@given(st.none() | st.text(), st.none() | st.text(), st.none() | st.text(), st.binary())
+@given(
+    st.none() | st.text(),
+    st.none() | st.text(),
+    st.none() | st.text(),
+    st.binary(),
+    st.lists(st.text(), max_size=3),
+)
 def test_nothing_that_a_client_may_send_is_too_much(
-    host: str | None, origin: str | None, authorization: str | None, path: bytes
+    host: str | None, origin: str | None, authorization: str | None, path: bytes, keys: list[str]
 ) -> None:
     for access in (OPEN, KEYS, Access(origins=("https://chat.example",)), Access(origins=("*",))):
-        error = access.refusal(path, host, origin, authorization)
+        error = access.refusal(path, host, origin, authorization, keys)
         assert error is None or error.status in (401, 403)
         access.cors_headers(origin, True)

@@ -464,6 +464,29 @@ async def test_with_keys_all_but_health_wants_one(relay: Relay) -> None:
         assert relay.upstream.calls == []
         for key in ("first-key", "second-key"):
             assert (await relay.ask(gpt(), Authorization=f"Bearer {key}")).status == 200
+            for name in ("X_API_Key", "api_key", "x_goog_api_key"):
+                assert (await relay.ask(gpt(), **{name: key})).status == 200
+                assert (await relay.ask(gpt(), **{name: key + "x"})).status == 401
+            # The one that is left is the upstream's.
+            both = {"Authorization": "Bearer sk-upstream", "x_api_key": key}
+            assert (await relay.ask(gpt(), **both)).status == 200
+            assert relay.upstream.calls[-1].header("authorization") == "Bearer sk-upstream"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings"])
+@ensureDeferred
+async def test_a_key_of_the_proxy_s_is_not_passed_on_beside_a_fixed_one(path: str) -> None:
+    names = ("Authorization", "x_api_key", "api_key", "x_goog_api_key")
+    settings = {"PROXY_API_KEYS": "first-key", "FIXED_API_KEY": "our-key"}
+    async with running_relay(**settings) as relay:
+        for name in names:
+            key = "Bearer first-key" if name == "Authorization" else "first-key"
+            connection = await relay.send("POST", path, gpt(), **{name: key})
+            assert (await connection.reply()).status == 200
+        assert len(relay.upstream.calls) == len(names)
+        for call in relay.upstream.calls:
+            assert call.all_headers("authorization") == ["Bearer our-key"]
+            assert not any(call.header(name.replace("_", "-")) for name in names[1:])
 
 
 @ensureDeferred

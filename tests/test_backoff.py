@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gemproxy.backend import Commitment
 from gemproxy.chat.errors import upstream_failed
 from gemproxy.gemini.backoff import RetryPolicy
 from gemproxy.gemini.translate.errors import AttemptFailure
@@ -69,6 +70,43 @@ def test_luck_lengthens_a_delay_by_a_quarter_at_most():
     assert policy(luck=0.999).delay(failed(delay=36.0), 0) == pytest.approx(36 * 1.25, rel=0.001)
 
 
+@pytest.mark.parametrize(
+    ("elapsed", "after", "retried", "delay"),
+    [
+        # The status is committed after 30 s: retries begin in the first 20 s.
+        (0.0, 30.0, 0, 1.0),
+        (15.0, 30.0, 2, 4.0),
+        (15.5, 30.0, 2, 4.0),
+        (16.0, 30.0, 2, None),
+        (15.0, 30.0, 4, None),
+        (19.5, 30.0, 0, None),
+        (29.0, 30.0, 0, None),
+        (0.0, 0.05, 0, None),
+        (0.0, 1.5, 0, None),
+        (0.0, 1.6, 0, 1.0),
+    ],
+)
+def test_no_retry_is_waited_for_that_would_begin_too_late_for_a_status(
+    elapsed: float, after: float, retried: int, delay: float | None
+):
+    assert policy().delay(failed(), retried, Commitment(after, elapsed)) == delay
+
+
+def test_jitter_and_the_api_s_own_delay_count_in_full_for_the_status():
+    commitment = Commitment(30.0, 0.0)
+    assert policy().delay(failed(delay=19.9), 0, commitment) == 19.9
+    assert policy().delay(failed(delay=20.0), 0, commitment) is None
+    assert policy(luck=0.5).delay(failed(delay=19.9), 0, commitment) is None
+
+
+def test_all_retries_of_the_defaults_fit_a_client_that_waits_forever_and_four_the_others():
+    clock, number = 0.0, 0
+    while delay := policy(5).delay(failed(), number, Commitment(30.0, clock)):
+        clock, number = clock + delay, number + 1
+    assert (clock, number) == (15.0, 4)
+    assert policy(5).delay(failed(), number) == 16.0
+
+
 @given(
     st.integers(0, 100),
     st.floats(0, 3600),
@@ -76,12 +114,20 @@ def test_luck_lengthens_a_delay_by_a_quarter_at_most():
     st.floats(0, 1, exclude_max=True),
     st.none() | st.floats(0, 1e9),
     st.integers(0, 100),
+    st.none() | st.builds(Commitment, st.floats(0, 3600), st.floats(0, 3600)),
 )
 def test_a_delay_is_within_bounds(
-    retries: int, base: float, patience: float, luck: float, asked: float | None, retried: int
+    retries: int,
+    base: float,
+    patience: float,
+    luck: float,
+    asked: float | None,
+    retried: int,
+    commitment: Commitment | None,
 ):
-    delay = policy(retries, base, patience, luck).delay(failed(delay=asked), retried)
+    delay = policy(retries, base, patience, luck).delay(failed(delay=asked), retried, commitment)
     if delay is not None:
         assert retried < retries
         assert max(min(base, 60.0), asked or 0.0) <= delay
         assert delay <= max(60.0, base, patience) * 1.25
+        assert commitment is None or commitment.elapsed + delay < commitment.after * 2 / 3

@@ -72,12 +72,20 @@ CASES = [
         "a number of seconds from 0 to 3600",
     ),
     Case(
+        "MAX_RETRY_WAIT",
+        60.0,
+        {"0": 0.0, "86400": 86400.0},
+        ("86401", "off"),
+        "a number of seconds from 0 to 86400",
+    ),
+    Case(
         "HEARTBEAT_INTERVAL",
         15.0,
-        {"0.05": 0.05, "3600": 3600.0},
-        ("0", "3601", "off"),
-        "a number of seconds from 0.05 to 3600",
+        {"0.05": 0.05, "3600": 3600.0, "off": None},
+        ("0", "3601"),
+        "a number of seconds from 0.05 to 3600, or off",
     ),
+    Case("EARLY_HEARTBEATS", True, {"false": False}, ("maybe",), "true or false"),
     Case(
         "JSON_HEARTBEAT_DELAY",
         30.0,

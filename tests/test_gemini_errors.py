@@ -40,8 +40,38 @@ def info(reason: str) -> dict[str, Any]:
     return {"@type": RPC + "ErrorInfo", "reason": reason, "domain": "googleapis.com"}
 
 
+def bad_request(*fields: str) -> dict[str, Any]:
+    violations = [{"field": field, "description": "No."} for field in fields]
+    return {"@type": RPC + "BadRequest", "fieldViolations": violations}
+
+
 PER_DAY = "GenerateRequestsPerDayPerProjectPerModel-FreeTier"
 PER_MINUTE = "GenerateContentInputTokensPerModelPerMinute-FreeTier"
+
+
+# https://github.com/googleapis/googleapis/blob/master/google/api/error_reason.proto
+ABOUT_THE_KEY = (
+    "API_KEY_HTTP_REFERRER_BLOCKED",
+    "API_KEY_IP_ADDRESS_BLOCKED",
+    "API_KEY_SERVICE_BLOCKED",
+    "CONSUMER_SUSPENDED",
+    "SERVICE_DISABLED",
+)
+SAID_OF_A_KEY = (
+    "Your API key was reported as leaked. Please use another API key.",
+    "Permission denied: Consumer 'api_key:AIzaSyA0000-_x' has been suspended.",
+    "Method doesn't allow unregistered callers (callers without established identity).",
+    "Requests to this API generativelanguage.googleapis.com method google.ai.GenerateContent are "
+    "blocked.",
+    "Requests from referer <empty> are blocked.",
+    "The provided API key has an IP address restriction.",
+    "Generative Language API has not been used in project 1 before or it is disabled.",
+    "Your project has been denied access. Please contact support.",
+)
+LOCATION = "User location is not supported for the API use."
+FREE_TIER = (
+    "Gemini API free tier is not available in your country. Please enable billing on your project."
+)
 
 
 @frozen
@@ -73,7 +103,8 @@ def server(status: int, retryable: bool) -> Meant:
 
 INVALID = Meant(400, "invalid_request_error", None, False)
 DAY = Meant(429, "insufficient_quota", "insufficient_quota", False)
-BAD_KEY = Meant(401, "invalid_request_error", "invalid_api_key", False)
+BAD_KEY = Meant(502, "server_error", "gemini_key_refused", False)
+REGION = Meant(502, "server_error", "region_not_supported", False)
 TOO_LONG = Meant(400, "invalid_request_error", "context_length_exceeded", False, None, "messages")
 NO_MODEL = Meant(404, "invalid_request_error", "model_not_found", False, None, "model")
 DENIED = Meant(403, "permission_error", "permission_denied", False)
@@ -99,7 +130,11 @@ DENIED = Meant(403, "permission_error", "permission_denied", False)
             for delay in ("", "soon", "-5s", "5", "5m", "1e9s", "9" * 400 + "s", 36, None, ["36s"])
         ),
         # The request is at fault.
-        (400, google("Invalid value at 'contents'", status="INVALID_ARGUMENT"), INVALID),
+        (
+            400,
+            google("Invalid value at 'contents'", status="INVALID_ARGUMENT"),
+            evolve(INVALID, param="messages"),
+        ),
         (400, google("Request payload size exceeds the limit: 20971520 bytes."), INVALID),
         (
             400,
@@ -108,9 +143,27 @@ DENIED = Meant(403, "permission_error", "permission_denied", False)
         ),
         (400, google("The input token count exceeds the maximum"), TOO_LONG),
         (400, google("API key not valid.", info("API_KEY_INVALID")), BAD_KEY),
-        (400, google("User location is not supported.", info("OTHER")), INVALID),
+        (400, google("A project is at fault.", info("OTHER")), INVALID),
+        (
+            400,
+            google("'contents' is not valid.", bad_request("contents[3].parts[0].inline_data")),
+            evolve(INVALID, param="messages"),
+        ),
+        (
+            400,
+            google("Invalid value at 'generation_config.top_k' (TYPE_INT32), 1e99"),
+            evolve(INVALID, param="top_k"),
+        ),
         (401, google("Request had invalid authentication credentials."), BAD_KEY),
-        (403, google("The caller does not have permission", info("SERVICE_DISABLED")), DENIED),
+        *((403, google("No.", info(reason)), BAD_KEY) for reason in ABOUT_THE_KEY),
+        *((403, google(said), BAD_KEY) for said in SAID_OF_A_KEY),
+        (400, google("API key expired. Please renew the API key."), BAD_KEY),
+        (400, google("API Key not found. Please pass a valid API key."), BAD_KEY),
+        (400, google(LOCATION, status="FAILED_PRECONDITION"), REGION),
+        (400, google(FREE_TIER, status="FAILED_PRECONDITION"), REGION),
+        (403, google("The caller does not have permission"), DENIED),
+        (403, google("You do not have permission to access the model.", info("OTHER")), DENIED),
+        (404, google("This model models/gemini-2.5-flash is no longer available."), NO_MODEL),
         (404, google("models/gemini-9 is not found for API version v1beta"), NO_MODEL),
         (413, b"<html>", Meant(413, "invalid_request_error", None, False)),
         # The API is at fault.
@@ -133,6 +186,44 @@ def test_an_error_of_the_api(status: int, body: bytes, meant: Meant):
 def test_the_message_of_the_api_is_passed_on():
     assert api_failure(503, google("Overloaded.")).error.message == "Overloaded."
     assert api_failure(503, b"[" + google("Overloaded.") + b"]").error.message == "Overloaded."
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "way_out"),
+    [
+        (
+            400,
+            "API key not valid. Please pass a valid API key.",
+            "https://aistudio.google.com/apikey",
+        ),
+        (401, "Request had invalid authentication credentials", "GEMINI_API_KEY"),
+        (403, "Your API key was reported as leaked. Please use another API key.", "'AQ.'"),
+        (400, LOCATION, "https://ai.google.dev/gemini-api/docs/available-regions"),
+        (400, FREE_TIER, "enable billing"),
+        (404, "This model models/gemini-x is no longer available to new users.", "/v1/models"),
+    ],
+)
+def test_an_error_quotes_google_and_names_the_way_out(status: int, said: str, way_out: str):
+    message = api_failure(status, google(said)).error.message
+    assert said.rstrip(".") + ". " in message
+    assert way_out in message
+    assert "{" not in message
+
+
+@pytest.mark.parametrize(
+    ("status", "key"),
+    [
+        (403, "AIzaSyAbm-_oW12aAAxNc8FEEh-84QT7o-9r1Ak"),
+        (403, "any:thing"),
+        (429, "AIzaSyAbm-_oW12aAAxNc8FEEh-84QT7o-9r1Ak"),
+        (500, "AQ.Ab8RN6K-_x.y"),
+    ],
+)
+def test_a_key_in_google_s_message_is_not_told(status: int, key: str):
+    said = f"Permission denied: Consumer 'api_key:{key}' has been suspended."
+    message = api_failure(status, google(said)).error.message
+    assert key not in message
+    assert "Consumer 'api_key:[key]' has been suspended." in message
 
 
 @pytest.mark.parametrize(
@@ -159,6 +250,9 @@ def test_a_long_message_is_cut():
         (429, google(DAILY, retry("36.5s")), {"Retry-After": "37"}),
         (429, google(EXHAUSTED), {"Retry-After": "10"}),
         (503, google(), {"Retry-After": "10"}),
+        (503, google("Busy.", retry("70s")), {"Retry-After": "70"}),
+        (500, google("Busy.", retry("70s")), {"Retry-After": "70"}),
+        (400, google(LOCATION), {"x-should-retry": "false"}),
         (500, google(), {}),
         (400, google(), {"x-should-retry": "false"}),
         (401, google(), {"x-should-retry": "false"}),
@@ -206,7 +300,9 @@ def test_any_body_is_a_failure(status: int, body: bytes):
         optional={
             "message": json_values(),
             "code": json_values(),
-            "details": json_values("retryDelay", "violations", "quotaId", "reason")
+            "details": json_values(
+                "retryDelay", "violations", "quotaId", "reason", "fieldViolations"
+            )
             | st.lists(
                 st.fixed_dictionaries(
                     {},
@@ -214,6 +310,7 @@ def test_any_body_is_a_failure(status: int, body: bytes):
                         "retryDelay": json_values() | st.from_regex(r"[0-9]+(\.[0-9]+)?s"),
                         "violations": json_values("quotaId"),
                         "reason": json_values(),
+                        "fieldViolations": json_values("field"),
                     },
                 ),
                 max_size=3,

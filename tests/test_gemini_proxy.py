@@ -397,7 +397,13 @@ async def test_a_bad_request_says_which_parameter_and_why(
     ("play", "status", "type", "code"),
     [
         (scenarios.error(400, "Bad value."), 400, "invalid_request_error", None),
-        (scenarios.invalid_key(), 401, "invalid_request_error", "invalid_api_key"),
+        (scenarios.invalid_key(), 502, "server_error", "gemini_key_refused"),
+        (
+            scenarios.error(400, "User location is not supported for the API use."),
+            502,
+            "server_error",
+            "region_not_supported",
+        ),
         (scenarios.error(403, "Not you."), 403, "permission_error", "permission_denied"),
         (scenarios.error(404, "No such model."), 404, "invalid_request_error", "model_not_found"),
         (scenarios.daily_quota(), 429, "insufficient_quota", "insufficient_quota"),

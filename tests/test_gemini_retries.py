@@ -11,14 +11,27 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
-from testing.google import scenarios
+from testing.google import refusals, scenarios
 from testing.processes import free_port
-from tests.support import Product, chat, fresh_model, running, shared_daemon, until
+from tests.support import (
+    Product,
+    chat,
+    fresh_model,
+    running,
+    running_relay,
+    shared_daemon,
+    until,
+)
 
 RETRIES = 2
 DELAY = 0.1
 
-shared_product = shared_daemon("module", MAX_RETRIES=RETRIES, RETRY_DELAY=DELAY, TIMEOUT=20)
+# The longest delay that Google may ask for.
+MAX_WAIT = 20
+
+shared_product = shared_daemon(
+    "module", MAX_RETRIES=RETRIES, RETRY_DELAY=DELAY, MAX_RETRY_WAIT=MAX_WAIT
+)
 
 TRANSIENT = {
     "429 of a minute": scenarios.rate_limited(0.2),
@@ -69,13 +82,99 @@ async def test_the_delay_that_the_api_asks_for_is_kept(product: Product) -> None
     assert 1.5 <= second - first < 5
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("status", "code"), [(429, "rate_limit_exceeded"), (503, "upstream_error")]
+)
 @ensureDeferred
-async def test_a_delay_longer_than_the_patience_is_the_client_s(product: Product) -> None:
-    product.api.play(scenarios.rate_limited(36))
-    reply = await product.ask(chat())
-    assert (reply.status, reply.error["code"]) == (429, "rate_limit_exceeded")
-    assert reply.headers["retry-after"] == "36"
+async def test_a_longer_delay_is_the_client_s(
+    product: Product, status: int, code: str, stream: bool
+) -> None:
+    seconds = MAX_WAIT + 1
+    busy = refusals.error(status, "Busy.", details=[refusals.retry_info(seconds)])
+    product.api.play(scenarios.refuse(busy))
+    reply = await product.ask(chat("Hi", stream=stream))
+    assert (reply.status, reply.error["code"]) == (status, code)
+    assert reply.headers["retry-after"] == str(seconds)
     assert len(product.asked) == 1
+
+
+@pytest.mark.cli
+@ensureDeferred
+async def test_retries_end_while_the_status_can_still_tell_of_the_error(tmp_path: Path) -> None:
+    settings = {
+        "MAX_RETRIES": 5,
+        "RETRY_DELAY": 0.2,
+        "HEARTBEAT_INTERVAL": 0.05,
+        "JSON_HEARTBEAT_DELAY": 3,
+    }
+    async with running(tmp_path, **settings) as product:
+        lasting = [scenarios.bare_rate_limited()] * 100
+        for port in (product.port, product.stream_port):
+            product.begin_test()
+            product.api.play(*lasting)
+            reply = await product.ask(chat(), port=port)
+            assert (reply.status, reply.error["code"]) == (429, "rate_limit_exceeded")
+            assert reply.headers["retry-after"] == "10"
+            first, last = product.asked[0].time, product.asked[-1].time
+            assert len(product.asked) >= 3
+            assert last - first < 3 * 2 / 3
+        # A delay of Google's that is too long for the status is the client's.
+        product.begin_test()
+        product.api.play(scenarios.rate_limited(2.5))
+        reply = await product.ask(chat())
+        assert (reply.status, reply.headers["retry-after"]) == (429, "3")
+        assert len(product.asked) == 1
+
+
+@pytest.mark.cli
+@ensureDeferred
+async def test_a_proxy_in_a_second_container_knows_when_the_first_commits_its_status(
+    tmp_path: Path,
+) -> None:
+    settings = {"HEARTBEAT_INTERVAL": 0.05, "JSON_HEARTBEAT_DELAY": 3}
+    async with running(tmp_path, MAX_RETRIES=5, RETRY_DELAY=0.2, **settings) as product:
+        url = f"http://127.0.0.1:{product.port}"
+        async with running_relay(GEMINI_PROXY_URL=url, **settings) as front:
+            product.api.play(*[scenarios.bare_rate_limited()] * 100)
+            reply = await front.ask(chat())
+            assert (reply.status, reply.error["code"]) == (429, "rate_limit_exceeded")
+            assert reply.headers["retry-after"] == "10"
+            assert len(product.asked) >= 3
+            # A client that streams hears of each retry, and of the error in the end.
+            product.begin_test()
+            product.api.play(scenarios.error(503), scenarios.answer("One", delay=0.5))
+            reply = await front.ask(chat("Hi", stream=True))
+            assert reply.content == "One"
+            assert reply.comments
+
+
+BEATS: dict[str, Any] = {"HEARTBEAT_INTERVAL": 0.05, "JSON_HEARTBEAT_DELAY": 0.05}
+
+
+@pytest.mark.cli
+@pytest.mark.parametrize(
+    ("settings", "begins"),
+    [
+        (BEATS, b"\n"),
+        (BEATS | {"JSON_HEARTBEAT_DELAY": "off"}, b"{"),
+        (BEATS | {"HEARTBEAT_INTERVAL": "off"}, b"{"),
+        # There may be white space after the first data.
+        (BEATS | {"EARLY_HEARTBEATS": "false"}, b""),
+    ],
+    ids=["committed", "no white space", "no heartbeats", "no early heartbeats"],
+)
+@ensureDeferred
+async def test_retries_go_on_where_no_heartbeat_will_commit_the_status(
+    tmp_path: Path, settings: dict[str, Any], begins: bytes
+) -> None:
+    async with running(tmp_path, **settings) as product:
+        late = scenarios.error(503, "Busy.", delay=0.4)
+        product.api.play(late, scenarios.error(503), scenarios.answer("at last"))
+        reply = await product.ask(chat())
+        assert reply.content == "at last"
+        assert reply.body.startswith(begins)
+        assert len(product.asked) == 3
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -117,8 +216,10 @@ async def test_the_last_error_is_reported_when_the_attempts_are_used_up(
     [
         (scenarios.daily_quota(), 429),
         (scenarios.daily_quota(0.1), 429),
-        (scenarios.invalid_key(), 401),
-        (scenarios.error(401, "No."), 401),
+        (scenarios.invalid_key(), 502),
+        (scenarios.error(401, "No."), 502),
+        (scenarios.error(403, "Your API key was reported as leaked."), 502),
+        (scenarios.error(400, "User location is not supported for the API use."), 502),
         (scenarios.error(403, "Not you."), 403),
         (scenarios.error(400, "Bad value."), 400),
         (scenarios.error(404, "No such model."), 404),
@@ -135,7 +236,7 @@ async def test_what_would_fail_again_is_not_tried_again(
     reply = await product.ask(chat("Hi", stream=stream, model=fresh_model()))
     assert reply.status == status
     assert len(product.asked) == 1
-    if status in (401, 403) or reply.headers.get("x-should-retry"):
+    if status in (403, 502) or reply.headers.get("x-should-retry"):
         assert reply.headers["x-should-retry"] == "false"
         assert "retry-after" not in reply.headers
 

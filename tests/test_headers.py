@@ -14,7 +14,7 @@ HOP_BY_HOP = (
     *(b"transfer-encoding", b"content-length", b"host", b"expect"),
     *(b"proxy-authorization", b"proxy-authenticate"),
 )
-SECRETS = (b"authorization", b"x-api-key", b"api-key", b"cookie")
+SECRETS = (b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"cookie")
 ABOUT_A_PAGE = (b"origin", b"referer", b"sec-fetch-site")
 HARMLESS = (b"accept", b"content-type", b"user-agent", b"x-request-id", b"idempotency-key")
 

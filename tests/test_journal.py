@@ -371,10 +371,12 @@ async def test_only_so_many_are_kept(tmp_path: Path) -> None:
 @ensureDeferred
 async def test_no_key_gets_to_disk(tmp_path: Path) -> None:
     keys = ["sk-client-0001", "sk-fixed-0001", "sk-other-0001", "sk-lower-0001"]
+    keys += ["sk-azure-0001", "sk-goog-0001"]
     async with running_relay(LOG_DIR=tmp_path, FIXED_API_KEY=keys[1]) as relay:
         said = "Wrong: " + " ".join(keys)
         relay.upstream.play(document({"error": {"message": said}}, 401), stream(said), stream(said))
         headers = {"X_Api_Key": keys[2], "Cookie": "session=cookie-0001"}
+        headers |= {"api_key": keys[4], "X_Goog_Api_Key": keys[5]}
         await relay.ask(gpt(said), Authorization=f"Bearer {keys[0]}", **headers)
         await relay.ask(gpt(), Authorization=f"bearer  {keys[3]}")
         await relay.ask(gpt(), Authorization=keys[3])
@@ -384,8 +386,8 @@ async def test_no_key_gets_to_disk(tmp_path: Path) -> None:
         assert b"uthorization" not in whole
         assert keys[1].encode() not in whole
         first = b"".join(path.read_bytes() for path in sorted(tmp_path.glob("*1_*")))
-        assert keys[0].encode() not in first
-        assert keys[2].encode() not in first
+        for number in (0, 2, 4, 5):
+            assert keys[number].encode() not in first
         for number in (b"2", b"3"):
             path = tmp_path / f"00000{number.decode()}_output.txt"
             assert keys[3].encode() not in path.read_bytes()

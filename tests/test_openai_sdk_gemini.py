@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import openai
@@ -15,7 +16,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
 
 from testing.google import scenarios
-from tests.support import Product, fresh_model
+from tests.support import Product, fresh_model, running
 
 MODEL = "gemini-2.5-flash"
 HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
@@ -277,3 +278,21 @@ async def test_errors_are_the_sdk_s_own(product: Product, port: int) -> None:
     product.api.play(scenarios.cut("Half", " of it", after=1))
     with pytest.raises(openai.APIError, match="ended before it was complete"):
         await in_thread(port, lambda client: list(work(client, stream=True)))
+
+
+@pytest.mark.cli
+@ensureDeferred
+async def test_a_lasting_rate_limit_is_the_sdk_s_own_error(tmp_path: Path) -> None:
+    settings = {"MAX_RETRIES": 5, "RETRY_DELAY": 0.3, "HEARTBEAT_INTERVAL": 0.05}
+    async with running(tmp_path, JSON_HEARTBEAT_DELAY=3, **settings) as product:
+        for port in (product.port, product.stream_port):
+            product.begin_test()
+            product.api.play(*[scenarios.bare_rate_limited()] * 100)
+            with pytest.raises(openai.RateLimitError) as limited:
+                await in_thread(
+                    port,
+                    lambda client: client.chat.completions.create(model=MODEL, messages=HELLO),
+                )
+            assert limited.value.code == "rate_limit_exceeded"
+            assert limited.value.response.headers["retry-after"] == "10"
+            assert len(product.asked) >= 2

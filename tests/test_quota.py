@@ -137,7 +137,7 @@ async def test_malformed_keys_are_reported(product: Product) -> None:
     model = fresh_model()
     product.api.play(*[scenarios.invalid_key()] * len(KEYS))
     reply = await product.ask(chat(model=model))
-    assert (reply.status, reply.error["code"]) == (401, "invalid_api_key")
+    assert (reply.status, reply.error["code"]) == (502, "gemini_key_refused")
     assert sorted(used(product)) == sorted(KEYS)
     assert not any(key in reply.body.decode() for key in KEYS)
 

@@ -13,8 +13,9 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 
+from gemproxy.web.heartbeat_timer import HeartbeatTimer
 from testing.fake_newapi import (
     DONE,
     EVENT_STREAM,
@@ -388,6 +389,68 @@ async def test_a_lively_answer_needs_no_heartbeat() -> None:
     async with running_relay(HEARTBEAT_INTERVAL=INTERVAL) as relay:
         relay.upstream.play(stream(*["word "] * 20, pace=INTERVAL / 5))
         assert (await relay.ask(gpt(stream=True))).comments == []
+
+
+@both_modes
+@pytest.mark.parametrize("name", ["HEARTBEAT_INTERVAL", "EARLY_HEARTBEATS"])
+@ensureDeferred
+async def test_the_status_can_be_kept_for_an_error_before_the_first_data(
+    name: str, wanted: bool
+) -> None:
+    settings: dict[str, Any] = {"HEARTBEAT_INTERVAL": 0.05, "JSON_HEARTBEAT_DELAY": 0.05}
+    async with running_relay(**(settings | {name: "off"})) as relay:
+        refused = document({"error": {"message": "Late."}}, 429)
+
+        async def late(call: Call) -> None:
+            await call.whole()
+            await deferLater(reactor, 0.4)
+            await refused(call)
+
+        relay.upstream.play(late)
+        reply = await relay.ask(gpt(stream=wanted))
+        assert (reply.status, reply.error["message"]) == (429, "Late.")
+
+
+@ensureDeferred
+async def test_late_heartbeats_begin_with_the_first_data() -> None:
+    settings = {"HEARTBEAT_INTERVAL": INTERVAL, "JSON_HEARTBEAT_DELAY": 0.05}
+    async with running_relay(**settings, EARLY_HEARTBEATS="false") as relay:
+        for wanted in (True, False):
+            relay.upstream.play(pausing(*answer("One"), seconds=0.5, before=0.6))
+            began = reactor.seconds()
+            client = await relay.begin(gpt(stream=wanted))
+            reply = await client.reply()
+            assert reply.content == "One"
+            first = client.arrivals[0][0]
+            assert first - began >= 0.6
+            assert max(silences(client, first)) <= INTERVAL + TOLERANCE
+            beat = b": heartbeat" if wanted else b"\n"
+            assert (beat in reply.body) and reply.body.startswith(beat) != wanted
+
+
+@ensureDeferred
+async def test_without_an_interval_there_are_no_heartbeats() -> None:
+    async with running_relay(HEARTBEAT_INTERVAL="off", JSON_HEARTBEAT_DELAY=0.05) as relay:
+        for wanted in (True, False):
+            relay.upstream.play(pausing(*answer("One"), seconds=0.2, before=0.2))
+            reply = await relay.ask(gpt(stream=wanted))
+            assert reply.content == "One"
+            assert not reply.comments
+            assert reply.body.startswith(b"data: " if wanted else b"{")
+
+
+@pytest.mark.parametrize(("interval", "timers"), [(None, 0), (1.0, 1)])
+def test_without_an_interval_nobody_looks(interval: float | None, timers: int) -> None:
+    class Waiting:
+        def look(self) -> None:
+            pass
+
+    clock, waiting = Clock(), Waiting()
+    timer = HeartbeatTimer(clock, interval)
+    timer.add(waiting)
+    assert len(clock.getDelayedCalls()) == timers
+    timer.remove(waiting)
+    assert clock.getDelayedCalls() == []
 
 
 @pytest.mark.cli

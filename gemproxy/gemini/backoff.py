@@ -6,10 +6,14 @@ from collections.abc import Callable
 
 from attrs import frozen
 
+from gemproxy.backend import Commitment
 from gemproxy.gemini.translate.errors import AttemptFailure
 
 _JITTER = 0.25
 _CEILING = 60.0
+# The share of the time before the status is committed in which retries may begin. The rest is for
+# the retry itself: an error that it ends with must still find the status open.
+_SHARE = 2 / 3
 
 
 @frozen
@@ -27,11 +31,14 @@ class RetryPolicy:
     patience: float
     random: Callable[[], float]
 
-    def delay(self, failure: AttemptFailure, retried: int) -> float | None:
+    def delay(
+        self, failure: AttemptFailure, retried: int, commitment: Commitment | None = None
+    ) -> float | None:
         """
         Seconds until the next attempt; None if there is none.
 
         @param retried: the number of retries made so far.
+        @param commitment: when the client's status is committed; None if that does not matter.
         """
         if not failure.retryable or retried >= self.retries:
             return None
@@ -39,4 +46,7 @@ class RetryPolicy:
             return None
         growing = min(self.base * 2.0**retried, max(_CEILING, self.base))
         # Jitter only lengthens the delay: a retry before the requested delay would fail again.
-        return max(growing, failure.delay or 0.0) * (1.0 + _JITTER * self.random())
+        delay = max(growing, failure.delay or 0.0) * (1.0 + _JITTER * self.random())
+        if commitment is not None and commitment.elapsed + delay >= commitment.after * _SHARE:
+            return None
+        return delay

@@ -141,7 +141,7 @@ class GeminiEngine:
                 continue
             if another_key:
                 continue
-            delay = self.policy.delay(failure, retried)
+            delay = self.policy.delay(failure, retried, choice.answer.commitment())
             if delay is None:
                 raise failure.error
             retried += 1

@@ -8,7 +8,7 @@ from attrs import define, evolve, field, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from gemproxy.chat.errors import ChatError
-from gemproxy.gemini.translate.errors import AttemptFailure
+from gemproxy.gemini.translate.errors import KEY_REFUSED, AttemptFailure
 
 # Daily quotas are reset at midnight Pacific time, but may be raised earlier. If Google reports no
 # delay, each failed probe makes the next pause of the key longer.
@@ -101,7 +101,7 @@ class KeyRing:
         code = failure.error.code
         if code == "insufficient_quota":
             self._rest(place, self._longer_rest(place), failure)
-        elif others and code in ("rate_limit_exceeded", "invalid_api_key"):
+        elif others and code in ("rate_limit_exceeded", KEY_REFUSED):
             # A rate limit passes soon, and a rejection may be the API's fault: in both cases a
             # pause is useful only if there is another key.
             first = RATE_REST if code == "rate_limit_exceeded" else self._longer_rest(place)

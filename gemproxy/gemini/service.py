@@ -76,7 +76,9 @@ class EngineService(MultiService):
             reactor,
             Attempts(reactor, self.pool, gateway, config.timeout),
             KeyRing(reactor, config.gemini_api_key, key_rest),
-            RetryPolicy(config.max_retries, config.retry_delay, config.timeout, random.random),
+            RetryPolicy(
+                config.max_retries, config.retry_delay, config.max_retry_wait, random.random
+            ),
             config.gemini_models,
             Defaults(config.lenient, config.thoughts, config.gemini_safety),
             PictureFetcher(reactor).fetch if config.fetch_images else None,

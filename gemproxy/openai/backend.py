@@ -17,7 +17,7 @@ from twisted.web.http_headers import Headers as HeaderMap
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
-from gemproxy.backend import Answer
+from gemproxy.backend import COMMITS_IN, Answer
 from gemproxy.chat.errors import (
     INVALID_REQUEST,
     SERVER_ERROR,
@@ -66,6 +66,7 @@ class OpenAIBackend:
     @ivar fixed_key: the key to send instead of the client's own key; None to pass on the client's.
     @ivar timeout: seconds without data after which a request is cancelled.
     @ivar models_timeout: seconds for the list of models.
+    @ivar is_gemproxy: whether it is another gemproxy, which may be told L{COMMITS_IN}.
     """
 
     log = make_logger()
@@ -76,6 +77,7 @@ class OpenAIBackend:
     fixed_key: str | None
     timeout: float
     models_timeout: float = MODELS_TIMEOUT
+    is_gemproxy: bool = False
 
     def complete(self, request: ChatRequest, answer: Answer) -> Deferred[None]:
         idle_timeout = IdleTimeout(self.clock, self.timeout)
@@ -92,9 +94,10 @@ class OpenAIBackend:
         self, request: ChatRequest, answer: Answer, idle_timeout: IdleTimeout
     ) -> None:
         answer.note("waiting for the upstream")
-        asked = self._ask(
-            b"POST", b"/v1/chat/completions", _streaming_headers(request), streaming_body(request)
-        )
+        headers = _streaming_headers(request)
+        if self.is_gemproxy and (commitment := answer.commitment()) is not None:
+            headers = (*headers, (COMMITS_IN, b"%.3f" % commitment.left))
+        asked = self._ask(b"POST", b"/v1/chat/completions", headers, streaming_body(request))
         request.forget()
         response = await asked
         idle_timeout.reset()
@@ -213,7 +216,7 @@ def unanswered(error: Exception) -> Exception:
 
 
 def _streaming_headers(request: ChatRequest) -> Headers:
-    headers = without(request.headers, b"accept-encoding", b"content-type", b"accept")
+    headers = without(request.headers, b"accept-encoding", b"content-type", b"accept", COMMITS_IN)
     return (*headers, (b"Content-Type", b"application/json"), (b"Accept", b"text/event-stream"))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from gemproxy.chat.request import Headers
 from gemproxy.http.headers import end_to_end
 
+# What a fixed key replaces: it is the client's, or a key for this proxy.
+_KEYS = frozenset({b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"cookie"})
 # Sent by browsers about the requesting page; access has already been checked here.
 _ABOUT_THE_PAGE = frozenset({b"origin", b"referer"})
 
@@ -22,9 +24,5 @@ def to_upstream(headers: Headers, fixed_key: str | None) -> Headers:
     )
     if fixed_key is None:
         return kept
-    kept = tuple(
-        (name, value)
-        for name, value in kept
-        if name.lower() not in (b"authorization", b"x-api-key", b"api-key", b"cookie")
-    )
+    kept = tuple((name, value) for name, value in kept if name.lower() not in _KEYS)
     return (*kept, (b"Authorization", b"Bearer " + fixed_key.encode()))

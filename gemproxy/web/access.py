@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from attrs import frozen
@@ -11,6 +12,10 @@ from attrs import frozen
 from gemproxy.chat.errors import INVALID_REQUEST, ChatError
 
 OPEN_PATHS = frozenset({b"/health", b"/ready"})
+
+# Besides Authorization: the headers of Anthropic's, Azure's and Google's clients. They hold the key
+# alone.
+KEY_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
 
 # RFC 6761, RFC 6762, RFC 8375, and ICANN's reservation of .internal.
 _PRIVATE_DOMAINS = (".localhost", ".internal", ".local", ".home.arpa", ".test")
@@ -31,7 +36,12 @@ class Access:
     on_loopback: bool = True
 
     def refusal(
-        self, path: bytes, host: str | None, origin: str | None, authorization: str | None
+        self,
+        path: bytes,
+        host: str | None,
+        origin: str | None,
+        authorization: str | None,
+        keys: Sequence[str] = (),
     ) -> ChatError | None:
         """
         Check a request; returns the error if access is denied, None otherwise.
@@ -39,6 +49,7 @@ class Access:
         @param host: the Host header; None if there is none.
         @param origin: the Origin header, likewise.
         @param authorization: the Authorization header, likewise.
+        @param keys: the values of the L{KEY_HEADERS} that there are.
         """
         if origin is not None and not self._is_welcome(origin, host):
             return ChatError(
@@ -58,11 +69,12 @@ class Access:
                 "To allow other names, set CORS_ORIGINS or PROXY_API_KEYS.",
                 "host_not_allowed",
             )
-        if self.keys and path not in OPEN_PATHS and not self._knows(authorization):
+        if self.keys and path not in OPEN_PATHS and not self._knows(authorization, keys):
             return ChatError(
                 401,
                 INVALID_REQUEST,
-                "A valid API key for this proxy is required: Authorization: Bearer KEY.",
+                "A valid API key for this proxy is required, as 'Authorization: Bearer KEY' or in "
+                "the header x-api-key, api-key or x-goog-api-key.",
                 "invalid_api_key",
             )
         return None
@@ -107,13 +119,17 @@ class Access:
             return True
         return any(_place_of(origin) == host for origin in self.origins)
 
-    def _knows(self, authorization: str | None) -> bool:
+    def _knows(self, authorization: str | None, keys: Sequence[str]) -> bool:
+        """Whether any of the keys that a client sent is one of this proxy's."""
         scheme, _, shown = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer":
-            return False
-        candidate = shown.strip().encode("utf-8", "replace")
+        sent = [*keys, shown] if scheme.lower() == "bearer" else keys
+        candidates = [key.strip().encode("utf-8", "replace") for key in sent]
         # All keys are compared, so that the time reveals nothing about them.
-        matches = [hmac.compare_digest(candidate, key.encode()) for key in self.keys]
+        matches = [
+            hmac.compare_digest(candidate, key.encode())
+            for candidate in candidates
+            for key in self.keys
+        ]
         return any(matches)
 
 

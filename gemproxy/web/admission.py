@@ -17,7 +17,7 @@ from gemproxy.chat.jsontext import dumps
 from gemproxy.http.server_request import ServerRequest
 from gemproxy.metrics import Metrics
 from gemproxy.util.log import make_logger
-from gemproxy.web.access import OPEN_PATHS, Access
+from gemproxy.web.access import KEY_HEADERS, OPEN_PATHS, Access
 from gemproxy.web.paths import split_target, tidy_path
 from gemproxy.web.responses import send_error
 from gemproxy.web.throttle import AdmissionThrottle
@@ -80,6 +80,7 @@ class Admission:
             request.header_text(b"host"),
             request.header_text(b"origin"),
             request.header_text(b"authorization"),
+            [key for name in KEY_HEADERS if (key := request.header_text(name)) is not None],
         )
         limit = self.limits.per_client
         if error is not None or limit is None or path in OPEN_PATHS:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.server import Request
 
-from gemproxy.backend import Backend
+from gemproxy.backend import COMMITS_IN, Backend
 from gemproxy.chat.errors import SERVER_ERROR, ChatError
 from gemproxy.chat.images import ImagesRequest
 from gemproxy.chat.request import ChatRequest, Headers
@@ -20,10 +21,13 @@ from gemproxy.exchange import Exchange
 from gemproxy.journal import Journal
 from gemproxy.metrics import Metrics
 from gemproxy.util.log import make_logger
+from gemproxy.web.access import KEY_HEADERS
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.heartbeat_timer import HeartbeatTimer
 from gemproxy.web.images import ImagesRelay
 from gemproxy.web.relay import DocumentRelay, EventStreamRelay, Heartbeats, RelayState
+
+_SECONDS = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,3})?")
 
 # The status that nginx logs for this; it is never sent.
 _CLIENT_GONE = 499
@@ -91,10 +95,11 @@ class ChatService:
         request.setHeader(b"x-request-id", exchange.id.encode())
         if isinstance(request, ProxyRequest):
             request.is_logged = True
+        heartbeats = evolve(self.heartbeats, stream_delay=_commits_in(chat.headers))
         relay = kind(
             request,
             self.clock,
-            self.heartbeats,
+            heartbeats,
             StopTagFilter(stop_tags, _choices(chat)),
             exchange,
             chat,
@@ -168,11 +173,19 @@ def _choices(chat: ChatRequest) -> int:
     return n if isinstance(n, int) and n > 0 else 1
 
 
+def _commits_in(headers: Headers) -> float | None:
+    """In how many seconds another gemproxy, which is the client, commits its status."""
+    for name, value in headers:
+        if name.lower() == COMMITS_IN and _SECONDS.fullmatch(value):
+            return float(value)
+    return None
+
+
 def bearer_keys(headers: Headers) -> list[str]:
     """The keys that a client sent."""
     return [
         word
         for name, value in headers
-        if name.lower() in (b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key")
+        if name.lower() in (b"authorization", *KEY_HEADERS)
         for word in value.decode("latin-1").split()
     ]

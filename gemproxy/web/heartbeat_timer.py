@@ -27,14 +27,16 @@ class HeartbeatTimer:
 
     log = make_logger()
 
-    def __init__(self, clock: IReactorTime, interval: float) -> None:
-        """@param interval: seconds between two heartbeats."""
-        self._seconds = interval / _LOOKS_PER_INTERVAL
+    def __init__(self, clock: IReactorTime, interval: float | None) -> None:
+        """@param interval: seconds between two heartbeats; None for no heartbeats."""
+        self._seconds = None if interval is None else interval / _LOOKS_PER_INTERVAL
         self._waiting: set[Waiting] = set()
         self._loop = LoopingCall(self._look)
         self._loop.clock = clock
 
     def add(self, waiting: Waiting) -> None:
+        if self._seconds is None:
+            return
         self._waiting.add(waiting)
         if not self._loop.running:
             self._loop.start(self._seconds, now=False)

@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.web.server import Request
 from zope.interface import implementer
 
+from gemproxy.backend import Commitment
 from gemproxy.chat.chunks import Usage, estimated_usage
 from gemproxy.chat.collect import CompletionCollector
 from gemproxy.chat.errors import ChatError
@@ -38,13 +39,18 @@ _MARGIN = 0.9
 @frozen
 class Heartbeats:
     """
-    @ivar interval: the longest silence towards a client, in seconds.
+    @ivar interval: the longest silence towards a client, in seconds; None for no heartbeats.
     @ivar json_delay: seconds after which a client that does not stream gets its first; None for
         never. From then on its status is 200, so errors come as a body only.
+    @ivar early: whether there are any before the first data of the answer.
+    @ivar stream_delay: seconds after which a client that streams gets its first; None for no delay.
+        It is another gemproxy, which commits its status then.
     """
 
-    interval: float
+    interval: float | None
     json_delay: float | None
+    early: bool = True
+    stream_delay: float | None = None
 
 
 class RelayState(Enum):
@@ -119,6 +125,7 @@ class _Relay:
         self._note = "waiting"
         self._usage: Usage | None = None
         self._committed = False
+        self._has_data = False
         self._paced: _Paced | None = None
 
     # Called by the backend:
@@ -136,6 +143,7 @@ class _Relay:
                 self._clock.callLater(0, self.end_early)
                 break
         if passed:
+            self._has_data = True
             self._pass_on(passed)
 
     def take_back(self, choice: int) -> bool:
@@ -159,6 +167,12 @@ class _Relay:
     def retrying(self, error: ChatError) -> None:
         self._exchange.retries += 1
         self._metrics.retried(error.code or str(error.status))
+
+    def commitment(self) -> Commitment | None:
+        due = self._heartbeat_due()
+        if self._committed or due is None:
+            return None
+        return Commitment(due - self._begun, self._clock.seconds() - self._begun)
 
     def look(self) -> None:
         """Send a heartbeat, if it is time for one."""
@@ -243,8 +257,11 @@ class _Relay:
             self._request.write(data)
 
     def _heartbeat_due(self) -> float | None:
-        """When the next heartbeat is due if nothing else is sent; None for never."""
-        return self._last_sent + self._heartbeats.interval * _MARGIN
+        """When the next heartbeat is due if nothing else happens; None for never."""
+        interval = self._heartbeats.interval
+        if interval is None or not (self._heartbeats.early or self._has_data):
+            return None
+        return self._last_sent + interval * _MARGIN
 
     def _send_heartbeat(self) -> None:
         raise NotImplementedError
@@ -261,6 +278,17 @@ class EventStreamRelay(_Relay):
             self._send(encode(Event(dumps(error.payload()))))
         else:
             send_error(self._request, error)
+
+    def commitment(self) -> Commitment | None:
+        # An error is an event, for which it is never too late, unless another gemproxy makes a
+        # document of the stream.
+        return None if self._heartbeats.stream_delay is None else super().commitment()
+
+    def _heartbeat_due(self) -> float | None:
+        due = super()._heartbeat_due()
+        if due is None or self._committed:
+            return due
+        return max(due, self._begun + (self._heartbeats.stream_delay or 0.0))
 
     def _pass_on(self, events: Sequence[Event]) -> None:
         self._commit()
@@ -323,10 +351,8 @@ class DocumentRelay(_Relay):
             send_json(self._request, document)
 
     def _heartbeat_due(self) -> float | None:
-        delay = self._heartbeats.json_delay
-        if delay is None:
-            return None
-        return max(self._last_sent + self._heartbeats.interval * _MARGIN, self._begun + delay)
+        due, delay = super()._heartbeat_due(), self._heartbeats.json_delay
+        return None if due is None or delay is None else max(due, self._begun + delay)
 
     def _send_heartbeat(self) -> None:
         if not self._committed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from gemproxy.chat.errors import (
     INVALID_REQUEST,
@@ -15,10 +15,15 @@ from gemproxy.chat.errors import (
     upstream_failed,
 )
 from gemproxy.chat.jsontext import loads
+from gemproxy.gemini.translate.faults import fault_of
 
 _MESSAGE_LENGTH = 2000
-_TOO_LONG = re.compile(r"token count.{0,80}exceeds|exceeds the maximum number of tokens", re.I)
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]+)?)s")
+# Google's messages may quote the key: "Consumer 'api_key:AIza...' has been suspended."
+_KEY = re.compile(r"(?<=api_key:)[^'\"\s]+|\bAIza[\w-]{10,}|\bAQ\.[\w.-]{10,}")
+
+# The code of errors that are about a key in GEMINI_API_KEY, not about the client's own.
+KEY_REFUSED = "gemini_key_refused"
 
 # Statuses worth a retry: the request itself is not at fault.
 _TRANSIENT = frozenset({408, 429, 499, 500, 502, 503})
@@ -39,6 +44,129 @@ class AttemptFailure:
     delay: float | None = None
 
 
+def too_long(message: str) -> ChatError:
+    return bad_request(message, "messages", "context_length_exceeded")
+
+
+@frozen
+class _Kind:
+    """
+    A kind of error of the API, and what a client is told about it.
+
+    @ivar statuses: the statuses of the API that such an error has.
+    @ivar reasons: the reasons of its C{google.rpc.ErrorInfo}, any of which is enough.
+    @ivar words: what is said in its message, which is enough as well. If there are neither words
+        nor reasons, all errors of these statuses are of this kind.
+    @ivar error: the error for the client; its message quotes the API's as C{said} in braces.
+    """
+
+    statuses: frozenset[int]
+    error: ChatError
+    reasons: frozenset[str] = frozenset()
+    words: re.Pattern[str] | None = None
+
+    def fits(self, status: int, reasons: set[str], message: str) -> bool:
+        if status not in self.statuses:
+            return False
+        if self.words is None and not self.reasons:
+            return True
+        said = self.words is not None and self.words.search(message) is not None
+        return said or not self.reasons.isdisjoint(reasons)
+
+    def error_for(self, message: str) -> ChatError:
+        template = self.error.message
+        if not template.endswith("{said}") and not message.endswith((".", "!", "?")):
+            message += "."
+        return evolve(self.error, message=template.replace("{said}", message))
+
+
+_KEY_REFUSED = ChatError(
+    502,
+    SERVER_ERROR,
+    "Google refused gemproxy's own key (GEMINI_API_KEY): {said} "
+    "Make a new key at https://aistudio.google.com/apikey. Since 2026-06-19 Google refuses "
+    "standard keys, which begin with 'AIza'; new keys begin with 'AQ.'.",
+    KEY_REFUSED,
+    final=True,
+)
+
+# The first kind that fits counts. Reasons: https://github.com/googleapis/googleapis/blob/master/
+# google/api/error_reason.proto.
+_KINDS = (
+    _Kind(frozenset({401}), _KEY_REFUSED),
+    _Kind(
+        frozenset({400, 403}),
+        _KEY_REFUSED,
+        reasons=frozenset(
+            {
+                "ACCOUNT_STATE_INVALID",
+                "API_KEY_ANDROID_APP_BLOCKED",
+                "API_KEY_HTTP_REFERRER_BLOCKED",
+                "API_KEY_INVALID",
+                "API_KEY_IOS_APP_BLOCKED",
+                "API_KEY_IP_ADDRESS_BLOCKED",
+                "API_KEY_SERVICE_BLOCKED",
+                "BILLING_DISABLED",
+                "CONSUMER_INVALID",
+                "CONSUMER_SUSPENDED",
+                "CREDENTIALS_MISSING",
+                "GCP_SUSPENDED",
+                "SERVICE_DISABLED",
+                "USER_PROJECT_DENIED",
+            }
+        ),
+        words=re.compile(
+            r"^(?:your |the (?:provided )?)?API[ _]keys? "
+            r"(?:not valid|not found|expired|was|is|has|are)\b"
+            r"|^requests (?:to|from) .{0,300} are blocked"
+            r"|reported as leaked|unregistered callers|^permission denied: consumer "
+            r"|has not been used in project|project has been denied|requires billing",
+            re.I | re.S,
+        ),
+    ),
+    _Kind(
+        frozenset({400, 403}),
+        ChatError(
+            502,
+            SERVER_ERROR,
+            "Google does not serve the region that gemproxy's requests come from: {said} "
+            "Run gemproxy, or let its connections go out, in a supported region "
+            "(https://ai.google.dev/gemini-api/docs/available-regions), or enable billing, or use "
+            "Vertex AI.",
+            "region_not_supported",
+            final=True,
+        ),
+        words=re.compile(
+            r"location is not supported|not available in your (?:country|region)", re.I
+        ),
+    ),
+    _Kind(
+        frozenset({400}),
+        too_long("{said}"),
+        words=re.compile(r"token count.{0,80}exceeds|exceeds the maximum number of tokens", re.I),
+    ),
+    _Kind(
+        frozenset({404}),
+        ChatError(
+            404,
+            INVALID_REQUEST,
+            "{said} Newer models can be used instead: see /v1/models.",
+            "model_not_found",
+            param="model",
+        ),
+        words=re.compile(r"no longer available", re.I),
+    ),
+    _Kind(
+        frozenset({404}),
+        ChatError(404, INVALID_REQUEST, "{said}", "model_not_found", param="model"),
+    ),
+    _Kind(
+        frozenset({403}),
+        ChatError(403, "permission_error", "{said}", "permission_denied", final=True),
+    ),
+)
+
+
 def api_failure(status: int, body: bytes) -> AttemptFailure:
     """Convert an error response of the API."""
     return _failure(status, _error_object(body))
@@ -52,9 +180,8 @@ def midway_failure(document: bytes) -> AttemptFailure:
 
 
 def _failure(status: int, error: dict[str, Any]) -> AttemptFailure:
-    message = str(error.get("message") or f"The Gemini API responded with status {status}.")[
-        :_MESSAGE_LENGTH
-    ]
+    message = str(error.get("message") or f"The Gemini API responded with status {status}.")
+    message = _KEY.sub("[key]", message)[:_MESSAGE_LENGTH]
     details = _details(error)
     delay = _retry_delay(details)
     if status == 429:
@@ -71,7 +198,9 @@ def _failure(status: int, error: dict[str, Any]) -> AttemptFailure:
             retryable=True,
             delay=delay,
         )
-    return AttemptFailure(_status_error(status, message, details), status in _TRANSIENT, delay)
+    return AttemptFailure(
+        _status_error(status, message, details, delay), status in _TRANSIENT, delay
+    )
 
 
 def cli_failure(message: str) -> AttemptFailure:
@@ -89,27 +218,22 @@ def transient(message: str) -> AttemptFailure:
     return AttemptFailure(upstream_failed(message), retryable=True)
 
 
-def too_long(message: str) -> ChatError:
-    return bad_request(message, "messages", "context_length_exceeded")
-
-
-def _status_error(status: int, message: str, details: list[dict[str, Any]]) -> ChatError:
-    if any(detail.get("reason") == "API_KEY_INVALID" for detail in details) or status == 401:
-        return ChatError(401, INVALID_REQUEST, message, "invalid_api_key", final=True)
-    if status == 400 and _TOO_LONG.search(message):
-        return too_long(message)
-    if status == 403:
-        return ChatError(403, "permission_error", message, "permission_denied", final=True)
-    if status == 404:
-        return ChatError(404, INVALID_REQUEST, message, "model_not_found", param="model")
+def _status_error(
+    status: int, message: str, details: list[dict[str, Any]], delay: float | None
+) -> ChatError:
+    reasons = {str(detail.get("reason")) for detail in details}
+    for kind in _KINDS:
+        if kind.fits(status, reasons, message):
+            return kind.error_for(message)
     if 400 <= status < 500 and status not in _TRANSIENT:
-        return ChatError(status, INVALID_REQUEST, message, final=True)
+        named = fault_of(details, message) if status == 400 else None
+        return ChatError(status, INVALID_REQUEST, message, param=named, final=True)
     return ChatError(
         status if status in (500, 502, 503, 504) else 502,
         SERVER_ERROR,
         message,
         "upstream_error",
-        retry_after=10 if status == 503 else None,
+        retry_after=delay or (10 if status == 503 else None),
     )
 
 
