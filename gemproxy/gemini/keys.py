@@ -100,9 +100,9 @@ class KeyRing:
         code = failure.error.code
         if code == "insufficient_quota":
             self._rest(place, self._longer_rest(place), failure)
-        elif others and code in ("rate_limit_exceeded", "invalid_api_key"):
-            # A rate limit passes soon, and a rejection may be the API's fault: in both cases a
-            # pause is useful only if there is another key.
+        elif others and code in ("rate_limit_exceeded", "invalid_api_key", "model_not_found"):
+            # A rate limit passes soon, a rejection may be the API's fault, and a model that one key
+            # may not use is another's: a pause is useful only if there is another key.
             first = RATE_REST if code == "rate_limit_exceeded" else self._longer_rest(place)
             self._rest(place, first, failure)
         else:

@@ -22,7 +22,9 @@ from gemproxy.gemini.cli.worker import Worker
 from gemproxy.gemini.cli.worker_pool import PoolLimits, WorkerPool
 from gemproxy.gemini.engine import GeminiEngine
 from gemproxy.gemini.keys import KeyRing
+from gemproxy.gemini.model_list import ModelList
 from gemproxy.gemini.pictures import PictureFetcher
+from gemproxy.gemini.translate.models import BUILT_IN_MODELS
 from gemproxy.http.transport import PromptEndpoint
 from gemproxy.http.url import BaseURL
 from gemproxy.http.write_coalescer import WriteCoalescer
@@ -60,23 +62,27 @@ class EngineService(MultiService):
         )
         gateway.setServiceParent(self)
 
+        first_model = (config.gemini_models or BUILT_IN_MODELS)[0]
+
         def make_worker(pool: WorkerPool) -> Worker:
             self._workers_made += 1
             assert self._run_directory.path is not None
             home = WorkerHome(self._run_directory.path / f"worker-{self._workers_made}")
-            return Worker(
-                reactor, cli, home, config.gemini_models[0], gateway.url, pool, cli_limits
-            )
+            return Worker(reactor, cli, home, first_model, gateway.url, pool, cli_limits)
 
         limits = PoolLimits(config.gemini_workers, config.gemini_sessions, config.gemini_queue)
         self.pool = WorkerPool(reactor, limits, cli_limits, make_worker)
         self.pool.setServiceParent(self)
+        # The demo has no list.
+        keys = () if config.demo else config.gemini_api_key
+        models = ModelList(reactor, agent, api_url, keys, config.gemini_models)
+        models.setServiceParent(self)
         self.engine = GeminiEngine(
             reactor,
             Attempts(reactor, self.pool, gateway, config.timeout),
             KeyRing(reactor, config.gemini_api_key, key_rest),
             RetryPolicy(config.max_retries, config.retry_delay, config.timeout, random.random),
-            config.gemini_models,
+            models,
             config.lenient,
             PictureFetcher(reactor).fetch if config.fetch_images else None,
         )

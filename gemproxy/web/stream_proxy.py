@@ -11,25 +11,18 @@ from twisted.internet.defer import CancelledError
 from werkzeug.exceptions import HTTPException
 
 from gemproxy.backend import Backend
-from gemproxy.chat.chunks import model_object
 from gemproxy.chat.errors import ChatError, unknown_url
+from gemproxy.chat.models import plain_name, served_model
+from gemproxy.chat.request import ChatRequest
 from gemproxy.util.log import make_logger
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.chat import ChatService
 from gemproxy.web.detached import Detached
+from gemproxy.web.gemini_models import GeminiModels
 from gemproxy.web.health import Health
 from gemproxy.web.passthrough import Passthrough
 from gemproxy.web.responses import send_json
 from gemproxy.web.site import chat_request_of, headers_of, make_app
-
-
-def is_gemini(model: str) -> bool:
-    return "gemini" in model.lower()
-
-
-def gemini_name(model: str) -> str:
-    """Gemini's own name of a model. Clients write it in capitals, or with a vendor in front."""
-    return model.rpartition("/")[2].lower()
 
 
 class StreamProxy:
@@ -46,13 +39,18 @@ class StreamProxy:
     def __init__(
         self,
         gemini: Backend,
+        gemini_models: GeminiModels,
         upstream: Backend,
         passthrough: Passthrough,
         health: Health,
         chats: ChatService,
     ) -> None:
-        """@param passthrough: forwards all other requests to the same upstream."""
+        """
+        @param gemini_models: decides which models are for C{gemini}.
+        @param passthrough: forwards all other requests to the same upstream.
+        """
         self._gemini = gemini
+        self._gemini_models = gemini_models
         self._upstream = upstream
         self._passthrough = passthrough
         self.health = health
@@ -60,12 +58,14 @@ class StreamProxy:
 
     @app.route("/v1/chat/completions", methods=["POST"])
     def chat_completions(self, request: ProxyRequest) -> Detached:
-        chat = chat_request_of(request)
+        return Detached(self._answer(request, chat_request_of(request)))
+
+    async def _answer(self, request: ProxyRequest, chat: ChatRequest) -> None:
         backend, route = self._upstream, "stream/upstream"
-        if is_gemini(chat.model):
-            chat = evolve(chat, model=gemini_name(chat.model))
+        if await self._gemini_models.has(chat.model, chat.headers):
+            chat = evolve(chat, model=plain_name(chat.model))
             backend, route = self._gemini, "stream/gemini"
-        return Detached(self._chats.answer(request, chat, backend, route))
+        await self._chats.answer(request, chat, backend, route)
 
     @app.route("/v1/models", methods=["GET"])
     async def models(self, request: ProxyRequest) -> None:
@@ -78,6 +78,7 @@ class StreamProxy:
             # The client may disconnect before this is awaited.
             asking_upstream.addErrback(lambda _: [])
             asking_upstream.cancel()
+        self._gemini_models.saw(listed)
         known = {model["id"] for model in listed}
         for model in listed_upstream:
             if model["id"] not in known:
@@ -98,8 +99,10 @@ class StreamProxy:
 
     @app.route("/v1/models/<path:name>", methods=["GET"])
     async def model(self, request: ProxyRequest, name: str) -> None:
-        if is_gemini(name):
-            send_json(request, model_object(name))
+        headers = headers_of(request)
+        if await self._gemini_models.has(name, headers):
+            listed = await self._gemini_models.listed(headers)
+            send_json(request, served_model(plain_name(name), listed))
         else:
             await self._passthrough.serve(request)
 
