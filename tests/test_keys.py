@@ -83,6 +83,17 @@ def test_a_model_that_one_key_may_not_use_is_another_s() -> None:
     assert ring.exhausted() == {}
 
 
+def test_a_key_without_the_model_does_not_hide_why_the_other_rests() -> None:
+    ring = Ring("a", "b")
+    assert ring.fail(NO_MODEL) == ("a", True)
+    ring.clock.advance(10)
+    assert ring.fail(DAILY) == ("b", False)
+    assert ring.refusal().code == "insufficient_quota"
+    ring.clock.advance(REST - 10)
+    assert ring.fail(NO_MODEL) == ("a", True)
+    assert ring.refusal().code == "insufficient_quota"
+
+
 def test_quotas_are_counted_by_model() -> None:
     ring = Ring("a")
     ring.fail(DAILY, "gemini-pro")
