@@ -25,7 +25,7 @@ from bench.load import Received, connections
 from bench.numbers import Measures, percentile
 from testing.processes import Cost, Running, children, cost, cost_of_children, free_port
 
-MODEL = "gemini-2.5-flash"
+MODEL = "gemini-3.8-flash"
 _MARKER = b"#000000"
 _SHORT = Spec(5, 0, 0)
 # As long as an answer of a few hundred tokens takes.

@@ -10,14 +10,6 @@ from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
-DEFAULT_MODELS = (
-    "gemini-3-pro-preview",
-    "gemini-3-flash-preview",
-    "gemini-2.5-pro",
-    "gemini-2.5-flash",
-    "gemini-2.0-flash",
-)
-
 _MODEL_NAME = re.compile(r"[A-Za-z0-9._-]+")
 # A Twisted endpoint string: a type, and its arguments.
 _ENDPOINT = re.compile(r"[a-z][A-Za-z0-9]*:.+")
@@ -169,7 +161,7 @@ def _url(text: str) -> str:
 
 def _models(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    if not names or not all(_MODEL_NAME.fullmatch(name) for name in names):
+    if (text and not names) or not all(_MODEL_NAME.fullmatch(name) for name in names):
         raise ValueError("model names of letters, digits, '.', '-' and '_', comma separated")
     return names
 
@@ -324,9 +316,10 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "GEMINI_MODELS",
-        ",".join(DEFAULT_MODELS),
+        "",
         _models,
-        "models in the list of models, comma separated",
+        "models in the list of models, comma separated; if empty, those that Google lists for the "
+        "keys",
     ),
     Setting(
         "LENIENT",

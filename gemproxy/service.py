@@ -19,7 +19,7 @@ from gemproxy.demo.server import Demo
 from gemproxy.gemini.cli.install import Cli
 from gemproxy.gemini.cli.limits import CliLimits
 from gemproxy.gemini.cli.worker_pool import MemberState, WorkerPool
-from gemproxy.gemini.engine import GeminiEngine, check_model
+from gemproxy.gemini.engine import GeminiEngine
 from gemproxy.gemini.keys import REST
 from gemproxy.gemini.service import EngineService
 from gemproxy.http.agent import PersistentAgent, endpoints
@@ -36,6 +36,7 @@ from gemproxy.util.log import log_details, make_logger
 from gemproxy.web.access import Access
 from gemproxy.web.admission import Admission, Limits
 from gemproxy.web.chat import ChatService
+from gemproxy.web.gemini_models import GeminiModels
 from gemproxy.web.gemini_proxy import GeminiProxy
 from gemproxy.web.health import Health
 from gemproxy.web.passthrough import Passthrough
@@ -151,7 +152,7 @@ class Daemon(MultiService):
             lambda: {} if engine is None else engine.keys.exhausted(),
         )
         if config.port is not None and engine is not None:
-            proxy = GeminiProxy(engine, check_model, self._health, self._chat_service(()))
+            proxy = GeminiProxy(engine, self._health, self._chat_service(()))
             self._listen("Gemini Proxy", proxy.app.resource())
         if config.stream_port is not None:
             self._listen("Stream Proxy", self._stream_proxy(engine), is_passed_through)
@@ -193,13 +194,18 @@ class Daemon(MultiService):
         config = self._config
         upstream = self._upstream(config.upstream_url, config.fixed_api_key)
         gemini: Backend | None = engine
+        names = config.gemini_models
         if config.gemini_proxy_url is not None:
             gemini = self._upstream(config.gemini_proxy_url, None, is_gemproxy=True)
+            names = ()
         assert gemini is not None
+        gemini_models = GeminiModels(self._reactor, gemini, names)
+        gemini_models.setServiceParent(self)
         passthrough = Passthrough(self._reactor, upstream, config.timeout, self._metrics)
         self._interruptions.append(passthrough.interrupt_all)
         chats = self._chat_service(config.stop_tags)
-        return StreamProxy(gemini, upstream, passthrough, self._health, chats).app.resource()
+        proxy = StreamProxy(gemini, gemini_models, upstream, passthrough, self._health, chats)
+        return proxy.app.resource()
 
     def _upstream(self, url: str, key: str | None, is_gemproxy: bool = False) -> OpenAIBackend:
         base = base_url(url)

@@ -262,8 +262,11 @@ class Product(Client):
 
     @property
     def asked(self) -> list[Any]:
-        """The requests that the API got in the present test."""
-        return self.api.requests[self.seen :]
+        """
+        The requests that the API got in the present test; those for its list of models come when it
+        is not known, and do not count.
+        """
+        return [got for got in self.api.requests[self.seen :] if got.method != "list"]
 
     async def until_asked(self, number: int = 1) -> Any:
         """The API's n-th request of the present test, once it is there."""

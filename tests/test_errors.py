@@ -138,6 +138,24 @@ def test_an_upstreams_error_is_sent_unchanged():
             "The model 'gpt' does not exist.",
         ),
         (
+            model_not_found("b", ["a", "b", "c"]),
+            404,
+            "invalid_request_error",
+            "model_not_found",
+            "model",
+            "The model 'b' does not exist. Available models: a, c.",
+        ),
+        (
+            model_not_found("x", [f"m{number}" for number in range(23)]),
+            404,
+            "invalid_request_error",
+            "model_not_found",
+            "model",
+            "The model 'x' does not exist. Available models: "
+            + ", ".join(f"m{number}" for number in range(20))
+            + " and 3 more.",
+        ),
+        (
             unknown_url("GET", "/x"),
             404,
             "invalid_request_error",

@@ -29,9 +29,10 @@ from gemproxy.chat.images import (
     no_picture,
     parse_images_request,
 )
+from gemproxy.chat.models import served_model
 from gemproxy.chat.request import ChatRequest, Headers
-from gemproxy.gemini.engine import check_model
-from gemproxy.gemini.translate.parameters import parameters
+from gemproxy.gemini.translate.families import family_of
+from gemproxy.gemini.translate.parameters import Defaults, parameters
 from gemproxy.journal import NoJournal
 from gemproxy.metrics import Metrics
 from gemproxy.web.access import Access
@@ -288,7 +289,10 @@ def test_an_answer_without_pictures_is_an_error(strange: dict[str, Any]) -> None
     ("fields", "said"),
     [
         ({"content": "I cannot draw."}, "without a picture (stop): I cannot draw."),
-        ({"finish_reason": "stop", "native_finish_reason": "NO_IMAGE"}, "a picture (NO_IMAGE)."),
+        (
+            {"finish_reason": "content_filter", "native_finish_reason": "NO_IMAGE"},
+            "a picture (NO_IMAGE).",
+        ),
         ({"content": "x" * 9999}, ": " + "x" * 500),
     ],
 )
@@ -642,9 +646,9 @@ class Painter:
         self.requests: list[ChatRequest] = []
 
     def complete(self, request: ChatRequest, answer: Answer) -> Deferred[None]:
-        check_model(request.model)
+        served_model(request.model, {})
         self.requests.append(request)
-        answer.ignored(parameters(request.body, request.model, True).ignored)
+        answer.ignored(parameters(request.body, family_of(request.model), Defaults()).ignored)
         chunks = ChunkFactory("c", 5, request.model)
         for index in range(request.body.get("n", 1)):
             answer.events([chunks.delta({"role": "assistant", "content": ""}, None, index)])
@@ -662,7 +666,7 @@ async def painted() -> AsyncIterator[tuple[Client, Painter]]:
     metrics, painter = Metrics("1"), Painter()
     chats = ChatService(reactor, Heartbeats(9, None), NoJournal(reactor, lambda: "x"), metrics)
     health = Health(metrics, lambda: True, lambda: True, dict)
-    proxy = GeminiProxy(painter, check_model, health, chats)
+    proxy = GeminiProxy(painter, health, chats)
     admission = Admission(reactor, Access(), Limits(1_000_000), metrics, lambda: "x")
     site = make_site(proxy.app.resource(), admission, reactor)
     port = reactor.listenTCP(0, site, interface="127.0.0.1")

@@ -24,6 +24,7 @@ def failure_of(refusal: refusals.Refusal) -> AttemptFailure:
 DAILY = failure_of(refusals.day_quota())
 MINUTE = failure_of(refusals.minute_quota(None))
 BAD_KEY = failure_of(refusals.wrong_key())
+NO_MODEL = failure_of(refusals.unknown_model(MODEL, "v1beta", "generateContent"))
 BUSY = failure_of(refusals.error(503))
 
 
@@ -70,6 +71,27 @@ def test_a_key_whose_quota_is_out_rests_and_another_steps_in_at_once() -> None:
     assert ring.fail(DAILY) == ("a", True)
     assert [ring.succeed() for _ in range(3)] == ["b"] * 3
     assert ring.exhausted() == {}
+
+
+def test_a_model_that_one_key_may_not_use_is_another_s() -> None:
+    ring = Ring("a", "b")
+    assert ring.fail(NO_MODEL) == ("a", True)
+    assert [ring.succeed() for _ in range(2)] == ["b"] * 2
+    assert ring.succeed("gemini-other") == "a"
+    # No key has it.
+    assert ring.fail(NO_MODEL) == ("b", False)
+    assert ring.exhausted() == {}
+
+
+def test_a_key_without_the_model_does_not_hide_why_the_other_rests() -> None:
+    ring = Ring("a", "b")
+    assert ring.fail(NO_MODEL) == ("a", True)
+    ring.clock.advance(10)
+    assert ring.fail(DAILY) == ("b", False)
+    assert ring.refusal().code == "insufficient_quota"
+    ring.clock.advance(REST - 10)
+    assert ring.fail(NO_MODEL) == ("a", True)
+    assert ring.refusal().code == "insufficient_quota"
 
 
 def test_quotas_are_counted_by_model() -> None:

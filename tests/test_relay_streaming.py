@@ -317,7 +317,8 @@ async def test_models_of_gemini_in_any_spelling_take_the_other_way() -> None:
                 assert (await relay.ask(body)).content == "Gemini"
                 assert gemini.upstream.calls[-1].json["model"] == "gemini-2.5-pro"
         assert (await relay.ask(gpt(model="gemma-3", stream=True))).content == "Hello"
-        assert len(gemini.upstream.calls) == 6
+        # A name that may be Google's is looked up first.
+        assert [call.target for call in gemini.upstream.calls[6:]] == ["/v1/models"]
 
 
 @ensureDeferred

@@ -21,6 +21,7 @@ from attrs import define
 
 from gemproxy import __version__
 from gemproxy.config import SETTINGS
+from gemproxy.gemini.translate.models import BUILT_IN_MODELS
 from testing.processes import free_port, processes_at_home_in
 from tests.support import CLI, ROOT
 
@@ -246,6 +247,8 @@ def test_the_demo_serves_without_a_key_and_stops_without_a_trace(tmp_path: Path)
         status, body = ask(daemon, "What is up?", stream=True)
         assert status == 200
         assert body.endswith("data: [DONE]\n\n")
+        status, body = daemon.get("/v1/models")
+        assert [model["id"] for model in json.loads(body)["data"]] == list(BUILT_IN_MODELS)
         (run,) = daemon.runs.iterdir()
         assert run.stat().st_mode & 0o777 == 0o700
         workers = daemon.workers()

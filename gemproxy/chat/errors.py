@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from gemproxy.chat.jsontext import dumps
 
@@ -13,6 +14,7 @@ INVALID_REQUEST = "invalid_request_error"
 SERVER_ERROR = "server_error"
 
 _REASON_LENGTH = 200
+_MOST_NAMES = 20
 # Maximum share of a message's characters that may be replaced in the reason phrase.
 _MOST_LOST = 0.3
 
@@ -100,14 +102,26 @@ def bad_request(message: str, param: str | None = None, code: str | None = None)
     return ChatError(400, INVALID_REQUEST, message, param=param, code=code)
 
 
-def model_not_found(model: str) -> ChatError:
-    return ChatError(
+def model_not_found(model: str, others: Sequence[str] = ()) -> ChatError:
+    """@param others: the names of models that exist."""
+    error = ChatError(
         404,
         INVALID_REQUEST,
         f"The model '{model}' does not exist.",
         param="model",
         code="model_not_found",
     )
+    return naming_models(error, [name for name in others if name != model])
+
+
+def naming_models(error: ChatError, names: Sequence[str]) -> ChatError:
+    """The error with the names of models that exist; not all if there are many."""
+    if not names:
+        return error
+    shown = ", ".join(names[:_MOST_NAMES])
+    if len(names) > _MOST_NAMES:
+        shown += f" and {len(names) - _MOST_NAMES} more"
+    return evolve(error, message=f"{error.message} Available models: {shown}.")
 
 
 def unknown_url(method: str, path: str, hint: str = "") -> ChatError:

@@ -189,13 +189,18 @@ def images_document(
     return document
 
 
+# Google's reasons that say nothing against the prompt.
+_UNABLE = ("NO_IMAGE", "IMAGE_OTHER", "OTHER")
+
+
 def no_picture(completion: dict[str, Any]) -> ChatError:
     """Why a completion without pictures is no answer."""
     refused, reasons, texts = False, [], []
     for choice in _objects(completion.get("choices")):
         message = choice.get("message")
         message = message if isinstance(message, dict) else {}
-        refused = refused or choice.get("finish_reason") == "content_filter"
+        is_filtered = choice.get("finish_reason") == "content_filter"
+        refused = refused or (is_filtered and choice.get("native_finish_reason") not in _UNABLE)
         reasons += [choice.get("native_finish_reason") or choice.get("finish_reason")]
         texts += [message.get("refusal") or message.get("content")]
     reason = ", ".join(dict.fromkeys(word for word in reasons if word and isinstance(word, str)))

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from attrs import field, frozen
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from gemproxy.backend import Answer
-from gemproxy.chat.chunks import ChunkFactory, estimated_usage, model_object
-from gemproxy.chat.errors import bad_request, model_not_found
+from gemproxy.chat.chunks import ChunkFactory, estimated_usage
+from gemproxy.chat.errors import ChatError, naming_models
+from gemproxy.chat.models import by_name, is_always_served, served_model
 from gemproxy.chat.request import ChatRequest, Headers
 from gemproxy.gemini.attempt import AttemptFailed, Attempts, Choice, Tally
 from gemproxy.gemini.backoff import RetryPolicy
 from gemproxy.gemini.flow import Flow
 from gemproxy.gemini.keys import KeyRing
+from gemproxy.gemini.model_list import ModelList
 from gemproxy.gemini.translate.families import family_of
 from gemproxy.gemini.translate.messages import translate_messages
 from gemproxy.gemini.translate.parameters import Defaults, parameters
@@ -28,23 +29,13 @@ from gemproxy.gemini.writer import ChoiceWriter, Opening
 from gemproxy.util.gather import gather_or_cancel
 from gemproxy.util.log import make_logger
 
-_MODEL_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
-
-
-def check_model(model: str) -> None:
-    """@raise ChatError: 400, the name is malformed; 404, it is not a Gemini model."""
-    if not _MODEL_NAME.fullmatch(model):
-        raise bad_request("'model' must consist of letters, digits, '.', '-' and '_'.", "model")
-    if not model.startswith("gemini-"):
-        raise model_not_found(model)
-
 
 @frozen
 class GeminiEngine:
     """
     A backend that uses the Gemini CLI.
 
-    @ivar offered: the models in the list of models; requests may use other Gemini models.
+    @ivar model_list: the models on offer; requests may use other Gemini models.
     @ivar defaults: what applies unless a client says otherwise.
     @ivar fetch_pictures: replaces the URLs of pictures by the pictures; None to reject messages
         with such URLs.
@@ -58,19 +49,24 @@ class GeminiEngine:
     attempts: Attempts
     keys: KeyRing
     policy: RetryPolicy
-    offered: tuple[str, ...]
+    model_list: ModelList
     defaults: Defaults
     fetch_pictures: Callable[[Any], Awaitable[Any]] | None = None
     signatures: Signatures = field(factory=Signatures)
 
     def models(self, headers: Headers) -> Deferred[list[dict[str, Any]]]:
-        return succeed([model_object(name) for name in self.offered])
+        return self.model_list.get()
+
+    async def check_model(self, model: str) -> None:
+        """@raise ChatError: 400, the name is malformed; 404, the model is not served."""
+        if not is_always_served(model):
+            served_model(model, by_name(await self.model_list.get()))
 
     def complete(self, request: ChatRequest, answer: Answer) -> Deferred[None]:
         return Deferred.fromCoroutine(self._complete(request, answer))
 
     async def _complete(self, request: ChatRequest, answer: Answer) -> None:
-        check_model(request.model)
+        await self.check_model(request.model)
         body = request.body
         request.forget()
         family = family_of(request.model)
@@ -143,7 +139,7 @@ class GeminiEngine:
                 continue
             delay = self.policy.delay(failure, retried, choice.answer.commitment())
             if delay is None:
-                raise failure.error
+                raise await self._final(failure.error, choice.model)
             retried += 1
             choice.answer.retrying(failure.error)
             self.log.info(
@@ -159,3 +155,10 @@ class GeminiEngine:
         for call in reply.calls:
             self.signatures.remember(call.id, call.signature, lease.key)
         choice.writer.finish(reply)
+
+    async def _final(self, error: ChatError, model: str) -> ChatError:
+        """The error for the client; if Google does not have the model, it names those it has."""
+        if error.code != "model_not_found":
+            return error
+        names = await self.model_list.true_names()
+        return naming_models(error, [name for name in names if name != model])

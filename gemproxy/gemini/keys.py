@@ -20,6 +20,8 @@ _SHORTEST_DELAY, _LONGEST_DELAY = 1.0, 86400.0
 # Clients choose the names of models, so the number of entries is limited.
 RESTS_LIMIT = 1000
 
+_QUOTA_CODES = frozenset({"insufficient_quota", "rate_limit_exceeded"})
+
 
 @define
 class _Rest:
@@ -48,8 +50,9 @@ class KeyRing:
     """
     Distributes requests over the keys, and pauses keys that do not work at the moment.
 
-    A key is paused when its daily quota for a model is used up, or when Google rejects it. After
-    the pause, a single request probes the key; the key stays paused until the probe succeeds.
+    A key is paused when its daily quota for a model is used up, or when Google rejects it or does
+    not have the model for it. After the pause, a single request probes the key; the key stays
+    paused until the probe succeeds.
     """
 
     def __init__(
@@ -85,7 +88,8 @@ class KeyRing:
                 self._keys.append(key)
                 return KeyLease(key, model, rest is not None)
         waits = {key: self._wait(key, model) for key in self._keys}
-        soonest = min(waits, key=lambda key: waits[key])
+        lacking = {key: self._rests[key, model].error.code == "model_not_found" for key in waits}
+        soonest = min(waits, key=lambda key: (lacking[key], waits[key]))
         raise evolve(self._rests[soonest, model].error, retry_after=max(1.0, waits[soonest]))
 
     def release(self, lease: KeyLease, failure: AttemptFailure | None) -> bool:
@@ -97,13 +101,20 @@ class KeyRing:
         if failure is None:
             self._rests.pop(place, None)
             return False
-        others = any((key, lease.model) not in self._rests for key in self._keys if key != place[0])
         code = failure.error.code
+        # A key whose quota is used up has the model.
+        met = _QUOTA_CODES if code == "model_not_found" else frozenset()
+        others = any(
+            rest is None or rest.error.code in met
+            for rest in (
+                self._rests.get((key, lease.model)) for key in self._keys if key != lease.key
+            )
+        )
         if code == "insufficient_quota":
             self._rest(place, self._longer_rest(place), failure)
-        elif others and code in ("rate_limit_exceeded", KEY_REFUSED):
-            # A rate limit passes soon, and a rejection may be the API's fault: in both cases a
-            # pause is useful only if there is another key.
+        elif others and code in ("rate_limit_exceeded", KEY_REFUSED, "model_not_found"):
+            # A rate limit passes soon, a rejection may be the API's fault, and a model that one key
+            # does not have may be another's: a pause is useful only if there is another key.
             first = RATE_REST if code == "rate_limit_exceeded" else self._longer_rest(place)
             self._rest(place, first, failure)
         else:

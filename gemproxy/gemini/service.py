@@ -22,7 +22,9 @@ from gemproxy.gemini.cli.worker import Worker
 from gemproxy.gemini.cli.worker_pool import PoolLimits, WorkerPool
 from gemproxy.gemini.engine import GeminiEngine
 from gemproxy.gemini.keys import KeyRing
+from gemproxy.gemini.model_list import ModelList
 from gemproxy.gemini.pictures import PictureFetcher
+from gemproxy.gemini.translate.models import BUILT_IN_MODELS
 from gemproxy.gemini.translate.parameters import Defaults
 from gemproxy.http.transport import PromptEndpoint
 from gemproxy.http.url import BaseURL
@@ -61,17 +63,21 @@ class EngineService(MultiService):
         )
         gateway.setServiceParent(self)
 
+        first_model = (config.gemini_models or BUILT_IN_MODELS)[0]
+
         def make_worker(pool: WorkerPool) -> Worker:
             self._workers_made += 1
             assert self._run_directory.path is not None
             home = WorkerHome(self._run_directory.path / f"worker-{self._workers_made}")
-            return Worker(
-                reactor, cli, home, config.gemini_models[0], gateway.url, pool, cli_limits
-            )
+            return Worker(reactor, cli, home, first_model, gateway.url, pool, cli_limits)
 
         limits = PoolLimits(config.gemini_workers, config.gemini_sessions, config.gemini_queue)
         self.pool = WorkerPool(reactor, limits, cli_limits, make_worker)
         self.pool.setServiceParent(self)
+        # The demo has no list.
+        keys = () if config.demo else config.gemini_api_key
+        models = ModelList(reactor, agent, api_url, keys, config.gemini_models)
+        models.setServiceParent(self)
         self.engine = GeminiEngine(
             reactor,
             Attempts(reactor, self.pool, gateway, config.timeout),
@@ -79,7 +85,7 @@ class EngineService(MultiService):
             RetryPolicy(
                 config.max_retries, config.retry_delay, config.max_retry_wait, random.random
             ),
-            config.gemini_models,
+            models,
             Defaults(config.lenient, config.thoughts, config.gemini_safety),
             PictureFetcher(reactor).fetch if config.fetch_images else None,
         )

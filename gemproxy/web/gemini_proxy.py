@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from attrs import evolve
 
 from gemproxy.backend import Backend
-from gemproxy.chat.chunks import model_object
+from gemproxy.chat.models import by_name, plain_name, served_model
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.chat import ChatService
 from gemproxy.web.detached import Detached
@@ -31,27 +31,21 @@ class GeminiProxy:
 
     app = make_app(SERVED_FOR_GEMINI)
 
-    def __init__(
-        self,
-        backend: Backend,
-        check_model: Callable[[str], None],
-        health: Health,
-        chats: ChatService,
-    ) -> None:
-        """@param check_model: raises a ChatError for a model that cannot be served."""
+    def __init__(self, backend: Backend, health: Health, chats: ChatService) -> None:
         self._backend = backend
-        self._check_model = check_model
         self.health = health
         self._chats = chats
 
     @app.route("/v1/chat/completions", methods=["POST"])
     def chat_completions(self, request: ProxyRequest) -> Detached:
         chat = chat_request_of(request)
+        chat = evolve(chat, model=plain_name(chat.model))
         return Detached(self._chats.answer(request, chat, self._backend, "gemini"))
 
     @app.route("/v1/images/generations", methods=["POST"])
     def images_generations(self, request: ProxyRequest) -> Detached:
         images = images_request_of(request, body_of(request))
+        images = evolve(images, chat=evolve(images.chat, model=plain_name(images.chat.model)))
         return Detached(self._chats.answer_images(request, images, self._backend, "gemini/images"))
 
     @app.route("/v1/models", methods=["GET"])
@@ -60,6 +54,6 @@ class GeminiProxy:
         send_json(request, {"object": "list", "data": models})
 
     @app.route("/v1/models/<path:name>", methods=["GET"])
-    def model(self, request: ProxyRequest, name: str) -> None:
-        self._check_model(name)
-        send_json(request, model_object(name))
+    async def model(self, request: ProxyRequest, name: str) -> None:
+        listed = by_name(await self._backend.models(headers_of(request)))
+        send_json(request, served_model(plain_name(name), listed))

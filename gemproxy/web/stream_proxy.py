@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from attrs import evolve
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 from werkzeug.exceptions import HTTPException
 
 from gemproxy.backend import Backend
-from gemproxy.chat.chunks import model_object
 from gemproxy.chat.errors import ChatError, unknown_url
-from gemproxy.chat.request import model_of
+from gemproxy.chat.models import plain_name, served_model
+from gemproxy.chat.request import ChatRequest, model_of
 from gemproxy.util.log import make_logger
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.chat import ChatService
 from gemproxy.web.detached import Detached
+from gemproxy.web.gemini_models import GeminiModels
 from gemproxy.web.health import Health
 from gemproxy.web.passthrough import Passthrough
 from gemproxy.web.paths import PATHS_WITH_A_MODEL
@@ -32,15 +32,6 @@ from gemproxy.web.site import (
     make_app,
 )
 from gemproxy.web.upload import Upload
-
-
-def is_gemini(model: str) -> bool:
-    return "gemini" in model.lower()
-
-
-def gemini_name(model: str) -> str:
-    """Gemini's own name of a model. Clients write it in capitals, or with a vendor in front."""
-    return model.rpartition("/")[2].lower()
 
 
 class StreamProxy:
@@ -57,13 +48,18 @@ class StreamProxy:
     def __init__(
         self,
         gemini: Backend,
+        gemini_models: GeminiModels,
         upstream: Backend,
         passthrough: Passthrough,
         health: Health,
         chats: ChatService,
     ) -> None:
-        """@param passthrough: forwards all other requests to the same upstream."""
+        """
+        @param gemini_models: decides which models are for C{gemini}.
+        @param passthrough: forwards all other requests to the same upstream.
+        """
         self._gemini = gemini
+        self._gemini_models = gemini_models
         self._upstream = upstream
         self._passthrough = passthrough
         self.health = health
@@ -71,24 +67,25 @@ class StreamProxy:
 
     @app.route("/v1/chat/completions", methods=["POST"])
     def chat_completions(self, request: ProxyRequest) -> Detached:
-        chat = chat_request_of(request)
+        return Detached(self._answer(request, chat_request_of(request)))
+
+    async def _answer(self, request: ProxyRequest, chat: ChatRequest) -> None:
         backend, route = self._upstream, "stream/upstream"
-        if is_gemini(chat.model):
-            chat = evolve(chat, model=gemini_name(chat.model))
+        if await self._gemini_models.has(chat.model, chat.headers):
+            chat = evolve(chat, model=plain_name(chat.model))
             backend, route = self._gemini, "stream/gemini"
-        return Detached(self._chats.answer(request, chat, backend, route))
+        await self._chats.answer(request, chat, backend, route)
 
     @app.route("/v1/images/generations", methods=["POST"])
-    def images_generations(self, request: ProxyRequest) -> Detached:
+    async def images_generations(self, request: ProxyRequest) -> None:
         raw = body_of(request)
-        if not is_gemini(model_of(raw) or ""):
-            return Detached(self._passthrough.serve(request, raw))
+        if not await self._is_for_gemini(request, raw):
+            await self._passthrough.serve(request, raw)
+            return
         images = images_request_of(request, raw)
-        chat = evolve(images.chat, model=gemini_name(images.chat.model))
+        chat = evolve(images.chat, model=plain_name(images.chat.model))
         images = evolve(images, chat=chat)
-        return Detached(
-            self._chats.answer_images(request, images, self._gemini, "stream/gemini/images")
-        )
+        await self._chats.answer_images(request, images, self._gemini, "stream/gemini/images")
 
     @app.route("/v1/models", methods=["GET"])
     async def models(self, request: ProxyRequest) -> None:
@@ -101,6 +98,7 @@ class StreamProxy:
             # The client may disconnect before this is awaited.
             asking_upstream.addErrback(lambda _: [])
             asking_upstream.cancel()
+        self._gemini_models.saw(listed)
         known = {model["id"] for model in listed}
         for model in listed_upstream:
             if model["id"] not in known:
@@ -121,20 +119,27 @@ class StreamProxy:
 
     @app.route("/v1/models/<path:name>", methods=["GET"])
     async def model(self, request: ProxyRequest, name: str) -> None:
-        if is_gemini(name):
-            send_json(request, model_object(name))
+        headers = headers_of(request)
+        if await self._gemini_models.has(name, headers):
+            listed = await self._gemini_models.listed(headers)
+            send_json(request, served_model(plain_name(name), listed))
         else:
             await self._passthrough.serve(request)
 
     @app.route("/v1/", branch=True)
-    def anything_else(self, request: ProxyRequest) -> Coroutine[Deferred[Any], Any, None]:
+    async def anything_else(self, request: ProxyRequest) -> None:
         if isinstance(request.content, Upload):
-            return self._passthrough.serve(request)
+            await self._passthrough.serve(request)
+            return
         raw = body_of(request)
-        if raw and is_gemini(model_of(raw) or ""):
+        if await self._is_for_gemini(request, raw):
             method, path = request.method.decode("ascii", "replace"), request.path.decode()
             raise unknown_url(method, path, SERVED_FOR_GEMINI)
-        return self._passthrough.serve(request, raw)
+        await self._passthrough.serve(request, raw)
+
+    async def _is_for_gemini(self, request: ProxyRequest, raw: bytes) -> bool:
+        model = model_of(raw) if raw else None
+        return model is not None and await self._gemini_models.has(model, headers_of(request))
 
     @app.route("/v1")
     def root(self, request: ProxyRequest) -> None:

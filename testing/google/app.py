@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -30,6 +30,11 @@ from testing.google.scenarios import Scenario
 
 MODELS = ("gemini-2.5-flash", "gemini-2.5-flash-lite", "gemini-2.5-pro", "gemini-3-pro-preview")
 
+Description = str | Mapping[str, Any]
+"""A model: its name, or what its description differs in, C{name} among it."""
+
+_PAGE_SIZE = 50
+_LARGEST_PAGE = 1000
 _METHODS = ("generateContent", "streamGenerateContent", "countTokens")
 
 _MODEL = "/<any(v1beta, v1):version>/models/<model>"
@@ -46,7 +51,11 @@ class StandIn:
     """
     Google's API, as far as generating goes.
 
-    @ivar models: the names to list; an answer is generated for any name.
+    @ivar models: what to list; an answer is generated for any name.
+    @ivar models_by_key: what to list for some keys instead.
+    @ivar largest_page: models in a page, at most.
+    @ivar list_refusal: what is answered instead of a list.
+    @ivar lists_held: if set, lists are answered when it has happened.
     """
 
     app = Klein()
@@ -58,7 +67,7 @@ class StandIn:
         *,
         keep: int = 1000,
         keys: Collection[str] | None = None,
-        models: Sequence[str] = MODELS,
+        models: Sequence[Description] = MODELS,
     ) -> None:
         """
         @param chooser: says how to answer when no play is queued.
@@ -66,6 +75,10 @@ class StandIn:
         @param keys: the API keys that are valid; C{None} for all.
         """
         self.models = models
+        self.models_by_key: dict[str, Sequence[Description]] = {}
+        self.largest_page = _LARGEST_PAGE
+        self.list_refusal: Refusal | None = None
+        self.lists_held: Once[None] | None = None
         self._clock = clock
         self._chooser = chooser
         self._keys = keys
@@ -150,9 +163,18 @@ class StandIn:
         return await performance.stream(play, responder, framing)
 
     @app.route("/<any(v1beta, v1):version>/models", methods=["GET"])
-    def _list(self, request: Request, version: str) -> None:
+    async def _list(self, request: Request, version: str) -> None:
         received = self._receive(request, version=version, model="", method="list")
-        self._describe(request, received, {"models": [_description(m) for m in self.models]})
+        if self.lists_held is not None:
+            self._arrived(received)
+            await self.lists_held.wait()
+        size = min(int(received.query.get("pageSize", _PAGE_SIZE)), self.largest_page)
+        start = int(received.query.get("pageToken", "at-0").removeprefix("at-"))
+        models = self.models_by_key.get(received.key or "", self.models)
+        page: dict[str, Any] = {"models": [_description(m) for m in models[start : start + size]]}
+        if start + size < len(models):
+            page["nextPageToken"] = f"at-{start + size}"
+        self._describe(request, received, page)
 
     @app.route(_MODEL, methods=["GET"])
     def _get(self, request: Request, version: str, model: str) -> None:
@@ -179,15 +201,17 @@ class StandIn:
 
     def _refusal(self, received: ReceivedRequest) -> Refusal | None:
         """What is wrong with a request, whatever the play."""
-        key = received.headers.get("x-goog-api-key") or received.query.get("key")
+        key = received.key
         if not key:
             return refusals.no_key()
         if self._keys is not None and key not in self._keys:
             return refusals.wrong_key()
         method, model = received.method, received.model
         if method == "get":
-            known = model in self.models
+            known = f"models/{model}" in [_description(m)["name"] for m in self.models]
             return None if known else refusals.unknown_model(model, received.version, method)
+        if method == "list" and self.list_refusal is not None:
+            return self.list_refusal
         if method not in ("list", *_METHODS):
             return refusals.unknown_model(model, received.version, method)
         if method != "list" and received.body is None:
@@ -215,15 +239,16 @@ class StandIn:
             arrival.happen(received)
 
 
-def _description(model: str) -> dict[str, Any]:
+def _description(model: Description) -> dict[str, Any]:
+    own: Mapping[str, Any] = {"name": f"models/{model}"} if isinstance(model, str) else model
     return {
-        "name": f"models/{model}",
         "version": "001",
-        "displayName": model,
+        "displayName": own["name"].removeprefix("models/"),
         "description": "Played by a stand-in.",
         "inputTokenLimit": 1_048_576,
         "outputTokenLimit": 65_536,
         "supportedGenerationMethods": list(_METHODS),
+        **own,
     }
 
 

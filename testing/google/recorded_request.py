@@ -104,6 +104,11 @@ class ReceivedRequest:
         self._end.happen(how)
 
     @property
+    def key(self) -> str | None:
+        """The API key."""
+        return self.headers.get("x-goog-api-key") or self.query.get("key")
+
+    @property
     def contents(self) -> list[dict[str, Any]]:
         """The turns of the conversation, as they came."""
         return objects((self.body or {}).get("contents"))

@@ -1,0 +1,167 @@
+"""The list of models: the configured one, or what Google has for the keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent
+
+from gemproxy.chat.chunks import model_object
+from gemproxy.chat.errors import ChatError
+from gemproxy.chat.jsontext import loads
+from gemproxy.gemini.translate.errors import api_failure
+from gemproxy.gemini.translate.models import BUILT_IN_MODELS, chat_models, next_page, union
+from gemproxy.http.body import BodyCut, BodyTooLarge, read_body
+from gemproxy.http.confined import ConfinedAgent
+from gemproxy.http.errors import describe_request_error
+from gemproxy.http.url import BaseURL
+from gemproxy.util.gather import gather_or_cancel
+from gemproxy.util.log import make_logger
+from gemproxy.util.shared_read import SharedRead
+
+LIFETIME = 3600.0
+REST = 60.0
+TIME_LIMIT = 10.0
+
+_PAGE = b"/v1beta/models?pageSize=1000"
+_PAGES_LIMIT = 20
+_PAGE_SIZE_LIMIT = 10_000_000
+
+Models = list[dict[str, Any]]
+
+
+class _NotListed(Exception):
+    """The reason why the list of a key cannot be read."""
+
+
+def _too_late(result: Any, seconds: float) -> Any:
+    raise _NotListed(f"It took more than {seconds:g} s.")
+
+
+class ModelList(MultiService):
+    """
+    The models for chat, as OpenAI's model objects.
+
+    Google is asked when the list is first needed, and when it is needed after an hour. C{created}
+    is the time at which this daemon first saw a model, because Google gives none.
+    """
+
+    log = make_logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        agent: IAgent,
+        api_url: Callable[[], BaseURL],
+        keys: Sequence[str],
+        configured: Sequence[str],
+    ) -> None:
+        """
+        @param api_url: the base URL of the Gemini API.
+        @param keys: those whose lists are read; if there are none, the built-in list serves.
+        @param configured: the names to list; if there are any, Google is not asked.
+        """
+        super().__init__()
+        self._clock = clock
+        self._agent = agent
+        self._api_url = api_url
+        self._keys = keys
+        self._configured = configured
+        self._lists: dict[str, Models] = {}
+        self._first_seen: dict[str, int] = {}
+        self._problems: list[str] = []
+        self._shared: SharedRead[Models] = SharedRead(clock, LIFETIME, REST)
+        self._shared.setServiceParent(self)
+
+    def get(self) -> Deferred[Models]:
+        """The models, in order; does not fail. Cancelling it does not end the reading."""
+        if self._configured:
+            return succeed(self._named(self._configured))
+        return self._shared.get(self._read).addCallback(
+            lambda models: self._named(BUILT_IN_MODELS) if models is None else models
+        )
+
+    def true_names(self) -> Deferred[list[str]]:
+        """The names of the models; none instead of the built-in ones."""
+        return self.get().addCallback(
+            lambda models: (
+                [model["id"] for model in models]
+                if self._configured or self._shared.value is not None
+                else []
+            )
+        )
+
+    def _named(self, names: Iterable[str]) -> Models:
+        return [self._dated(model_object(name)) for name in names]
+
+    def _dated(self, model: dict[str, Any]) -> dict[str, Any]:
+        now = int(self._clock.seconds())
+        return model | {"created": self._first_seen.setdefault(model["id"], now)}
+
+    async def _read(self) -> tuple[Models | None, bool]:
+        """The models of all keys, and whether all keys have answered."""
+        reasons = await gather_or_cancel(
+            [Deferred.fromCoroutine(self._read_in_time(key)) for key in self._keys]
+        )
+        problems = [f"key {number}: {reason}" for number, reason in enumerate(reasons, 1) if reason]
+        if problems and problems != self._problems and not self._shared.stopped:
+            self.log.warn(
+                "Google's list of models cannot be read: {problems}", problems="; ".join(problems)
+            )
+        self._problems = problems
+        models = [self._dated(model) for model in union(map(self._models_of, self._keys))]
+        return models or None, bool(models) and not problems
+
+    def _models_of(self, key: str) -> Models:
+        # A key that does not answer keeps its models.
+        return self._lists.get(key, [])
+
+    async def _read_in_time(self, key: str) -> str | None:
+        """Returns why the list of a key cannot be read; None if it was read."""
+        reading = Deferred.fromCoroutine(self._read_pages(key))
+        try:
+            self._lists[key] = await reading.addTimeout(TIME_LIMIT, self._clock, _too_late)
+        except (_NotListed, ChatError) as error:
+            return str(error)
+        return None
+
+    async def _read_pages(self, key: str) -> Models:
+        models: Models = []
+        target = _PAGE
+        for _ in range(_PAGES_LIMIT):
+            page = await self._read_page(key, target)
+            models += chat_models(page)
+            token = next_page(page)
+            if token is None:
+                break
+            target = b"%b&pageToken=%b" % (_PAGE, quote(token, safe="").encode())
+        if not models:
+            raise _NotListed("The list has no models for chat.")
+        return models
+
+    async def _read_page(self, key: str, target: bytes) -> Any:
+        base = self._api_url()
+        headers = Headers({b"accept": [b"application/json"], b"x-goog-api-key": [key.encode()]})
+        try:
+            response = await ConfinedAgent(self._agent, base.origin).request(
+                b"GET", base.join(target), headers
+            )
+            body = await read_body(response, _PAGE_SIZE_LIMIT)
+        except BodyTooLarge:
+            raise _NotListed("The list is too large.") from None
+        except BodyCut:
+            raise _NotListed("The Gemini API closed the connection within the list.") from None
+        except Exception as error:
+            raise _NotListed(describe_request_error("The Gemini API", error)) from None
+        if response.code != 200:
+            raise api_failure(response.code, body).error
+        try:
+            return loads(body)
+        except ValueError:
+            raise _NotListed("The list is not JSON.") from None
