@@ -324,6 +324,48 @@ async def test_each_streamed_answer_has_its_index(product: Product, n: int) -> N
         assert texts == {f"{i}a{i}b{i}c" for i in range(n)}
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@ensureDeferred
+async def test_more_stop_sequences_than_google_takes_are_honoured(
+    product: Product, stream: bool
+) -> None:
+    for ask in product.both_ports:
+        product.api.play(scenarios.answer("One, two, thr", "ee, four"))
+        body = chat("Count", stop=[*"abcde", "three", "fo"], stream=stream)
+        reply = await ask(body)
+        assert reply.content == "One, two, "
+        assert "x-gemproxy-ignored" not in reply.headers
+        choice = (reply.data[-2] if stream else reply.json)["choices"][0]
+        assert choice["finish_reason"] == "stop"
+    assert product.asked[0].body["generationConfig"]["stopSequences"] == [*"abcde"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@ensureDeferred
+async def test_a_model_that_takes_no_turn_of_its_own_at_the_end_is_asked_to_go_on(
+    product: Product, stream: bool
+) -> None:
+    for ask in product.both_ports:
+        product.api.play(scenarios.answer(" upon a time"))
+        reply = await ask(chat("Tell", "Once", model="gemini-3.8-flash", stream=stream))
+        assert reply.content == " upon a time"
+    for asked in product.asked:
+        assert [content["role"] for content in asked.contents] == ["user", "model", "user"]
+        assert asked.contents[1]["parts"] == [{"text": "Once"}]
+
+
+@ensureDeferred
+async def test_what_the_newest_models_do_not_take_is_left_out(product: Product) -> None:
+    sillytavern = {"temperature": 1, "top_p": 0.9, "top_k": 0, "presence_penalty": 0.5}
+    reply = await product.ask(chat("Hi", model="Google/Gemini-3.8-Flash ", **sillytavern))
+    assert reply.status == 200
+    assert set(reply.headers["x-gemproxy-ignored"].split(", ")) == sillytavern.keys()
+    [asked] = product.asked
+    assert asked.model == "gemini-3.8-flash"
+    assert asked.body.keys() <= {"contents", "generationConfig"}
+    assert asked.body["generationConfig"] == SHOWN
+
+
 REFUSED = scenarios.error(400, "No.")
 
 

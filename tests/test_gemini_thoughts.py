@@ -93,3 +93,14 @@ async def test_reasoning_of_the_history_is_not_sent_back(product: Product) -> No
     (asked,) = product.asked
     assert b"zebra" not in asked.raw
     assert asked.texts == [("user", "Hi"), ("model", "Yes."), ("user", "Sure?Really?")]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@ensureDeferred
+async def test_a_client_may_do_without_thoughts(product: Product, stream: bool) -> None:
+    hidden = {"thinking_config": {"include_thoughts": False, "thinking_budget": 512}}
+    product.api.play(scenarios.thinking(THOUGHTS, "So: ", "yes."))
+    reply = await product.ask(chat("Hi", stream=stream, extra_body={"google": hidden}))
+    assert reply.content == "So: yes."
+    assert b"reasoning_content" not in reply.body
+    assert product.asked[0].body["generationConfig"] == {"thinkingConfig": {"thinkingBudget": 512}}

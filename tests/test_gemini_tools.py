@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pytest_twisted import ensureDeferred
 
+from gemproxy.gemini.translate.names import gemini_name
 from testing.google import scenarios
 from tests.support import Product, Reply, chat
 
@@ -348,6 +349,22 @@ async def test_the_newest_models_get_a_signature_with_each_step(product: Product
     product.api.play(scenarios.answer("ok"))
     assert (await product.ask(chat(*HISTORY, model="gemini-3-pro-preview"))).content == "ok"
     assert product.asked[0].contents == contents(signature, signature)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@ensureDeferred
+async def test_a_name_that_google_does_not_take_is_the_client_s_own(
+    product: Product, stream: bool
+) -> None:
+    strange = {"type": "function", "function": {"name": "1. Get weather\u2026"}}
+    product.api.play(scenarios.calls(gemini_name("1. Get weather\u2026")), scenarios.answer("ok"))
+    _, calls, _ = reply_of(await product.ask(chat("Hi", tools=[strange], stream=stream)))
+    assert calls[0]["function"]["name"] == "1. Get weather\u2026"
+    history = ["Hi", {"role": "assistant", "tool_calls": calls}, result(calls[0]["id"], "x")]
+    assert (await product.ask(chat(*history, tools=[strange]))).content == "ok"
+    [declared] = product.asked[0].body["tools"][0]["functionDeclarations"]
+    called = product.asked[1].contents[1]["parts"][0]["functionCall"]
+    assert declared["name"] == called["name"] == gemini_name("1. Get weather\u2026")
 
 
 @pytest.mark.parametrize("kept_by_client", [False, True])

@@ -157,6 +157,37 @@ async def test_what_is_cut_or_blocked_is_not_parsed(product: Product, port: int)
 
 @pytest.mark.parametrize("stream", [False, True])
 @ensureDeferred
+async def test_a_model_is_parsed_beside_tools(product: Product, port: int, stream: bool) -> None:
+    product.api.play(
+        scenarios.calls(("GetWeather", {"city": "A", "days": 2})),
+        scenarios.calls(("final_answer", ANSWER)),
+    )
+    tools = [openai.pydantic_function_tool(GetWeather)]
+    settings: dict[str, Any] = {"model": MODEL, "tools": tools, "response_format": Answer}
+
+    def ask(client: OpenAI, messages: list[Any]) -> Any:
+        if stream:
+            with client.chat.completions.stream(messages=messages, **settings) as events:
+                return events.get_final_completion().choices[0]
+        return client.chat.completions.parse(messages=messages, **settings).choices[0]
+
+    def work(client: OpenAI) -> Any:
+        messages: list[Any] = [{"role": "user", "content": "The weather?"}]
+        choice = ask(client, messages)
+        [call] = choice.message.tool_calls
+        assert isinstance(call.function.parsed_arguments, GetWeather)
+        messages.append(choice.message.model_dump(exclude_none=True, exclude={"parsed"}))
+        messages.append({"role": "tool", "tool_call_id": call.id, "content": "Rain"})
+        return ask(client, messages)
+
+    choice = await in_thread(port, work)
+    assert choice.message.parsed == Answer(**ANSWER)
+    assert choice.finish_reason == "stop"
+    assert not choice.message.tool_calls
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@ensureDeferred
 async def test_a_loop_of_three_turns_with_tools(product: Product, port: int, stream: bool) -> None:
     signed = scenarios.call("GetWeather", {"city": "A", "days": 2}) | {"thoughtSignature": "c2ln"}
     product.api.play(

@@ -153,3 +153,53 @@ async def test_some_wrong_keys_among_several_do_no_harm(product: Product) -> Non
         api._keys = None
     assert {reply.status for reply in replies} == {200}
     assert used(product).count("second-key") >= 6
+
+
+# Signatures
+
+SIGNED = scenarios.call("f") | {"thoughtSignature": "bWFkZSBoZXJl"}
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
+
+
+async def signed_history(product: Product, signature: str) -> list[Any]:
+    """A conversation with a call whose signature the client dropped."""
+    product.api.play(scenarios.answer(SIGNED | {"thoughtSignature": signature}))
+    reply = await product.ask(chat("Hi", model="gemini-3.8-flash", tools=TOOLS))
+    [call] = reply.json["choices"][0]["message"]["tool_calls"]
+    call.pop("extra_content")
+    answered = {"role": "tool", "tool_call_id": call["id"], "content": "x"}
+    return [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "tool_calls": [call]},
+        answered,
+    ]
+
+
+@ensureDeferred
+async def test_a_signed_conversation_keeps_to_the_key_that_signed_it(product: Product) -> None:
+    history = await signed_history(product, "c2lnbmVkIG9uY2U=")
+    for _ in range(5):
+        assert (await product.ask(chat(*history, model="gemini-3.8-flash"))).status == 200
+    assert len(set(used(product))) == 1
+
+
+@ensureDeferred
+async def test_a_signature_of_another_key_is_replaced_once(product: Product) -> None:
+    history = await signed_history(product, "c2lnbmVkIHR3aWNl")
+    first = used(product)[0]
+    product.api._signatures["c2lnbmVkIHR3aWNl"] = "a-key-of-before"
+    reply = await product.ask(chat(*history, model="gemini-3.8-flash"))
+    assert reply.status == 200
+    # The same key, and no pause before it.
+    assert used(product) == [first, first, first]
+    signatures = [asked.contents[1]["parts"][0]["thoughtSignature"] for asked in product.asked[1:]]
+    assert signatures == ["c2lnbmVkIHR3aWNl", "skip_thought_signature_validator"]
+
+
+@ensureDeferred
+async def test_what_is_corrupted_all_the_same_is_refused(product: Product) -> None:
+    history = await signed_history(product, "c2lnbmVkIHRocmljZQ==")
+    product.api.play(*[scenarios.error(400, "Corrupted thought signature.")] * 2)
+    reply = await product.ask(chat(*history, model="gemini-3.8-flash"))
+    assert (reply.status, reply.error["message"]) == (400, "Corrupted thought signature.")
+    assert len(product.asked) == 3

@@ -52,11 +52,9 @@ def echo(model: str, request: dict[str, Any]) -> Echo:
     parts = _last_parts(request)
     message = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
     results = [part["functionResponse"] for part in parts if "functionResponse" in part]
-    if not results:
-        named = [function for function in _functions(request) if _is_named(function, message)]
-        if named:
-            return Echo((tuple(_call(function) for function in named),))
-    elif not message:
+    if functions := _functions_to_call(request, "" if results else message):
+        return Echo((tuple(map(_call, functions)),))
+    if results and not message:
         message = dumps(results).decode()
     config = _object(request.get("generationConfig"))
     if config.get("responseMimeType") == "application/json":
@@ -97,6 +95,19 @@ def _last_parts(request: dict[str, Any]) -> list[Part]:
 def _functions(request: dict[str, Any]) -> Iterable[dict[str, Any]]:
     for tool in _objects(request.get("tools")):
         yield from _objects(tool.get("functionDeclarations"))
+
+
+def _functions_to_call(request: dict[str, Any], message: str) -> list[dict[str, Any]]:
+    """The functions that a message names; or the last one, if a call is required."""
+    calling = _object(_object(request.get("toolConfig")).get("functionCallingConfig"))
+    allowed = calling.get("allowedFunctionNames")
+    functions = [
+        function
+        for function in _functions(request)
+        if not isinstance(allowed, list) or function.get("name") in allowed
+    ]
+    named = [function for function in functions if _is_named(function, message)]
+    return named or (functions[-1:] if calling.get("mode") == "ANY" else [])
 
 
 def _is_named(function: dict[str, Any], message: str) -> bool:

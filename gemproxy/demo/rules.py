@@ -16,6 +16,9 @@ from attrs import field, frozen
 
 Json = dict[str, Any]
 
+DUMMY_SIGNATURE = "skip_thought_signature_validator"
+"""Is taken for any signature: see the page thought-signatures."""
+
 _INT32 = 2**31
 _INVALID = "Request contains an invalid argument."
 _FUNCTION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}")

@@ -23,7 +23,7 @@ from gemproxy.http.site import QuietSite
 from testing.google import refusals
 from testing.google.playback import Playback
 from testing.google.receive import receive
-from testing.google.recorded_request import Once, ReceivedRequest
+from testing.google.recorded_request import Once, ReceivedRequest, objects
 from testing.google.refusals import Refusal
 from testing.google.responses import ARRAY, SSE, Responder, prompt_tokens, token_count
 from testing.google.scenarios import Scenario
@@ -88,6 +88,7 @@ class StandIn:
         self._arrivals: dict[int, Once[ReceivedRequest]] = {}
         self._running: set[Playback] = set()
         self._factories: list[_Connections] = []
+        self._signatures: dict[str, str] = {}
 
     def play(self, *plays: Scenario) -> None:
         """Queue plays, for one request each, in the order in which the requests come."""
@@ -154,6 +155,7 @@ class StandIn:
         if received.method == "countTokens":
             return performance.document(token_count(received))
         play = self._plays.popleft() if self._plays else self._chooser(received)
+        self._sign(play, received.headers.get("x-goog-api-key") or received.query.get("key", ""))
         responder = Responder(
             received.model, f"stand-in-{received.number}", prompt_tokens(received)
         )
@@ -218,9 +220,29 @@ class StandIn:
             return refusals.error(400, "Invalid JSON payload received.")
         if method.endswith("enerateContent") and received.body is not None:
             fault = rules.fault(model, received.body)
+            if fault is None and self._has_foreign_signature(received, key):
+                # Roo-Code#10554, crush#1698, gemini-cli#13467
+                fault = "Corrupted thought signature."
             if fault is not None:
                 return refusals.error(400, fault)
         return None
+
+    def _has_foreign_signature(self, received: ReceivedRequest, key: str) -> bool:
+        """Whether a signature was not made here, with the same key."""
+        if received.model.startswith("gemini-2"):
+            return False
+        parts = (part for content in received.contents for part in objects(content.get("parts")))
+        given = {part["thoughtSignature"] for part in parts if "thoughtSignature" in part}
+        return any(self._signatures.get(signature, key) != key for signature in given) or bool(
+            given - self._signatures.keys() - {rules.DUMMY_SIGNATURE}
+        )
+
+    def _sign(self, play: Scenario, key: str) -> None:
+        """Remember the signatures of an answer."""
+        for chunk in play.chunks:
+            for part in () if isinstance(chunk, bytes) else chunk:
+                if "thoughtSignature" in part:
+                    self._signatures[part["thoughtSignature"]] = key
 
     def _receive(
         self, request: Request, *, version: str, model: str, method: str

@@ -100,6 +100,11 @@ def call(name: str, args: Mapping[str, Any] | None = None) -> Part:
     return {"functionCall": {"name": name, "args": dict(args or {})}}
 
 
+def inline(mime_type: str, data: str) -> Part:
+    """A picture or a piece of sound, as Base64."""
+    return {"inlineData": {"mimeType": mime_type, "data": data}}
+
+
 def _chunk(given: str | bytes | Part | Sequence[Part]) -> Chunk:
     if isinstance(given, bytes):
         return given
