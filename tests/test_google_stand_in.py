@@ -29,11 +29,13 @@ from twisted.web.client import (
 )
 
 from gemproxy.demo.echo import word_chunks
+from gemproxy.demo.samples import sample
 from testing.google import scenarios
 from testing.google.app import StandIn, echo
 from testing.google.recorded_request import Closed, Once, ReceivedRequest
 from testing.google.responses import ARRAY, SSE, merged
 from testing.google.scenarios import answer, call, text, thought
+from tests.strategies import json_values
 
 BODY = {
     "contents": [
@@ -676,6 +678,43 @@ def test_the_demo_knows_limits():
     assert (played_text(short), short.finish_reason) == ("This is ", "MAX_TOKENS")
     stopped = echo(asked(generationConfig={"stopSequences": ["absent", " demo"]}))
     assert (played_text(stopped), stopped.finish_reason) == ("This is the", "STOP")
+
+
+SCHEMAS: list[tuple[Any, Any]] = [
+    ({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}, {"a": 0}),
+    ({"type": "object", "properties": {"a": {"type": "integer"}}}, {}),
+    ({"type": "array", "items": {"type": "boolean"}, "minItems": 2}, [False, False]),
+    ({"enum": ["x", "y"]}, "x"),
+    ({"const": 5}, 5),
+    ({"anyOf": [{"type": "null"}, {"type": "string"}]}, None),
+    ({"type": ["number", "null"]}, 0),
+    ({"$defs": {"x": {"type": "string"}}, "$ref": "#/$defs/x"}, ""),
+    ({"type": "object", "required": ["b", 1]}, {"b": ""}),
+]
+
+
+@pytest.mark.parametrize(("schema", "value"), SCHEMAS)
+def test_the_demo_fits_a_schema(schema: Any, value: Any):
+    config = {"responseMimeType": "application/json", "responseJsonSchema": schema}
+    assert orjson.loads(played_text(echo(asked("x", generationConfig=config)))) == value
+
+
+def test_the_demo_calls_where_it_must():
+    tools = [{"functionDeclarations": [{"name": "f"}, {"name": "g"}]}]
+
+    def called(message: str, **calling: Any) -> Any:
+        config = {"functionCallingConfig": calling}
+        [[part]] = echo(asked(message, tools=tools, toolConfig=config)).chunks
+        return part["functionCall"]["name"]
+
+    assert called("Hi", mode="ANY") == "g"
+    assert called("Use f", mode="ANY") == "f"
+    assert called("Use g", mode="ANY", allowedFunctionNames=["f"]) == "f"
+
+
+@given(json_values("type", "properties", "required", "$ref", "anyOf", "items", "minItems", "enum"))
+def test_the_demo_has_a_value_for_any_schema(schema: Any):
+    sample(schema)
 
 
 def test_the_demo_answers_in_json():

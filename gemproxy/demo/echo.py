@@ -9,6 +9,7 @@ from typing import Any
 from attrs import frozen
 
 from gemproxy.chat.jsontext import dumps
+from gemproxy.demo.samples import sample
 
 PACE = 0.02
 """Seconds between two words."""
@@ -18,14 +19,6 @@ _CHUNKS_LIMIT = 250
 # Gemini begins its thoughts with a title.
 _THOUGHT = "**Being a demo**\n\nNobody thinks here."
 _WORD = re.compile(r"\S+\s*|\s+")
-_SAMPLES: dict[str, Any] = {
-    "string": "",
-    "number": 0,
-    "integer": 0,
-    "boolean": False,
-    "array": [],
-    "object": {},
-}
 
 Part = dict[str, Any]
 
@@ -45,7 +38,7 @@ class Echo:
 def echo(model: str, request: dict[str, Any]) -> Echo:
     """
     Repeat the last message: as JSON if JSON is requested, and as a call if the message names one
-    of the declared functions.
+    of the declared functions, or if a call is required. A schema gets a value that fits it.
 
     @param request: the body of a C{generateContent} request.
     """
@@ -57,7 +50,9 @@ def echo(model: str, request: dict[str, Any]) -> Echo:
     if results and not message:
         message = dumps(results).decode()
     config = _object(request.get("generationConfig"))
-    if config.get("responseMimeType") == "application/json":
+    if schema := _object(config.get("responseJsonSchema")):
+        text = dumps(sample(schema)).decode()
+    elif config.get("responseMimeType") == "application/json":
         document: dict[str, Any] = {"demo": True, "model": model, "echo": message}
         text = dumps(document).decode()
     else:
@@ -120,19 +115,8 @@ def _is_named(function: dict[str, Any], message: str) -> bool:
 def _call(function: dict[str, Any]) -> Part:
     """A call with a value of the right type for each argument that is required."""
     schema = _object(function.get("parametersJsonSchema") or function.get("parameters"))
-    properties, required = _object(schema.get("properties")), schema.get("required")
-    names = required if isinstance(required, list) else []
-    args = {name: _sample(properties.get(name)) for name in names if isinstance(name, str)}
-    return {"functionCall": {"name": function["name"], "args": args if properties else {}}}
-
-
-def _sample(schema: Any) -> Any:
-    if not isinstance(schema, dict):
-        return ""
-    options = schema.get("enum")
-    if isinstance(options, list) and options:
-        return options[0]
-    return _SAMPLES.get(str(schema.get("type")).lower(), "")
+    args = sample(schema)
+    return {"functionCall": {"name": function["name"], "args": _object(args)}}
 
 
 def _limited(text: str, config: dict[str, Any]) -> tuple[str, str]:
