@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
 from attrs import field, frozen
+
+from gemproxy.config_file import BadFile, FileConfig, UpstreamConfig, parse_config_file
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9._-]+")
 # A Twisted endpoint string: a type, and its arguments.
@@ -61,14 +64,32 @@ class Setting:
         """The long twistd option, without the leading dashes."""
         return self.env.lower().replace("_", "-")
 
-    def text(self, options: Mapping[str, str | None], environ: Mapping[str, str]) -> str | None:
-        """The text of the setting: from the option, else from the variable, else the default."""
+    def text(
+        self,
+        options: Mapping[str, str | None],
+        environ: Mapping[str, str],
+        file: Mapping[str, str] = MappingProxyType({}),
+    ) -> str | None:
+        """
+        The text of the setting: from the option, else from the variable, else from the file, else
+        the default.
+        """
+        given = self.given(options, environ, file)
+        return self.default if given is None else given
+
+    def given(
+        self,
+        options: Mapping[str, str | None],
+        environ: Mapping[str, str],
+        file: Mapping[str, str],
+    ) -> str | None:
+        """The text of the setting, without its default."""
         text = options.get(self.option)
         if text is None:
             text = environ.get(self.env)
             if text == "" and not self.may_be_empty:
                 text = None
-        return self.default if text is None else text
+        return file.get(self.env) if text is None else text
 
     def read(self, text: str) -> Any:
         """@raise BadSetting: the text is invalid."""
@@ -396,6 +417,14 @@ SETTINGS: tuple[Setting, ...] = (
         _origins,
         "origins of web pages that may use gemproxy from a browser, comma separated; `*` for all",
     ),
+    Setting(
+        "ADMIN_KEY",
+        "",
+        _optional(_key),
+        "key for `/admin`; if empty, it is open to this machine, as long as there are no "
+        "PROXY_API_KEYS",
+        secret=True,
+    ),
     Setting("MAX_BODY", "50MB", _size, "maximum size of a request body"),
     Setting(
         "CLIENT_REQUESTS",
@@ -447,35 +476,52 @@ class Config:
     log_keep: int
     proxy_api_keys: tuple[str, ...] = field(repr=False)
     cors_origins: tuple[str, ...]
+    admin_key: str | None = field(repr=False)
     max_body: int
     client_requests: int | None
     drain: float
     debug: bool
+    upstreams: tuple[UpstreamConfig, ...] = ()
+    routes: Mapping[str, tuple[str, ...]] = field(factory=dict)
     demo: bool = False
 
     @classmethod
     def load(
-        cls, options: Mapping[str, str | None], environ: Mapping[str, str], demo: bool = False
+        cls,
+        options: Mapping[str, str | None],
+        environ: Mapping[str, str],
+        demo: bool = False,
+        file: FileConfig | None = None,
+        allow_no_key: bool = False,
     ) -> Config:
         """
-        Load the settings from the options (by Setting.option), else from the environment, else the
-        defaults. An empty environment variable counts as unset, unless L{Setting.may_be_empty} is
-        set.
+        Load the settings from the options (by Setting.option), else from the environment, else from
+        the file, else the defaults. An empty environment variable counts as unset, unless
+        L{Setting.may_be_empty} is set.
 
+        @param allow_no_key: whether the key may be missing.
         @raise BadSetting: a value is invalid, or the key is missing and C{demo} is false.
         """
+        file = file or FileConfig()
         values = {
             setting.attribute: setting.read(text)
             for setting in SETTINGS
-            if (text := setting.text(options, environ)) is not None
+            if (text := setting.text(options, environ, file.settings)) is not None
             and not (demo and setting.env == "GEMINI_API_KEY")
         }
         if demo:
             values["gemini_api_key"] = ("demo",)
-        config = cls(**({"gemini_api_key": ()} | values), demo=demo)
+        is_short = _UPSTREAM_URL.given(options, environ, file.settings) is not None
+        upstreams = _upstreams(values["upstream_url"], values["fixed_api_key"], is_short, file)
+        config = cls(
+            **({"gemini_api_key": ()} | values),
+            upstreams=upstreams,
+            routes=file.routes,
+            demo=demo,
+        )
         if config.port is None and config.stream_port is None:
             raise BadSetting("PORT and STREAM_PORT are both off: there is nothing to serve.")
-        if config.needs_engine and not config.gemini_api_key:
+        if config.needs_engine and not config.gemini_api_key and not allow_no_key:
             raise BadSetting(
                 "GEMINI_API_KEY is not set. Set it to a key for the Gemini API, "
                 "or use --demo to try gemproxy without a key."
@@ -486,3 +532,62 @@ class Config:
     def needs_engine(self) -> bool:
         """Whether this daemon runs the Gemini CLI."""
         return self.port is not None or self.gemini_proxy_url is None
+
+
+DEFAULT_UPSTREAM = "newapi"
+"""The name of the upstream that UPSTREAM_URL and FIXED_API_KEY describe."""
+
+_UPSTREAM_URL = next(setting for setting in SETTINGS if setting.env == "UPSTREAM_URL")
+
+
+def _upstreams(
+    url: str, key: str | None, is_given: bool, file: FileConfig
+) -> tuple[UpstreamConfig, ...]:
+    """@param is_given: whether UPSTREAM_URL is set."""
+    if file.upstreams and (
+        not is_given or any(upstream.name == DEFAULT_UPSTREAM for upstream in file.upstreams)
+    ):
+        return file.upstreams
+    keys = (key,) if key is not None else ()
+    return (
+        UpstreamConfig(DEFAULT_UPSTREAM, url, keys, prefix=DEFAULT_UPSTREAM),
+        *file.upstreams,
+    )
+
+
+CONFIG_VARIABLE = "GEMPROXY_CONFIG"
+
+
+def config_path(option: str | None, environ: Mapping[str, str]) -> Path | None:
+    """The configuration file: from the option, else from the variable; None for none."""
+    text = option or environ.get(CONFIG_VARIABLE)
+    return Path(text).absolute() if text else None
+
+
+def read_config(
+    options: Mapping[str, str | None],
+    environ: Mapping[str, str],
+    path: Path | None = None,
+    demo: bool = False,
+    allow_no_key: bool = False,
+) -> Config:
+    """
+    The settings, with those of a configuration file.
+
+    @param options: see L{Config.load}; likewise C{environ}, C{demo} and C{allow_no_key}.
+    @raise BadSetting: a setting or the file is invalid, or the file cannot be read.
+    """
+    if path is None:
+        return Config.load(options, environ, demo, allow_no_key=allow_no_key)
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSetting(f"{path}: cannot be read: {error}") from None
+    try:
+        file = parse_config_file(text, [setting.env for setting in SETTINGS])
+    except BadFile as error:
+        raise BadSetting(f"{path}: {error}") from None
+    try:
+        return Config.load(options, environ, demo, file, allow_no_key)
+    except BadSetting as error:
+        raise BadSetting(f"{error} (with {path})") from None

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import random
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, fields_dict, frozen
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 
 from gemproxy import __version__
 from gemproxy.backend import Backend
-from gemproxy.chat.errors import ChatError
+from gemproxy.backoff import RetryPolicy
+from gemproxy.chat.errors import INVALID_REQUEST, ChatError
 from gemproxy.config import BadSetting, Config
+from gemproxy.config_file import UpstreamConfig
 from gemproxy.demo.server import Demo
 from gemproxy.gemini.cli.install import Cli
 from gemproxy.gemini.cli.limits import CliLimits
@@ -31,12 +34,14 @@ from gemproxy.http.write_coalescer import WriteCoalescer
 from gemproxy.journal import DiskJournal, Journal, NoJournal
 from gemproxy.metrics import Metrics
 from gemproxy.openai.backend import MODELS_TIMEOUT, OpenAIBackend, base_url
+from gemproxy.routing.router import DefaultForwarder, Router
+from gemproxy.routing.table import BadRoute, RoutingTable
 from gemproxy.shutdown import LAST_WORDS, Drain
 from gemproxy.util.log import log_details, make_logger
 from gemproxy.web.access import Access
+from gemproxy.web.admin import Admin
 from gemproxy.web.admission import Admission, Limits
 from gemproxy.web.chat import ChatService
-from gemproxy.web.gemini_models import GeminiModels
 from gemproxy.web.gemini_proxy import GeminiProxy
 from gemproxy.web.health import Health
 from gemproxy.web.passthrough import Passthrough
@@ -84,14 +89,18 @@ class Daemon(MultiService):
         environ: Mapping[str, str],
         patience: Patience = Patience(),
         cli_limits: CliLimits | None = None,
+        read_config: Callable[[], Config] | None = None,
     ) -> None:
         """
         @param cli: the Gemini CLI; None only where the config needs no engine.
+        @param read_config: reads the configuration anew; raises BadSetting.
         @raise BadSetting: a port cannot be listened at.
         """
         super().__init__()
         log_details(config.debug)
         self._config = config
+        self._read_config = read_config or (lambda: config)
+        self._router: Router | None = None
         self._patience = patience
         self._reactor = reactor
         self._coalescer = WriteCoalescer()
@@ -150,12 +159,30 @@ class Daemon(MultiService):
             lambda: self.pool is None or self.pool.warm,
             lambda: self.pool is None or self.pool.was_warm,
             lambda: {} if engine is None else engine.keys.exhausted(),
+            self._resting_upstreams,
+        )
+        self._admin = Admin(
+            config.admin_key, bool(config.proxy_api_keys), self._routing_table, self._admin_reload
         )
         if config.port is not None and engine is not None:
-            proxy = GeminiProxy(engine, self._health, self._chat_service(()))
+            chats = self._chat_service(())
+            proxy = GeminiProxy(engine, self._health, self._admin, chats)
             self._listen("Gemini Proxy", proxy.app.resource())
         if config.stream_port is not None:
             self._listen("Stream Proxy", self._stream_proxy(engine), is_passed_through)
+
+    def _resting_upstreams(self) -> dict[str, float]:
+        upstreams = self._router.upstreams if self._router is not None else ()
+        return {one.config.name: left for one in upstreams if (left := one.rest.left()) > 0}
+
+    def _routing_table(self) -> RoutingTable:
+        return self._router.table if self._router is not None else RoutingTable((), {})
+
+    def _admin_reload(self) -> list[str]:
+        try:
+            return self.reload()
+        except BadSetting as error:
+            raise ChatError(422, INVALID_REQUEST, str(error), "bad_configuration") from None
 
     @property
     def _is_local(self) -> bool:
@@ -192,22 +219,71 @@ class Daemon(MultiService):
 
     def _stream_proxy(self, engine: GeminiEngine | None) -> Any:
         config = self._config
-        upstream = self._upstream(config.upstream_url, config.fixed_api_key)
         gemini: Backend | None = engine
         names = config.gemini_models
         if config.gemini_proxy_url is not None:
             gemini = self._upstream(config.gemini_proxy_url, None, is_gemproxy=True)
             names = ()
         assert gemini is not None
-        gemini_models = GeminiModels(self._reactor, gemini, names)
-        gemini_models.setServiceParent(self)
-        passthrough = Passthrough(self._reactor, upstream, config.timeout, self._metrics)
+        policy = RetryPolicy(
+            config.max_retries, config.retry_delay, config.max_retry_wait, random.random
+        )
+        router = Router(self._reactor, gemini, names, policy, self._upstream_backends)
+        router.setServiceParent(self)
+        try:
+            router.use(config.upstreams, config.routes)
+        except BadRoute as error:
+            raise BadSetting(str(error)) from None
+        self._router = router
+        passthrough = Passthrough(
+            self._reactor, DefaultForwarder(router), config.timeout, self._metrics
+        )
         self._interruptions.append(passthrough.interrupt_all)
         chats = self._chat_service(config.stop_tags)
-        proxy = StreamProxy(gemini, gemini_models, upstream, passthrough, self._health, chats)
+        proxy = StreamProxy(router, passthrough, self._health, self._admin, chats)
         return proxy.app.resource()
 
-    def _upstream(self, url: str, key: str | None, is_gemproxy: bool = False) -> OpenAIBackend:
+    def _upstream_backends(self, config: UpstreamConfig) -> list[OpenAIBackend]:
+        return [
+            self._upstream(config.url, key, timeout=config.timeout)
+            for key in config.keys or (None,)
+        ]
+
+    def reload(self) -> list[str]:
+        """
+        Read the configuration anew, and use its upstreams and routes from now on.
+
+        @return: the names of the settings that have changed, with those that need a restart.
+        @raise BadSetting: it is invalid; nothing has changed.
+        """
+        config = self._read_config()
+        if self._router is not None:
+            try:
+                self._router.use(config.upstreams, config.routes)
+            except BadRoute as error:
+                raise BadSetting(str(error)) from None
+        changed = sorted(
+            name
+            for name in fields_dict(Config)
+            if getattr(config, name) != getattr(self._config, name)
+        )
+        self._config = evolve(self._config, upstreams=config.upstreams, routes=config.routes)
+        for name in changed:
+            if name not in ("upstreams", "routes"):
+                self.log.warn("{name} has changed: restart the daemon", name=name.upper())
+        self.log.info("the configuration was read anew; changed: {changed}", changed=changed)
+        return changed
+
+    def reload_or_complain(self) -> None:
+        """L{reload}, with errors in the log."""
+        try:
+            self.reload()
+        except BadSetting as error:
+            self.log.error("the configuration stays as it is: {error}", error=error)
+
+    def _upstream(
+        self, url: str, key: str | None, is_gemproxy: bool = False, timeout: float | None = None
+    ) -> OpenAIBackend:
         base = base_url(url)
         agent = ConfinedAgent(self._agent, base.origin)
         return OpenAIBackend(
@@ -215,7 +291,7 @@ class Daemon(MultiService):
             agent,
             base,
             key,
-            self._config.timeout,
+            timeout or self._config.timeout,
             self._patience.models,
             is_gemproxy,
         )
@@ -225,7 +301,12 @@ class Daemon(MultiService):
         heartbeats = Heartbeats(
             config.heartbeat_interval, config.json_heartbeat_delay, config.early_heartbeats
         )
-        keys = [*config.gemini_api_key, *config.proxy_api_keys, config.fixed_api_key or ""]
+        keys = [
+            *config.gemini_api_key,
+            *config.proxy_api_keys,
+            *(key for upstream in config.upstreams for key in upstream.keys),
+            config.admin_key or "",
+        ]
         chats = ChatService(
             self._reactor, heartbeats, self._journal, self._metrics, keys, stop_tags
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 from twisted.application.service import IService, MultiService
@@ -12,7 +14,14 @@ from twisted.internet.interfaces import IReactorCore, IReactorFromThreads
 from twisted.python import usage
 
 from gemproxy import __version__
-from gemproxy.config import SETTINGS, BadSetting, Config
+from gemproxy.config import (
+    CONFIG_VARIABLE,
+    SETTINGS,
+    BadSetting,
+    Config,
+    config_path,
+    read_config,
+)
 from gemproxy.gemini.cli.install import Cli, CliUnusable, find_cli
 
 
@@ -30,11 +39,11 @@ class Options(usage.Options):
         "Every option may be given as the environment variable named in brackets instead."
     )
 
-    optParameters = [  # noqa: RUF012
+    optParameters = [
         [setting.option, None, None, _help(setting.meaning, setting.env, setting.default)]
         for setting in SETTINGS
         if setting.default != "false"
-    ]
+    ] + [["config", None, None, f"configuration file [{CONFIG_VARIABLE}]"]]
     optFlags = [
         ["demo", None, "serve a stand-in for the Gemini API: no key and no network are needed"],
     ] + [
@@ -44,6 +53,7 @@ class Options(usage.Options):
     ]
 
     config: Config
+    read_config: Callable[[], Config]
     cli: Cli | None
 
     def opt_version(self) -> None:
@@ -52,14 +62,16 @@ class Options(usage.Options):
         sys.exit(0)
 
     def postOptions(self) -> None:
-        given = {}
+        given: dict[str, str | None] = {}
         for setting in SETTINGS:
             value = self[setting.option]
             if isinstance(value, int):
                 value = "true" if value else None
             given[setting.option] = value
+        path, demo = config_path(self["config"], os.environ), bool(self["demo"])
+        self.read_config = partial(read_config, given, os.environ, path, demo)
         try:
-            self.config = Config.load(given, os.environ, demo=bool(self["demo"]))
+            self.config = self.read_config()
             self.cli = (
                 find_cli(self.config.gemini_cli, os.environ) if self.config.needs_engine else None
             )
@@ -86,10 +98,14 @@ def makeService(options: Options) -> IService:
 
     cast("IReactorCore", reactor).callWhenRunning(_spare_the_collector)
     try:
-        daemon = Daemon(options.config, options.cli, reactor, os.environ)
+        daemon = Daemon(
+            options.config, options.cli, reactor, os.environ, read_config=options.read_config
+        )
     except BadSetting as error:
         sys.exit(f"gemproxy: {error}")
     root = MultiService()
     daemon.setServiceParent(root)
-    Signals(cast("IReactorFromThreads", reactor), daemon.hurry).setServiceParent(root)
+    Signals(
+        cast("IReactorFromThreads", reactor), daemon.hurry, daemon.reload_or_complain
+    ).setServiceParent(root)
     return root

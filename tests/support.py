@@ -412,6 +412,7 @@ async def running_relay(
         "UPSTREAM_URL": upstream.url,
         "PORT": "off",
         "STREAM_PORT": str(free_port()),
+        "MAX_RETRIES": "0",
         "DRAIN": "0",
         "LOG_DIR": "",
     } | {name: str(value) for name, value in settings.items()}

@@ -170,6 +170,13 @@ CASES = [
         ("a.example",),
         "origins such as https://chat.example",
     ),
+    Case(
+        "ADMIN_KEY",
+        None,
+        {"a-key": "a-key", "": None},
+        ("two words", "\u00e9"),
+        "a key of printable",
+    ),
     Case("MAX_BODY", 50_000_000, {"2 MB": 2_000_000}, ("0",), "a size such as 50MB"),
     Case(
         "CLIENT_REQUESTS",
@@ -360,7 +367,7 @@ def test_one_port_may_be_off_but_not_both():
 
 def test_the_fields_of_the_config_are_the_settings():
     names = [field.name for field in fields(Config)]
-    assert names == [*(setting.attribute for setting in SETTINGS), "demo"]
+    assert names == [*(setting.attribute for setting in SETTINGS), "upstreams", "routes", "demo"]
 
 
 def test_defaults_are_texts_that_an_operator_could_have_written():

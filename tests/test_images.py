@@ -35,7 +35,9 @@ from gemproxy.gemini.translate.families import family_of
 from gemproxy.gemini.translate.parameters import Defaults, parameters
 from gemproxy.journal import NoJournal
 from gemproxy.metrics import Metrics
+from gemproxy.routing.table import RoutingTable
 from gemproxy.web.access import Access
+from gemproxy.web.admin import Admin
 from gemproxy.web.admission import Admission, Limits
 from gemproxy.web.chat import ChatService
 from gemproxy.web.gemini_proxy import GeminiProxy
@@ -666,7 +668,8 @@ async def painted() -> AsyncIterator[tuple[Client, Painter]]:
     metrics, painter = Metrics("1"), Painter()
     chats = ChatService(reactor, Heartbeats(9, None), NoJournal(reactor, lambda: "x"), metrics)
     health = Health(metrics, lambda: True, lambda: True, dict)
-    proxy = GeminiProxy(painter, health, chats)
+    admin = Admin(None, False, lambda: RoutingTable((), {}), list)
+    proxy = GeminiProxy(painter, health, admin, chats)
     admission = Admission(reactor, Access(), Limits(1_000_000), metrics, lambda: "x")
     site = make_site(proxy.app.resource(), admission, reactor)
     port = reactor.listenTCP(0, site, interface="127.0.0.1")

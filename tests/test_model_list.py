@@ -19,8 +19,10 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 from zope.interface import implementer
 
+from gemproxy.backoff import RetryPolicy
 from gemproxy.chat.errors import ChatError, upstream_failed
 from gemproxy.chat.models import by_name, plain_name, served_model
+from gemproxy.config_file import UpstreamConfig
 from gemproxy.gemini.model_list import LIFETIME, REST, TIME_LIMIT, ModelList
 from gemproxy.gemini.translate.models import (
     BUILT_IN_MODELS,
@@ -29,8 +31,8 @@ from gemproxy.gemini.translate.models import (
     union,
 )
 from gemproxy.http.url import BaseURL
-from gemproxy.web import gemini_models
-from gemproxy.web.gemini_models import GeminiModels
+from gemproxy.routing import router as routing
+from gemproxy.routing.router import Router
 from testing.fake_newapi import FakeNewApi, document
 from testing.google import refusals, scenarios
 from testing.google.recorded_request import Once
@@ -405,16 +407,25 @@ class Backend:
 HEADERS = ((b"authorization", b"Bearer k"),)
 
 
-def owner(models: GeminiModels, name: str) -> list[bool]:
+def a_router(clock: Clock, backend: Backend, names: Any = ()) -> Router:
+    """A router for Gemini and one upstream."""
+    policy = RetryPolicy(0, 0, 0, lambda: 0.0)
+    made = Router(clock, backend, names, policy, lambda config: [Backend()])  # type: ignore[list-item]
+    made.use([UpstreamConfig("newapi", "http://127.0.0.1:1", prefix="newapi")], {})
+    return made
+
+
+def owner(models: Router, name: str) -> list[bool]:
     seen: list[bool] = []
-    Deferred.fromCoroutine(models.has(name, HEADERS)).addCallback(seen.append)
+    asked = Deferred.fromCoroutine(models.route(name, HEADERS))
+    asked.addCallback(lambda route: seen.append(route.forwarder is None))
     return seen
 
 
 @pytest.mark.parametrize("name", ["gpt-4o", "org/llama", "deepseek", "aqa", "my-gemma-3", ""])
 def test_a_model_of_others_is_known_without_the_list(name: str) -> None:
     backend = Backend("gemma-3", name)
-    models = GeminiModels(Clock(), backend)
+    models = a_router(Clock(), backend)
     assert owner(models, name) == [False]
     assert owner(models, "google/Gemini-x") == [True]
     assert backend.asked == []
@@ -424,13 +435,13 @@ def test_a_model_of_others_is_known_without_the_list(name: str) -> None:
 def test_a_name_that_may_be_google_s_is_looked_up(name: str) -> None:
     clock, backend = Clock(), Backend("gemini-x", "gemma-3", "nano-banana-2")
     backend.held = Deferred()
-    models = GeminiModels(clock, backend)
+    models = a_router(clock, backend)
     waiting, other = owner(models, name), owner(models, "gemma-9")
     assert (waiting, other, backend.asked) == ([], [], [HEADERS])
     backend.held.callback(None)
     assert (waiting, other) == ([True], [False])
     assert owner(models, "nano-banana-2") == [True]
-    clock.advance(gemini_models.LIFETIME - 1)
+    clock.advance(routing.LIFETIME - 1)
     assert owner(models, "gemma-3") == [True]
     assert len(backend.asked) == 1
     clock.advance(1)
@@ -442,22 +453,22 @@ def test_a_name_that_may_be_google_s_is_looked_up(name: str) -> None:
 def test_a_backend_that_has_no_list_has_no_model() -> None:
     clock, backend = Clock(), Backend("gemma-3")
     backend.error = upstream_failed("gone")
-    models = GeminiModels(clock, backend)
+    models = a_router(clock, backend)
     assert owner(models, "gemma-3") == owner(models, "gemma-3") == [False]
     assert len(backend.asked) == 1
     backend.error = None
-    clock.advance(gemini_models.REST)
+    clock.advance(routing.REST)
     assert owner(models, "gemma-3") == [True]
 
 
 def test_whatever_was_listed_is_gemini_s() -> None:
     backend = Backend()
-    models = GeminiModels(Clock(), backend, ["my-model"])
+    models = a_router(Clock(), backend, ["my-model"])
     assert owner(models, "My-Model") == [True]
     assert owner(models, "llama") == [False]
-    models.saw([{"id": "llama"}])
+    models.gemini_models.saw([{"id": "llama"}])
     assert owner(models, "llama") == [True]
-    models.saw([])
+    models.gemini_models.saw([])
     assert owner(models, "llama") == [True]
     assert backend.asked == []
 

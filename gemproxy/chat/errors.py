@@ -98,6 +98,10 @@ class ChatError(Exception):
         return printable.encode("ascii", "replace")
 
 
+class Unanswered(ChatError):
+    """An upstream could not be reached, or closed the connection before it answered anything."""
+
+
 def bad_request(message: str, param: str | None = None, code: str | None = None) -> ChatError:
     return ChatError(400, INVALID_REQUEST, message, param=param, code=code)
 

@@ -12,12 +12,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from gemproxy.backend import Answer
+from gemproxy.backoff import RetryPolicy
 from gemproxy.chat.chunks import ChunkFactory, estimated_usage
 from gemproxy.chat.errors import ChatError, naming_models
 from gemproxy.chat.models import by_name, is_always_served, served_model
 from gemproxy.chat.request import ChatRequest, Headers
 from gemproxy.gemini.attempt import AttemptFailed, Attempts, Choice, Tally
-from gemproxy.gemini.backoff import RetryPolicy
 from gemproxy.gemini.flow import Flow
 from gemproxy.gemini.keys import KeyRing
 from gemproxy.gemini.model_list import ModelList
@@ -137,7 +137,9 @@ class GeminiEngine:
                 continue
             if another_key:
                 continue
-            delay = self.policy.delay(failure, retried, choice.answer.commitment())
+            delay = self.policy.delay(
+                failure.retryable, failure.delay, retried, choice.answer.commitment()
+            )
             if delay is None:
                 raise await self._final(failure.error, choice.model)
             retried += 1

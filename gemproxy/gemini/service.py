@@ -10,9 +10,9 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.web.iweb import IAgent
 
+from gemproxy.backoff import RetryPolicy
 from gemproxy.config import Config
 from gemproxy.gemini.attempt import Attempts
-from gemproxy.gemini.backoff import RetryPolicy
 from gemproxy.gemini.cli.gateway import Gateway
 from gemproxy.gemini.cli.home import WorkerHome
 from gemproxy.gemini.cli.install import Cli

@@ -22,6 +22,7 @@ from gemproxy.chat.errors import (
     INVALID_REQUEST,
     SERVER_ERROR,
     ChatError,
+    Unanswered,
     Verbatim,
     bad_request,
     upstream_failed,
@@ -212,7 +213,9 @@ def unanswered(error: Exception) -> Exception:
     reasons = getattr(error, "reasons", None)
     if reasons and reasons[0].check(ChatError, CancelledError):
         return cast("Exception", reasons[0].value)
-    return upstream_failed(describe_request_error("The upstream", error))
+    return Unanswered(
+        502, SERVER_ERROR, describe_request_error("The upstream", error), "upstream_error"
+    )
 
 
 def _streaming_headers(request: ChatRequest) -> Headers:

@@ -23,6 +23,19 @@ _PRIVATE_DOMAINS = (".localhost", ".internal", ".local", ".home.arpa", ".test")
 _ALLOWED_METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
 
 
+def is_open(path: bytes) -> bool:
+    """Whether a path needs no key of a client; L{gemproxy.web.admin} has checks of its own."""
+    return path in OPEN_PATHS or path.startswith(b"/admin/")
+
+
+def is_loopback(address: str) -> bool:
+    """Whether a client's address is this machine's; one of a UNIX socket is."""
+    try:
+        return not address or ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
 @frozen
 class Access:
     """
@@ -69,7 +82,7 @@ class Access:
                 "To allow other names, set CORS_ORIGINS or PROXY_API_KEYS.",
                 "host_not_allowed",
             )
-        if self.keys and path not in OPEN_PATHS and not self._knows(authorization, keys):
+        if self.keys and not is_open(path) and not self._knows(authorization, keys):
             return ChatError(
                 401,
                 INVALID_REQUEST,

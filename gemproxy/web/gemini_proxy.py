@@ -6,6 +6,7 @@ from attrs import evolve
 
 from gemproxy.backend import Backend
 from gemproxy.chat.models import by_name, plain_name, served_model
+from gemproxy.web.admin import Admin
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.chat import ChatService
 from gemproxy.web.detached import Detached
@@ -27,13 +28,15 @@ class GeminiProxy:
 
     @ivar app: the Klein application.
     @ivar health: what the routes of health report.
+    @ivar admin: what the routes below C{/admin} do.
     """
 
     app = make_app(SERVED_FOR_GEMINI)
 
-    def __init__(self, backend: Backend, health: Health, chats: ChatService) -> None:
+    def __init__(self, backend: Backend, health: Health, admin: Admin, chats: ChatService) -> None:
         self._backend = backend
         self.health = health
+        self.admin = admin
         self._chats = chats
 
     @app.route("/v1/chat/completions", methods=["POST"])

@@ -18,6 +18,7 @@ class Health:
     @ivar can_serve: whether a request would be answered without delay.
     @ivar has_served: whether that has ever been so.
     @ivar exhausted: the models whose quota is used up, and the seconds until they are tried again.
+    @ivar resting: the upstreams that rest, and the seconds until they are tried again.
     @ivar stopping: whether the daemon is about to end.
     """
 
@@ -25,6 +26,7 @@ class Health:
     can_serve: Callable[[], bool]
     has_served: Callable[[], bool]
     exhausted: Callable[[], Mapping[str, float]]
+    resting: Callable[[], Mapping[str, float]] = dict
     stopping: bool = False
 
     def health(self, request: Request) -> None:
@@ -46,13 +48,18 @@ class Health:
 
     def _state(self) -> tuple[str, dict[str, Any]]:
         exhausted = self.exhausted()
-        details = {
+        details: dict[str, Any] = {
             "quota_exhausted": [
                 {"model": model, "retry_after": round(wait)} for model, wait in exhausted.items()
             ]
         }
+        resting = self.resting()
+        if resting:
+            details["upstreams_resting"] = [
+                {"upstream": name, "retry_after": round(wait)} for name, wait in resting.items()
+            ]
         if self.stopping:
             return "stopping", {}
         if not self.can_serve():
             return ("degraded", {"workers": 0}) if self.has_served() else ("starting", {})
-        return ("degraded", details) if exhausted else ("ok", {})
+        return ("degraded", details) if exhausted or resting else ("ok", {})

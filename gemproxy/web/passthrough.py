@@ -43,17 +43,20 @@ class Passthrough:
     metrics: Metrics
     _under_way: set[_ResponseRelay] = field(factory=set)
 
-    async def serve(self, request: ServerRequest, raw: bytes = b"") -> None:
+    async def serve(
+        self, request: ServerRequest, raw: bytes = b"", forwarder: Forwarder | None = None
+    ) -> None:
         """
         Answer a request with whatever the upstream answers.
 
         @param raw: the body, unless it is still arriving.
+        @param forwarder: the upstream, if not the usual one.
         @raise CancelledError: the client has disconnected.
         """
         idle_timeout = IdleTimeout(self.clock, self.timeout)
         relay = _ResponseRelay(request, idle_timeout)
         self._under_way.add(relay)
-        asking = self._relay(request, relay, idle_timeout, raw)
+        asking = self._relay(request, relay, idle_timeout, raw, forwarder or self.upstream)
         # Release the memory while the response is received.
         del raw
         try:
@@ -86,12 +89,13 @@ class Passthrough:
         relay: _ResponseRelay,
         idle_timeout: IdleTimeout,
         raw: bytes,
+        forwarder: Forwarder,
     ) -> None:
         body: IBodyProducer | None = BytesBody(raw) if raw else None
         if isinstance(request.content, Upload):
             body = request.content
             body.watch(idle_timeout)
-        asked = self.upstream.forward(request.method, _target(request), headers_of(request), body)
+        asked = forwarder.forward(request.method, _target(request), headers_of(request), body)
         del body, raw
         response = await asked
         del asked

@@ -70,7 +70,8 @@ def images_request_of(request: ProxyRequest, raw: bytes) -> ImagesRequest:
 def make_app(hint: str = "") -> Klein:
     """
     A Klein application that answers its errors as OpenAI's API does, and has the routes of both
-    ports. The instance that it is bound to has a C{health} (L{gemproxy.web.health.Health}).
+    ports. The instance that it is bound to has a C{health} (L{gemproxy.web.health.Health}) and an
+    C{admin} (L{gemproxy.web.admin.Admin}).
 
     @param hint: what to tell clients that request an unknown path.
     """
@@ -87,6 +88,14 @@ def make_app(hint: str = "") -> Klein:
     @app.route("/metrics", methods=["GET"])
     def metrics(self: Any, request: IRequest) -> None:
         self.health.show_metrics(cast("ProxyRequest", request))
+
+    @app.route("/admin/routes", methods=["GET"])
+    def admin_routes(self: Any, request: IRequest) -> None:
+        self.admin.routes(cast("ProxyRequest", request))
+
+    @app.route("/admin/reload", methods=["POST"])
+    def admin_reload(self: Any, request: IRequest) -> None:
+        self.admin.do_reload(cast("ProxyRequest", request))
 
     @app.handle_errors(ChatError)
     def refuse(self: Any, request: IRequest, failure: Failure) -> None:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from attrs import evolve
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import Deferred
 from werkzeug.exceptions import HTTPException
 
-from gemproxy.backend import Backend
-from gemproxy.chat.errors import ChatError, unknown_url
-from gemproxy.chat.models import plain_name, served_model
+from gemproxy.chat.errors import unknown_url
+from gemproxy.chat.jsontext import dumps, loads
+from gemproxy.chat.models import served_model
 from gemproxy.chat.request import ChatRequest, model_of
-from gemproxy.util.log import make_logger
+from gemproxy.routing.router import Route, Router
+from gemproxy.web.admin import Admin
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.chat import ChatService
 from gemproxy.web.detached import Detached
-from gemproxy.web.gemini_models import GeminiModels
 from gemproxy.web.health import Health
 from gemproxy.web.passthrough import Passthrough
 from gemproxy.web.paths import PATHS_WITH_A_MODEL
@@ -40,29 +41,24 @@ class StreamProxy:
 
     @ivar app: the Klein application.
     @ivar health: what the routes of health report.
+    @ivar admin: what the routes below C{/admin} do.
     """
 
     app = make_app()
-    log = make_logger()
 
     def __init__(
         self,
-        gemini: Backend,
-        gemini_models: GeminiModels,
-        upstream: Backend,
+        router: Router,
         passthrough: Passthrough,
         health: Health,
+        admin: Admin,
         chats: ChatService,
     ) -> None:
-        """
-        @param gemini_models: decides which models are for C{gemini}.
-        @param passthrough: forwards all other requests to the same upstream.
-        """
-        self._gemini = gemini
-        self._gemini_models = gemini_models
-        self._upstream = upstream
+        """@param passthrough: forwards all other requests to an upstream."""
+        self._router = router
         self._passthrough = passthrough
         self.health = health
+        self.admin = admin
         self._chats = chats
 
     @app.route("/v1/chat/completions", methods=["POST"])
@@ -70,61 +66,39 @@ class StreamProxy:
         return Detached(self._answer(request, chat_request_of(request)))
 
     async def _answer(self, request: ProxyRequest, chat: ChatRequest) -> None:
-        backend, route = self._upstream, "stream/upstream"
-        if await self._gemini_models.has(chat.model, chat.headers):
-            chat = evolve(chat, model=plain_name(chat.model))
-            backend, route = self._gemini, "stream/gemini"
-        await self._chats.answer(request, chat, backend, route)
+        route = await self._router.route(chat.model, chat.headers)
+        if route.model != chat.model:
+            chat = evolve(chat, model=route.model)
+        await self._chats.answer(request, chat, route.backend, route.label)
 
     @app.route("/v1/images/generations", methods=["POST"])
     async def images_generations(self, request: ProxyRequest) -> None:
         raw = body_of(request)
-        if not await self._is_for_gemini(request, raw):
-            await self._passthrough.serve(request, raw)
+        route = await self._route_of(request, raw)
+        if route is None or route.forwarder is not None:
+            passing = self._pass_on(request, raw, route)
+            # Release the memory while the response is received.
+            del raw
+            await passing
             return
         images = images_request_of(request, raw)
-        chat = evolve(images.chat, model=plain_name(images.chat.model))
-        images = evolve(images, chat=chat)
-        await self._chats.answer_images(request, images, self._gemini, "stream/gemini/images")
+        images = evolve(images, chat=evolve(images.chat, model=route.model))
+        await self._chats.answer_images(request, images, route.backend, f"{route.label}/images")
 
     @app.route("/v1/models", methods=["GET"])
     async def models(self, request: ProxyRequest) -> None:
-        headers = headers_of(request)
-        asking_upstream = self._upstream.models(headers)
-        try:
-            listed = await self._listed(self._gemini.models(headers), "Gemini")
-            listed_upstream = await self._listed(asking_upstream, "the upstream")
-        finally:
-            # The client may disconnect before this is awaited.
-            asking_upstream.addErrback(lambda _: [])
-            asking_upstream.cancel()
-        self._gemini_models.saw(listed)
-        known = {model["id"] for model in listed}
-        for model in listed_upstream:
-            if model["id"] not in known:
-                known.add(model["id"])
-                listed.append(model)
-        send_json(request, {"object": "list", "data": listed})
-
-    async def _listed(self, asked: Any, whose: str) -> list[dict[str, Any]]:
-        try:
-            return list(await asked)
-        except CancelledError:
-            raise
-        except ChatError as error:
-            self.log.warn(
-                "the models of {whose} cannot be listed: {error}", whose=whose, error=error
-            )
-            return []
+        models = await self._router.models(headers_of(request))
+        send_json(request, {"object": "list", "data": models})
 
     @app.route("/v1/models/<path:name>", methods=["GET"])
     async def model(self, request: ProxyRequest, name: str) -> None:
         headers = headers_of(request)
-        if await self._gemini_models.has(name, headers):
-            listed = await self._gemini_models.listed(headers)
-            send_json(request, served_model(plain_name(name), listed))
+        route = await self._router.route(name, headers)
+        if route.forwarder is None:
+            listed = await self._router.gemini_models.listed(headers)
+            send_json(request, served_model(route.model, listed))
         else:
-            await self._passthrough.serve(request)
+            await self._passthrough.serve(request, forwarder=route.forwarder)
 
     @app.route("/v1/", branch=True)
     async def anything_else(self, request: ProxyRequest) -> None:
@@ -132,14 +106,28 @@ class StreamProxy:
             await self._passthrough.serve(request)
             return
         raw = body_of(request)
-        if await self._is_for_gemini(request, raw):
+        route = await self._route_of(request, raw)
+        if route is not None and route.forwarder is None:
             method, path = request.method.decode("ascii", "replace"), request.path.decode()
             raise unknown_url(method, path, SERVED_FOR_GEMINI)
-        await self._passthrough.serve(request, raw)
+        passing = self._pass_on(request, raw, route)
+        del raw
+        await passing
 
-    async def _is_for_gemini(self, request: ProxyRequest, raw: bytes) -> bool:
+    async def _route_of(self, request: ProxyRequest, raw: bytes) -> Route | None:
+        """Who is to answer a request with a body, if that says a model."""
         model = model_of(raw) if raw else None
-        return model is not None and await self._gemini_models.has(model, headers_of(request))
+        return None if model is None else await self._router.route(model, headers_of(request))
+
+    def _pass_on(
+        self, request: ProxyRequest, raw: bytes, route: Route | None
+    ) -> Coroutine[Deferred[Any], Any, None]:
+        if route is None:
+            return self._passthrough.serve(request, raw)
+        if route.model != model_of(raw):
+            # An alias, or a prefix: the upstream has another name for it.
+            raw = dumps(loads(raw) | {"model": route.model})
+        return self._passthrough.serve(request, raw, route.forwarder)
 
     @app.route("/v1")
     def root(self, request: ProxyRequest) -> None:

@@ -1,0 +1,67 @@
+"""The command C{gemproxy}: what there is to do besides running the daemon."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from gemproxy import __version__
+from gemproxy.config import CONFIG_VARIABLE, BadSetting, Config, config_path, read_config
+from gemproxy.routing.table import BadRoute, Member, RoutingTable, as_text
+
+
+def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
+    """Run the command; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="gemproxy", description="The daemon itself is run as: twistd -n gemproxy"
+    )
+    parser.add_argument("--version", action="version", version=f"gemproxy {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, meaning in (
+        ("check", "check the settings and the configuration file"),
+        ("routes", "show who gets which model"),
+    ):
+        command = commands.add_parser(name, help=meaning, description=meaning)
+        command.add_argument(
+            "--config", metavar="FILE", help=f"the configuration file [{CONFIG_VARIABLE}]"
+        )
+    given = parser.parse_args(arguments)
+    try:
+        path = config_path(given.config, environ)
+        config = read_config({}, environ, path, allow_no_key=True)
+        table = routing_table(config)
+    except BadSetting as error:
+        print(f"gemproxy: {error}", file=sys.stderr)
+        return 1
+    if given.command == "routes":
+        print(as_text(table.rows()), end="")
+    else:
+        _report(config, path)
+    return 0
+
+
+def run() -> None:
+    """The entry point."""
+    sys.exit(main())
+
+
+def routing_table(config: Config) -> RoutingTable:
+    """@raise BadSetting: a route is invalid."""
+    members = tuple(Member(one.name, one.prefix, one.models) for one in config.upstreams)
+    table = RoutingTable(members, config.routes)
+    try:
+        table.check()
+    except BadRoute as error:
+        raise BadSetting(str(error)) from None
+    return table
+
+
+def _report(config: Config, path: Path | None) -> None:
+    print(f"{path or 'The environment'} is valid.")
+    print(f"upstreams: {', '.join(f'{one.name} ({one.url})' for one in config.upstreams)}")
+    print(f"routes: {len(config.routes)}")
+    if config.needs_engine and not config.gemini_api_key:
+        print("GEMINI_API_KEY is not set: the daemon would not start.")

@@ -1,0 +1,237 @@
+"""The configuration file: TOML with settings, upstreams and routes. No I/O."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Collection, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from attrs import field, frozen
+
+CONVERSIONS = ("auto", "on", "off")
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+_RESERVED = ("gemini", "google", "models")
+
+
+class BadFile(ValueError):
+    """The file is invalid; the message says where and why, without the file's name."""
+
+
+@frozen
+class UpstreamConfig:
+    """
+    One upstream.
+
+    @ivar url: its base URL.
+    @ivar keys: the keys to send in turn; empty to pass on the client's own.
+    @ivar models: patterns of the names of models that are this upstream's, with C{*}.
+    @ivar prefix: what chooses this upstream in front of a model's name, before a C{/}.
+    @ivar convert: whether requests that do not stream are turned into ones that do: one of
+        CONVERSIONS.
+    @ivar timeout: seconds without data after which a request is cancelled; None for the setting.
+    @ivar proxy: the URL of the proxy to go through; None for what the environment says.
+    @ivar headers: headers to send with each request.
+    """
+
+    name: str
+    url: str
+    keys: tuple[str, ...] = field(default=(), repr=False)
+    models: tuple[str, ...] = ()
+    prefix: str = ""
+    convert: str = "auto"
+    timeout: float | None = None
+    proxy: str | None = None
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+
+@frozen
+class FileConfig:
+    """
+    @ivar settings: the text of each setting, by its environment variable.
+    @ivar routes: the targets of each explicit route, in the order in which they are tried.
+    """
+
+    settings: Mapping[str, str] = field(factory=dict)
+    upstreams: tuple[UpstreamConfig, ...] = ()
+    routes: Mapping[str, tuple[str, ...]] = field(factory=dict)
+
+
+def parse_config_file(text: str, settings: Collection[str]) -> FileConfig:
+    """
+    @param settings: the environment variables of all settings.
+    @raise BadFile: the file is invalid.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadFile(f"it is not TOML: {error}") from None
+    known = {name.lower(): name for name in settings}
+    given: dict[str, str] = {}
+    for key, value in document.items():
+        if key in ("upstream", "routes"):
+            continue
+        name = known.get(key.lower().replace("-", "_"))
+        if name is None:
+            raise BadFile(
+                f"'{key}' is no setting{_suggestion(key, [*known, 'upstream', 'routes'])}"
+            )
+        given[name] = _text(key, value)
+    upstreams = _upstreams(document.get("upstream", []))
+    return FileConfig(given, upstreams, _routes(document.get("routes", {})))
+
+
+def _suggestion(key: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(key.lower(), known, 1)
+    return f"; did you mean '{close[0]}'?" if close else "."
+
+
+def _text(where: str, value: Any) -> str:
+    """The value of a setting, as it would be written in a variable."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str | int | float):
+        return str(value)
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ",".join(value)
+    raise BadFile(f"'{where}' must be a text, a number, true, false, or a list of texts.")
+
+
+def _upstreams(value: Any) -> tuple[UpstreamConfig, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise BadFile("upstreams must be written as [[upstream]].")
+    upstreams = tuple(_upstream(item, number) for number, item in enumerate(value, 1))
+    for what in ("name", "prefix"):
+        seen: set[str] = set()
+        for upstream in upstreams:
+            word = getattr(upstream, what)
+            if word in seen:
+                raise BadFile(f"two upstreams have the {what} '{word}'.")
+            seen.add(word)
+    return upstreams
+
+
+def _upstream(item: Mapping[str, Any], number: int) -> UpstreamConfig:
+    reader = _Reader(item, f"upstream {number}")
+    name = reader.text("name")
+    if name is None or not _NAME.fullmatch(name) or name in _RESERVED:
+        raise reader.bad("name", "must be small letters, digits, '-', '.', '_', and not 'gemini'")
+    reader.where = f"upstream '{name}'"
+    url = reader.text("url")
+    if url is None or not _is_url(url, "http", "https"):
+        raise reader.bad("url", "must be an http:// or https:// URL")
+    key = reader.text("key")
+    keys = reader.texts("keys") + ((key,) if key is not None else ())
+    if not all(one and one.isascii() and one.isprintable() and " " not in one for one in keys):
+        raise reader.bad("key", "must be printable ASCII characters without spaces")
+    convert = reader.text("convert") or "auto"
+    if convert not in CONVERSIONS:
+        raise reader.bad("convert", f"must be one of {', '.join(CONVERSIONS)}")
+    proxy = reader.text("proxy")
+    if proxy is not None and not _is_url(proxy, "http", "https", "socks5", "socks5h"):
+        raise reader.bad("proxy", "must be the URL of a proxy")
+    prefix = reader.text("prefix")
+    prefix = name if prefix is None else prefix.strip("/")
+    if not _NAME.fullmatch(prefix) or prefix in _RESERVED:
+        raise reader.bad("prefix", "must be small letters, digits, '-', '.', '_'")
+    upstream = UpstreamConfig(
+        name,
+        url.rstrip("/"),
+        keys,
+        reader.texts("models"),
+        prefix,
+        convert,
+        reader.seconds("timeout"),
+        proxy,
+        reader.headers("headers"),
+    )
+    reader.check_rest()
+    return upstream
+
+
+def _is_url(text: str, *schemes: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        return False
+    return parts.scheme.lower() in schemes and bool(parts.hostname) and not parts.fragment
+
+
+def _routes(value: Any) -> dict[str, tuple[str, ...]]:
+    if not isinstance(value, dict):
+        raise BadFile("routes must be written below [routes].")
+    routes = {}
+    for name, targets in value.items():
+        listed = [targets] if isinstance(targets, str) else targets
+        if (
+            not isinstance(listed, list)
+            or not listed
+            or not all(isinstance(target, str) and target for target in listed)
+        ):
+            raise BadFile(f"route '{name}' must be a text such as \"newapi/gpt-4o\", or a list.")
+        routes[name] = tuple(listed)
+    return routes
+
+
+class _Reader:
+    """
+    Reads the fields of a table, each by its type.
+
+    @ivar where: what the table is called in errors.
+    """
+
+    def __init__(self, item: Mapping[str, Any], where: str) -> None:
+        self.where = where
+        self._item = item
+        self._read: set[str] = set()
+
+    def bad(self, name: str, rule: str) -> BadFile:
+        return BadFile(f"{self.where}: '{name}' {rule}.")
+
+    def _get(self, name: str) -> Any:
+        self._read.add(name)
+        return self._item.get(name)
+
+    def text(self, name: str) -> str | None:
+        value = self._get(name)
+        if value is not None and not isinstance(value, str):
+            raise self.bad(name, "must be a text")
+        return value
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        value = self._get(name)
+        if value is None:
+            return ()
+        if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+            raise self.bad(name, "must be a list of texts")
+        return tuple(value)
+
+    def seconds(self, name: str) -> float | None:
+        value = self._get(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 86400:
+            raise self.bad(name, "must be a number of seconds up to 86400")
+        return float(value)
+
+    def headers(self, name: str) -> tuple[tuple[str, str], ...]:
+        value = self._get(name)
+        if value is None:
+            return ()
+        if not isinstance(value, dict) or not all(
+            _HEADER_NAME.fullmatch(key) and isinstance(text, str) and text.isprintable()
+            for key, text in value.items()
+        ):
+            raise self.bad(name, "must be a table of header names and texts")
+        return tuple(value.items())
+
+    def check_rest(self) -> None:
+        """@raise BadFile: there are fields that were not read."""
+        for name in self._item:
+            if name not in self._read:
+                raise BadFile(f"{self.where}: '{name}' is not known{_suggestion(name, self._read)}")

@@ -1,0 +1,196 @@
+"""A backend that repeats requests where that is safe, and lets a failing upstream rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import evolve, frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.task import deferLater
+
+from gemproxy.backend import Answer, Backend, Commitment
+from gemproxy.backoff import RetryPolicy
+from gemproxy.chat.chunks import Usage
+from gemproxy.chat.errors import ChatError, Unanswered
+from gemproxy.chat.request import ChatRequest, Headers
+from gemproxy.chat.sse import Event
+from gemproxy.routing.rest import Rest
+from gemproxy.util.log import make_logger
+
+_QUICK_RETRIES = 2
+_QUICK_BASE = 0.25
+
+
+class Watched:
+    """
+    An answer that knows whether it has begun.
+
+    @ivar begun: whether the client may have seen something of it.
+    """
+
+    __slots__ = ("_answer", "begun")
+
+    def __init__(self, answer: Answer) -> None:
+        self.begun = False
+        self._answer = answer
+
+    def events(self, events: Sequence[Event]) -> None:
+        self.begun = True
+        self._answer.events(events)
+
+    def take_back(self, choice: int) -> bool:
+        return self._answer.take_back(choice)
+
+    def stop_at(self, sequences: Sequence[str]) -> None:
+        self._answer.stop_at(sequences)
+
+    def counted(self, usage: Usage) -> None:
+        self._answer.counted(usage)
+
+    def ignored(self, parameters: Sequence[str]) -> None:
+        self._answer.ignored(parameters)
+
+    def note(self, text: str) -> None:
+        self._answer.note(text)
+
+    def retrying(self, error: ChatError) -> None:
+        self._answer.retrying(error)
+
+    def commitment(self) -> Commitment | None:
+        return self._answer.commitment()
+
+    def pace(self, producer: IPushProducer | None) -> None:
+        self._answer.pace(producer)
+
+
+def is_worth_another(error: ChatError) -> bool:
+    """Whether another upstream may do what this one did not."""
+    return error.status == 429 or error.status >= 500
+
+
+@frozen
+class RepeatingBackend:
+    """
+    Repeats a request of which nothing has gone out: one that was not answered, or answered 502 or
+    503 with C{Retry-After}.
+
+    @ivar policy: for what an upstream answers.
+    @ivar repeats_429: whether 429 is repeated too, since there is nobody else to ask.
+    """
+
+    log = make_logger()
+
+    clock: IReactorTime
+    backend: Backend
+    rest: Rest
+    policy: RetryPolicy
+    repeats_429: bool = True
+
+    def models(self, headers: Headers) -> Deferred[list[dict[str, Any]]]:
+        return self.backend.models(headers)
+
+    def complete(self, request: ChatRequest, answer: Answer) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._complete(request, answer))
+
+    async def _complete(self, request: ChatRequest, answer: Answer) -> None:
+        headers = request.headers
+        retried = 0
+        while True:
+            self.rest.check()
+            watched = Watched(answer)
+            try:
+                await self.backend.complete(request, watched)
+            except ChatError as error:
+                self._note(error)
+                if watched.begun:
+                    raise
+                delay = self._delay(error, retried, answer.commitment())
+                if delay is None:
+                    raise
+                answer.retrying(error)
+                answer.note(f"retry {retried + 1} of {self.policy.retries} in {delay:.0f} s")
+                self.log.info("{name}: {error}; again", name=self.rest.name, error=error)
+            except BaseException:
+                self.rest.abandoned()
+                raise
+            else:
+                self.rest.succeeded()
+                return
+            retried += 1
+            await deferLater(self.clock, delay)
+            # The request has forgotten its headers, to save memory.
+            request.headers = headers
+
+    def _note(self, error: ChatError) -> None:
+        if error.status in (500, 502, 503, 504):
+            self.rest.failed(error)
+        else:
+            self.rest.succeeded()
+
+    def _delay(self, error: ChatError, retried: int, commitment: Commitment | None) -> float | None:
+        if isinstance(error, Unanswered):
+            # Whoever listens there will do so soon, or not for a long time.
+            quick = evolve(
+                self.policy,
+                retries=min(self.policy.retries, _QUICK_RETRIES),
+                base=min(self.policy.base, _QUICK_BASE),
+            )
+            return quick.delay(True, None, retried, commitment)
+        asked = _retry_after(error)
+        may = (error.status in (502, 503) and asked is not None) or (
+            error.status == 429 and self.repeats_429 and not error.final
+        )
+        return self.policy.delay(may, asked, retried, commitment)
+
+
+def _retry_after(error: ChatError) -> float | None:
+    """Seconds that the upstream asks to wait."""
+    if error.retry_after is not None:
+        return error.retry_after
+    headers = error.verbatim.headers if error.verbatim is not None else ()
+    for name, value in headers:
+        if name.lower() == "retry-after" and value.isdecimal():
+            return float(value)
+    return None
+
+
+@frozen
+class FallbackBackend:
+    """
+    Asks one backend after the other, until one does not refuse.
+
+    @ivar members: each with the name under which it knows the model.
+    """
+
+    log = make_logger()
+
+    members: Sequence[tuple[str, Backend, str]]
+
+    def models(self, headers: Headers) -> Deferred[list[dict[str, Any]]]:
+        raise NotImplementedError
+
+    def complete(self, request: ChatRequest, answer: Answer) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._complete(request, answer))
+
+    async def _complete(self, request: ChatRequest, answer: Answer) -> None:
+        headers = request.headers
+        for position, (name, backend, model) in enumerate(self.members, 1):
+            watched = Watched(answer)
+            request.headers, request.model = headers, model
+            try:
+                await backend.complete(request, watched)
+            except ChatError as error:
+                is_last = position == len(self.members)
+                if is_last or watched.begun or not is_worth_another(error):
+                    raise
+                self.log.info(
+                    "{name}/{model}: {error}; asking the next one",
+                    name=name,
+                    model=model,
+                    error=error,
+                )
+                answer.retrying(error)
+            else:
+                return

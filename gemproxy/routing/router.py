@@ -1,0 +1,292 @@
+"""The routing table at work: from the name of a model to the backend that answers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from attrs import define, field, frozen
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.iweb import IBodyProducer, IResponse
+
+from gemproxy.backend import Backend, Forwarder
+from gemproxy.backoff import RetryPolicy
+from gemproxy.chat.chunks import model_object
+from gemproxy.chat.errors import ChatError
+from gemproxy.chat.models import by_name
+from gemproxy.chat.request import Headers
+from gemproxy.config_file import UpstreamConfig
+from gemproxy.routing.repeating import FallbackBackend, RepeatingBackend
+from gemproxy.routing.rest import Rest
+from gemproxy.routing.table import GEMINI, Member, RoutingTable, Target
+from gemproxy.util.log import make_logger
+from gemproxy.util.shared_read import SharedRead
+
+LIFETIME = 120.0
+REST = 10.0
+
+Listed = Mapping[str, dict[str, Any]]
+
+
+class ForwardingBackend(Backend, Forwarder, Protocol):
+    """An upstream: a backend that passes other requests on as well."""
+
+
+class KnownModels(MultiService):
+    """
+    The list of models of a backend, which is asked for as rarely as it can be.
+
+    @ivar name: that of the backend, for the log.
+    """
+
+    log = make_logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        name: str,
+        backend: Callable[[], Backend],
+        by_id: Callable[[Iterable[dict[str, Any]]], Listed],
+    ) -> None:
+        """@param by_id: the models by the names under which they are looked up."""
+        super().__init__()
+        self.name = name
+        self._backend = backend
+        self._by_id = by_id
+        self._shared: SharedRead[Listed] = SharedRead(clock, LIFETIME, REST)
+        self._shared.setServiceParent(self)
+
+    @property
+    def known(self) -> Listed | None:
+        """The last list; None if there has been none."""
+        return self._shared.value
+
+    def saw(self, models: Iterable[dict[str, Any]]) -> None:
+        """Take note of a list that was just read; an empty one says nothing."""
+        self._shared.value = self._by_id(models) or self._shared.value
+
+    async def read_now(self, headers: Headers) -> list[dict[str, Any]]:
+        """The list as it is now; empty if it cannot be read."""
+        try:
+            models = list(await self._backend().models(headers))
+        except ChatError as error:
+            self._complain(error)
+            return []
+        self.saw(models)
+        return models
+
+    def _complain(self, error: ChatError) -> None:
+        self.log.warn("the models of {name} cannot be listed: {error}", name=self.name, error=error)
+
+    async def listed(self, headers: Headers) -> Listed:
+        """The list of the last minutes; empty if there is none."""
+        return await self._shared.get(lambda: self._read(headers)) or {}
+
+    async def _read(self, headers: Headers) -> tuple[Listed | None, bool]:
+        try:
+            return self._by_id(await self._backend().models(headers)) or None, True
+        except ChatError as error:
+            self._complain(error)
+            return None, False
+
+
+def _by_exact_name(models: Iterable[dict[str, Any]]) -> Listed:
+    return {model["id"]: model for model in models}
+
+
+@define(eq=False)
+class Upstream:
+    """
+    An upstream at work.
+
+    @ivar backends: one for each of its keys.
+    """
+
+    config: UpstreamConfig
+    backends: Sequence[ForwardingBackend]
+    rest: Rest
+    models: KnownModels = field(init=False)
+    _turns: Any = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._turns = itertools.cycle(self.backends)
+        self.models = KnownModels(
+            self.rest.clock, f"the upstream '{self.config.name}'", self.backend, _by_exact_name
+        )
+
+    def backend(self) -> ForwardingBackend:
+        """That of the key whose turn it is."""
+        backend: ForwardingBackend = next(self._turns)
+        return backend
+
+    def forward(
+        self, method: bytes, target: bytes, headers: Headers, body: IBodyProducer | None
+    ) -> Deferred[IResponse]:
+        """See L{Forwarder.forward}."""
+        return self.backend().forward(method, target, headers, body)
+
+
+@frozen
+class DefaultForwarder:
+    """Passes requests that say no model on to the router's default upstream."""
+
+    router: Router
+
+    def forward(
+        self, method: bytes, target: bytes, headers: Headers, body: IBodyProducer | None
+    ) -> Deferred[IResponse]:
+        """See L{Forwarder.forward}."""
+        return self.router.default.forward(method, target, headers, body)
+
+
+@frozen
+class Route:
+    """
+    Who answers a request.
+
+    @ivar model: the name under which it knows the model.
+    @ivar label: for the log and the metrics.
+    @ivar forwarder: the upstream; None for Gemini.
+    """
+
+    backend: Backend
+    model: str
+    label: str
+    forwarder: Forwarder | None = None
+
+
+class Router(MultiService):
+    """
+    Knows the Gemini backend and the upstreams, and chooses among them.
+
+    @ivar table: the rules.
+    """
+
+    log = make_logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        gemini: Backend,
+        gemini_names: Iterable[str],
+        policy: RetryPolicy,
+        make_upstream: Callable[[UpstreamConfig], Sequence[ForwardingBackend]],
+    ) -> None:
+        """
+        @param gemini_names: models of Gemini that are listed for certain.
+        @param make_upstream: makes the backends of an upstream, one for each of its keys.
+        """
+        super().__init__()
+        self.gemini = gemini
+        self.gemini_models = KnownModels(clock, "Gemini", lambda: gemini, by_name)
+        self.gemini_models.saw([model_object(name) for name in gemini_names])
+        self.gemini_models.setServiceParent(self)
+        self.table = RoutingTable((), {})
+        self._clock = clock
+        self._policy = policy
+        self._make_upstream = make_upstream
+        self._upstreams: dict[str, Upstream] = {}
+
+    @property
+    def upstreams(self) -> Collection[Upstream]:
+        return self._upstreams.values()
+
+    @property
+    def default(self) -> Upstream:
+        """The upstream for what nobody else is for."""
+        return next(iter(self._upstreams.values()))
+
+    def use(
+        self, upstreams: Sequence[UpstreamConfig], routes: Mapping[str, tuple[str, ...]]
+    ) -> None:
+        """
+        Use these upstreams and routes from now on. Requests under way are not disturbed; an
+        upstream that has not changed keeps what is known of it.
+
+        @raise BadRoute: a route names an upstream that is not there; nothing has changed then.
+        """
+        members = (Member(one.name, one.prefix, one.models) for one in upstreams)
+        table = RoutingTable(tuple(members), routes)
+        table.check()
+        before, self._upstreams = self._upstreams, {}
+        for config in upstreams:
+            known = before.pop(config.name, None)
+            if known is None or known.config != config:
+                rest = Rest(self._clock, config.name)
+                upstream = Upstream(config, self._make_upstream(config), rest)
+                upstream.models.setServiceParent(self)
+                if known is not None:
+                    known.models.disownServiceParent()
+            else:
+                upstream = known
+            self._upstreams[config.name] = upstream
+        for gone in before.values():
+            gone.models.disownServiceParent()
+        self.table = table
+
+    async def route(self, model: str, headers: Headers) -> Route:
+        """
+        @param model: the name, as the client wrote it.
+        @param headers: those of the client's request.
+        """
+        targets = self.table.explicit(model) or (await self._by_lists(model, headers),)
+        if len(targets) == 1:
+            return self._route(targets[0], is_alone=True)
+        routes = [self._route(target, is_alone=False) for target in targets]
+        members = [
+            (str(target), route.backend, route.model)
+            for target, route in zip(targets, routes, strict=True)
+        ]
+        first = routes[0]
+        return Route(FallbackBackend(members), first.model, first.label, first.forwarder)
+
+    async def models(self, headers: Headers) -> list[dict[str, Any]]:
+        """All models that can be asked for, each once, by the name that chooses it."""
+        sources = [self.gemini_models, *(one.models for one in self._upstreams.values())]
+        # The upstreams first, which are further away.
+        asked = [Deferred.fromCoroutine(one.read_now(headers)) for one in reversed(sources)]
+        listed: dict[str, dict[str, Any]] = {}
+        try:
+            for one in reversed(asked):
+                for model in await one:
+                    listed.setdefault(model["id"], model)
+        finally:
+            # The client may disconnect before all of them have answered.
+            for one in asked:
+                one.addErrback(lambda _: [])
+                one.cancel()
+        for name in self.table.routes:
+            if "*" not in name:
+                listed.setdefault(name, model_object(name) | {"owned_by": "gemproxy"})
+        return list(listed.values())
+
+    def _route(self, target: Target, is_alone: bool) -> Route:
+        if target.upstream == GEMINI:
+            return Route(self.gemini, target.model, "stream/gemini")
+        upstream = self._upstreams[target.upstream]
+        backend = RepeatingBackend(
+            self._clock, upstream.backend(), upstream.rest, self._policy, repeats_429=is_alone
+        )
+        return Route(backend, target.model, f"stream/{_label(upstream)}", upstream)
+
+    async def _by_lists(self, model: str, headers: Headers) -> Target:
+        table = self.table
+        gemini: Collection[str] | None = self.gemini_models.known
+        if table.may_be_gemini(model):
+            gemini = await self.gemini_models.listed(headers)
+        if table.is_surely_gemini(model) or not table.needs_upstream_lists(model):
+            known = {name: one.models.known or () for name, one in self._upstreams.items()}
+            return table.listed(model, gemini, known)
+        asked = [
+            Deferred.fromCoroutine(one.models.listed(headers)) for one in self._upstreams.values()
+        ]
+        names = {name: await one for name, one in zip(self._upstreams, asked, strict=True)}
+        return table.listed(model, gemini, names)
+
+
+def _label(upstream: Upstream) -> str:
+    # The one that has always been there keeps its name in metrics.
+    return "upstream" if upstream.config.name == "newapi" else upstream.config.name
