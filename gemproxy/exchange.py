@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from attrs import define, field
 
-from gemproxy.chat.chunks import Usage
+from gemproxy.chat.chunks import Usage, index_of
 from gemproxy.chat.jsontext import dumps, loads
 
 TEXT_LIMIT = 2_000_000
@@ -59,7 +59,7 @@ class Exchange:
         """
         if not isinstance(chunk, dict):
             return
-        if isinstance(chunk.get("usage"), dict):
+        if chunk.get("usage") and isinstance(chunk["usage"], dict):
             self.usage = chunk["usage"]
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
@@ -72,7 +72,7 @@ class Exchange:
             delta = choice.get("delta")
             for kind, value in delta.items() if isinstance(delta, dict) else ():
                 if value and kind != "role":
-                    self._add_text(choice.get("index") or 0, kind, value, now)
+                    self._add_text(index_of(choice.get("index")) or 0, kind, value, now)
 
     def _add_text(self, index: int, kind: str, value: Any, now: float) -> None:
         if self.first_token is None:

@@ -420,26 +420,91 @@ async def test_an_event_that_is_called_an_error_is_one(
     assert (reply.status, reply.reason) == (502, message)
 
 
+BROKEN = [
+    b"data: {broken\n\n",
+    b"data: \xff\xfe\n\n",
+    b'data: "text"\n\n',
+    b"data: [1]\n\n",
+    b'data: {"choices":[]}{\n\n',
+    b"data: " + b'{"a":' * 300 + b"1" + b"}" * 300 + b"\n\n",
+]
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: repr(broken[:30]))
+@ensureDeferred
+async def test_an_event_that_cannot_be_read_is_passed_on_as_it_is(
+    relay: Relay, broken: bytes
+) -> None:
+    relay.upstream.play(events(event("One"), broken, broken, event(" two"), *answer(" three")))
+    reply = await relay.ask(gpt(stream=True))
+    assert reply.status == 200
+    assert reply.body.count(broken) == 2
+    rest = Reply(200, "", reply.headers, reply.body.replace(broken, b""))
+    assert rest.content == "One two three"
+    assert [text for text in relay.warnings if "gpt-x" in text and "2 events" in text]
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: repr(broken[:30]))
+@pytest.mark.parametrize("then", ["hang", "end"])
+@ensureDeferred
+async def test_an_event_that_cannot_be_read_is_no_hole_in_a_document(
+    relay: Relay, broken: bytes, then: str
+) -> None:
+    rest = [event(" two"), *answer(" three")] if then == "end" else []
+    relay.upstream.play(events(event("One"), broken, *rest, then=then))
+    assert_error(await relay.ask(gpt()), 502, "upstream_error", "JSON object")
+    await relay.upstream.calls[0].when_closed(1)
+
+
 @pytest.mark.parametrize(
-    "broken",
+    "ping",
     [
-        b"data: {broken\n\n",
-        b"data: \xff\xfe\n\n",
         b"data:\n\n",
-        b'data: "text"\n\n',
-        b"data: []\n\n",
+        b"data: ping\n\n",
+        b"data: null\n\n",
+        b"event: ping\ndata: 12:00\n\n",
+        b'event: ping\ndata: {"type": "ping"}\n\n',
+        b": PING\n\n",
     ],
 )
 @both_modes
 @ensureDeferred
-async def test_a_broken_event_is_skipped_and_logged(
-    relay: Relay, wanted: bool, broken: bytes
-) -> None:
-    relay.upstream.play(events(event("One"), broken, broken, event(" two"), *answer(" three")))
+async def test_a_ping_is_no_part_of_an_answer(relay: Relay, wanted: bool, ping: bytes) -> None:
+    relay.upstream.play(events(ping, event("One"), ping, *answer(" two")))
     reply = await relay.ask(gpt(stream=wanted))
-    assert reply.content == "One two three"
-    assert broken.strip() not in reply.body or broken == b"data:\n\n"
-    assert [text for text in relay.warnings if "gpt-x" in text and "2 events" in text]
+    assert reply.content == "One two"
+    assert b"ping" not in reply.body.lower()
+    assert not relay.warnings
+
+
+@pytest.mark.parametrize("between", [b"", b"data: ", b"data:", b"\ndata: ", b" data: "])
+@both_modes
+@ensureDeferred
+async def test_events_that_were_run_together_are_told_apart(
+    relay: Relay, wanted: bool, between: bytes
+) -> None:
+    one, two, three = (event(chunk(text)).strip()[6:] for text in ("{One", '"}{ two', " three"))
+    end = event(chunk(finish="stop")).strip()[6:]
+    both = [b"data: " + between.join([one, two]) + b"\n\n"]
+    last = [b"data: " + between.join([three, end]) + b"\ndata: [DONE]\n\n"]
+    relay.upstream.play(events(*both, *last))
+    reply = await relay.ask(gpt(stream=wanted))
+    assert reply.content == '{One"}{ two three'
+    assert not relay.warnings
+
+
+@both_modes
+@ensureDeferred
+async def test_numbers_and_bytes_that_are_no_json_are_read(relay: Relay, wanted: bool) -> None:
+    odd = event(chunk("ODD")).replace(b"ODD", b"a\xffb").replace(b"null", b"-Infinity", 1)
+    relay.upstream.play(events(odd, *answer("!")))
+    reply = await relay.ask(gpt(stream=wanted))
+    assert reply.status == 200
+    if wanted:
+        assert odd in reply.body
+    else:
+        assert reply.content == "a\ufffdb!"
+        assert reply.json["choices"][0].get("logprobs") is None
 
 
 @both_modes

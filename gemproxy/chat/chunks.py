@@ -47,6 +47,7 @@ class Usage:
 
 # A rule of thumb.
 _CHARACTERS_PER_TOKEN = 4
+_MOST_DIGITS = 10
 
 
 def estimated_usage(messages: Any, answer_length: int) -> Usage:
@@ -58,6 +59,15 @@ def estimated_usage(messages: Any, answer_length: int) -> Usage:
     """
     prompt = -(-len(dumps(messages)) // _CHARACTERS_PER_TOKEN)
     return Usage(prompt, -(-answer_length // _CHARACTERS_PER_TOKEN), estimated=True)
+
+
+def index_of(value: Any) -> int | None:
+    """The C{index} of a choice, call or block, which some upstreams send as a string."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < _MOST_DIGITS:
+        return int(value)
+    return None
 
 
 def model_object(name: str) -> dict[str, Any]:

@@ -6,113 +6,15 @@ from typing import Any
 
 from attrs import define, field
 
-from gemproxy.chat.jsontext import loads
+from gemproxy.chat.chunks import index_of
+from gemproxy.chat.deltas import CHOICE, COMPLETION, MESSAGE, add, settled, text_of
+from gemproxy.chat.jsontext import read
 
 _Object = dict[str, Any]
 
-# The first chunk of Azure's streams leaves these empty.
-_FIRST_WINS = ("id", "created", "model")
-_OMITTED_IF_NULL = (*_FIRST_WINS, "usage")
-
-
-class _Pieces(list[str]):
-    """The pieces of a string that is still growing."""
-
-
-def _keep(fields: _Object, key: str, value: Any) -> None:
-    if value is not None or key not in fields:
-        fields[key] = value
-
-
-def _accumulate(fields: _Object, key: str, value: Any) -> None:
-    """Append a delta's value to a field. The parsed delta is not modified."""
-    held = fields.get(key)
-    if isinstance(value, str):
-        if isinstance(held, _Pieces):
-            held.append(value)
-        else:
-            fields[key] = _Pieces([value])
-    elif isinstance(value, list):
-        if isinstance(held, list) and not isinstance(held, _Pieces):
-            held.extend(value)
-        else:
-            fields[key] = list(value)
-    elif isinstance(value, dict):
-        if isinstance(held, dict):
-            held.update(value)
-        else:
-            fields[key] = dict(value)
-    else:
-        _keep(fields, key, value)
-
-
-def _settled(fields: _Object) -> _Object:
-    return {key: _settled_value(value) for key, value in fields.items()}
-
-
-def _settled_value(value: Any) -> Any:
-    if isinstance(value, _Pieces):
-        return "".join(value)
-    # Copied, so that the next delta does not modify the returned value.
-    return value.copy() if isinstance(value, (list, dict)) else value
-
-
-def _new_function() -> _Object:
-    return {"name": _Pieces(), "arguments": _Pieces()}
-
-
-def _add_to_function(function: _Object, delta: _Object) -> None:
-    for key, value in delta.items():
-        if key == "name" and (value == "" or function["name"] == [value]):
-            # Some upstreams repeat the whole name in every delta; others split it.
-            continue
-        if key in ("name", "arguments"):
-            _accumulate(function, key, value)
-        else:
-            _keep(function, key, value)
-
-
-@define(eq=False)
-class _ToolCall:
-    index: int | None
-    _fields: _Object = field(init=False, factory=dict)
-    _function: _Object | None = field(init=False, default=None)
-
-    def add(self, delta: _Object) -> None:
-        for key, value in delta.items():
-            if key == "function":
-                self._add_function(value)
-            elif key in ("id", "type"):
-                if not self._fields.get(key):
-                    _keep(self._fields, key, value)
-            elif key != "index":
-                _keep(self._fields, key, value)
-
-    def _add_function(self, delta: Any) -> None:
-        if isinstance(delta, dict):
-            if self._function is None:
-                self._function = _new_function()
-            _add_to_function(self._function, delta)
-
-    def goes_on_with(self, delta: _Object) -> bool:
-        """
-        Whether a delta with this call's index belongs to this call. Some upstreams, such as
-        Google's OpenAI-compatible endpoint, give parallel calls the same index; a delta with
-        another id and a name starts a new call.
-        """
-        known, new = self._fields.get("id"), delta.get("id")
-        if not known or not new or known == new:
-            return True
-        function = delta.get("function")
-        return not (isinstance(function, dict) and function.get("name"))
-
-    def settled(self) -> _Object:
-        call = _settled(self._fields)
-        if not call.get("type"):
-            call["type"] = "function"
-        if self._function is not None:
-            call["function"] = _settled(self._function)
-        return call
+_OMITTED_IF_NULL = ("id", "created", "model", "usage")
+_OMITTED_IF_EMPTY = ("tool_calls", "function_call")
+_APART = frozenset({"delta", "message", "index", "finish_reason"})
 
 
 @define(eq=False)
@@ -121,95 +23,42 @@ class _Choice:
     finish_reason: str | None = field(init=False, default=None)
     _fields: _Object = field(init=False, factory=dict)
     _message: _Object = field(init=False)
-    _calls: list[_ToolCall] = field(init=False, factory=list)
-    _open_calls: dict[int, _ToolCall] = field(init=False, factory=dict)
-    _function_call: _Object | None = field(init=False, default=None)
-    _logprobs: _Object | None = field(init=False, default=None)
 
     @_message.default
     def _empty_message(self) -> _Object:
         return {"role": "assistant", "content": None}
 
     def add(self, choice: _Object) -> None:
-        for key, value in choice.items():
-            if key == "delta":
-                self._add_delta(value)
-            elif key == "finish_reason":
-                self.finish_reason = value or self.finish_reason
-            elif key == "logprobs":
-                self._add_logprobs(value)
-            elif key == "message":
-                # Sent by upstreams that return a whole completion although a stream was requested.
-                if choice.get("delta") is None:
-                    self._add_delta(value)
-            elif key != "index":
-                _keep(self._fields, key, value)
-
-    def _add_delta(self, delta: Any) -> None:
-        if not isinstance(delta, dict):
-            return
-        for key, value in delta.items():
-            if key == "role":
-                self._message[key] = value or self._message[key]
-            elif key == "tool_calls":
-                self._add_tool_calls(value)
-            elif key == "function_call":
-                self._add_function_call(value)
-            else:
-                _accumulate(self._message, key, value)
-
-    def _add_tool_calls(self, deltas: Any) -> None:
-        if not isinstance(deltas, list):
-            return
-        for delta in deltas:
-            if isinstance(delta, dict):
-                self._call_of(delta).add(delta)
-
-    def _call_of(self, delta: _Object) -> _ToolCall:
-        index = delta.get("index")
-        if not isinstance(index, int):
-            call = _ToolCall(None)
-        else:
-            known = self._open_calls.get(index)
-            if known is not None and known.goes_on_with(delta):
-                return known
-            call = self._open_calls[index] = _ToolCall(index)
-        self._calls.append(call)
-        return call
-
-    def _add_function_call(self, delta: Any) -> None:
+        self.finish_reason = choice.get("finish_reason") or self.finish_reason
+        delta, message = choice.get("delta"), choice.get("message")
         if isinstance(delta, dict):
-            if self._function_call is None:
-                self._function_call = _new_function()
-            _add_to_function(self._function_call, delta)
+            add(self._message, delta, MESSAGE)
+        if isinstance(message, dict) and not _says_something(delta):
+            self._replace(message)
+        add(self._fields, choice, CHOICE, apart=_APART)
 
-    def _add_logprobs(self, logprobs: Any) -> None:
-        if isinstance(logprobs, dict):
-            if self._logprobs is None:
-                self._logprobs = {}
-            for key, value in logprobs.items():
-                _accumulate(self._logprobs, key, value)
-        else:
-            _keep(self._fields, "logprobs", logprobs)
+    def _replace(self, message: _Object) -> None:
+        """Take a whole message, which some upstreams send in the end, or instead of a stream."""
+        for key, value in message.items():
+            if value:
+                self._message[key] = None
+        add(self._message, message, MESSAGE)
 
     def text(self) -> str:
-        content = self._message["content"]
-        return "".join(content) if isinstance(content, _Pieces) else ""
+        return text_of(self._message["content"])
 
     def settled(self) -> _Object:
-        message = _settled(self._message)
-        if self._calls:
-            message["tool_calls"] = [call.settled() for call in self._calls_in_order()]
-        if self._function_call is not None:
-            message["function_call"] = _settled(self._function_call)
-        choice = {"index": self._index, "message": message, **self._fields}
-        if self._logprobs is not None:
-            choice["logprobs"] = _settled(self._logprobs)
-        choice["finish_reason"] = self.finish_reason
-        return choice
+        message = {
+            key: value
+            for key, value in settled(self._message).items()
+            if value or key not in _OMITTED_IF_EMPTY
+        }
+        choice = {"index": self._index, "message": message, **settled(self._fields)}
+        return choice | {"finish_reason": self.finish_reason}
 
-    def _calls_in_order(self) -> list[_ToolCall]:
-        return sorted(self._calls, key=lambda call: (call.index is None, call.index or 0))
+
+def _says_something(delta: Any) -> bool:
+    return isinstance(delta, dict) and any(delta[key] for key in delta if key != "role")
 
 
 @define(eq=False)
@@ -230,7 +79,7 @@ class CompletionCollector:
 
         @raise ValueError: it is not a JSON object.
         """
-        self.add_parsed(loads(data))
+        self.add_parsed(read(data, exactly=True))
 
     def add_parsed(self, chunk: Any) -> None:
         """
@@ -240,21 +89,24 @@ class CompletionCollector:
         """
         if not isinstance(chunk, dict):
             raise ValueError("a chunk must be a JSON object")
-        for key, value in chunk.items():
-            if key == "choices":
-                self._add_choices(value)
-            elif key not in _FIRST_WINS or not self._fields[key]:
-                _keep(self._fields, key, value)
+        known = self._fields
+        # Most fields are the same in every chunk.
+        changed = {
+            key: value
+            for key, value in chunk.items()
+            if key != "choices" and (key not in known or known[key] != value)
+        }
+        if changed:
+            add(known, changed, COMPLETION)
+        choices = chunk.get("choices")
+        if isinstance(choices, list):
+            self._add_choices(choices)
 
-    def _add_choices(self, choices: Any) -> None:
-        if not isinstance(choices, list):
-            return
+    def _add_choices(self, choices: list[Any]) -> None:
         for choice in choices:
             if not isinstance(choice, dict):
                 continue
-            index = choice.get("index")
-            if not isinstance(index, int):
-                index = 0
+            index = index_of(choice.get("index")) or 0
             known = self._choices.get(index)
             if known is None:
                 known = self._choices[index] = _Choice(index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -11,6 +12,16 @@ import orjson
 
 # Low enough for dumps and all other recursive functions.
 _MOST_LEVELS = 200
+
+# orjson reads an integer beyond 64 bits, which has 20 digits at least, as a float.
+_LONG_INTEGER = re.compile(rb"(?<![^\s:,\[])-?[0-9]{20,}(?![0-9.eE])")
+# Of that many digits, two neighbours at least are among every tenth byte.
+_STEP = 10
+_TWO_DIGITS = re.compile(rb"[0-9]{2}")
+
+_WHITE_SPACE = " \t\r\n"
+_VALUE = json.JSONDecoder()
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _reject_constant(name: str) -> NoReturn:
@@ -26,10 +37,16 @@ def _in_range(make: Callable[[str], Any]) -> Callable[[str], Any]:
     return parse
 
 
+def joined_halves(text: str) -> str:
+    """The text with pairs of surrogates made one character, and lone ones U+FFFD."""
+    if text.isascii() or _SURROGATE.search(text) is None:
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
 def _without_surrogates(value: Any) -> Any:
     if isinstance(value, str):
-        # json can return the two halves of a surrogate pair separately; join them first.
-        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return joined_halves(value)
     if isinstance(value, list):
         return [_without_surrogates(item) for item in value]
     if isinstance(value, dict):
@@ -51,6 +68,12 @@ def _is_deep(value: Any) -> bool:
     return True
 
 
+def _checked(parsed: Any, text: bytes) -> Any:
+    if text.count(b"[") + text.count(b"{") > _MOST_LEVELS and _is_deep(parsed):
+        raise ValueError("nested too deeply")
+    return parsed
+
+
 def loads(text: bytes) -> Any:
     """
     Parse JSON. Lone surrogates, escaped or encoded, become U+FFFD.
@@ -58,26 +81,72 @@ def loads(text: bytes) -> Any:
     @raise ValueError: not JSON, not UTF-8, nested too deeply, or a number that is NaN, infinite
         or out of range.
     """
-    parsed = peek(text)
-    if text.count(b"[") + text.count(b"{") > _MOST_LEVELS and _is_deep(parsed):
-        raise ValueError("nested too deeply")
-    return parsed
+    parsed = _with_all_digits(text) if has_long_integer(text) else peek(text)
+    return _checked(parsed, text)
 
 
 def peek(text: bytes) -> Any:
     """
-    The same for what is only glanced at: its depth, which takes time to find out, is not limited.
+    The same for what is only glanced at: its depth, which takes time to find out, is not limited,
+    and integers beyond 64 bits are not exact.
 
     @raise ValueError: see L{loads}.
     """
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
-        return _loads_leniently(text)
+        return _with_all_digits(text)
 
 
-def _loads_leniently(text: bytes) -> Any:
-    # orjson rejects lone surrogates, which are valid JSON.
+def read(text: bytes, exactly: bool = False) -> Any:
+    """
+    Parse the JSON of a server that is not strict about it: NaN and infinite numbers become None,
+    bytes that are not UTF-8 become U+FFFD. A lone surrogate is kept, because its other half may be
+    in what comes next.
+
+    @param exactly: whether integers beyond 64 bits are to be exact, which takes more time.
+    @raise ValueError: not JSON, or nested too deeply.
+    """
+    if exactly and has_long_integer(text):
+        return _checked(_read_leniently(text), text)
+    try:
+        parsed = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        parsed = _read_leniently(text)
+    return _checked(parsed, text)
+
+
+def has_long_integer(text: bytes) -> bool:
+    """Whether there may be an integer that does not fit in 64 bits. False is certain."""
+    if _TWO_DIGITS.search(text[::_STEP]) is None:
+        return False
+    return _LONG_INTEGER.search(text) is not None
+
+
+def values(text: bytes, between: re.Pattern[str]) -> list[bytes]:
+    """
+    Tell several JSON values in a row apart. Each of them is as lenient as those of L{read}.
+
+    @param between: matches what may be in front of each value but the first, or nothing.
+    @raise ValueError: there is something else in the text.
+    """
+    # Each byte becomes one character, so that the places are the same.
+    characters = text.decode("latin-1")
+    found = []
+    place = len(characters) - len(characters.lstrip(_WHITE_SPACE))
+    try:
+        while True:
+            _, end = _VALUE.raw_decode(characters, place)
+            found.append(text[place:end])
+            if not characters[end:].strip(_WHITE_SPACE):
+                return found
+            place = end + len(match[0]) if (match := between.match(characters, end)) else end
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _with_all_digits(text: bytes) -> Any:
+    # orjson rejects lone surrogates, which are valid JSON, and rounds long integers.
     try:
         parsed = json.loads(
             text.decode("utf-8", "surrogatepass"),
@@ -90,15 +159,34 @@ def _loads_leniently(text: bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-def dumps(value: Any) -> bytes:
-    """
-    Render JSON in one line, as UTF-8. Lone surrogates become question marks.
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
 
+
+def _read_leniently(text: bytes) -> Any:
+    try:
+        decoded = text.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        decoded = text.decode("utf-8", "replace")
+    try:
+        return json.loads(decoded, parse_constant=lambda _: None, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def dumps(value: Any, keep_halves: bool = False) -> bytes:
+    """
+    Render JSON in one line, as UTF-8. Lone surrogates become U+FFFD.
+
+    @param keep_halves: render lone surrogates as escapes instead, for a reader who joins them with
+        what comes next.
     @raise TypeError: the value contains something that JSON cannot represent.
     """
     try:
         return orjson.dumps(value)
     except TypeError:
-        # orjson rejects integers beyond 64 bits; a client may send them, and they are passed on.
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        return text.encode("utf-8", "replace")
+        # orjson rejects lone surrogates, and integers beyond 64 bits.
+        whole = value if keep_halves else _without_surrogates(value)
+        text = json.dumps(whole, ensure_ascii=False, separators=(",", ":"))
+        return text.encode("utf-8", "backslashreplace")

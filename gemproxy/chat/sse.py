@@ -7,11 +7,12 @@ from typing import Any
 
 from attrs import define, field
 
-from gemproxy.chat.jsontext import dumps, loads
+from gemproxy.chat.jsontext import dumps, has_long_integer, read, values
 
 DONE: bytes = b"[DONE]"
 
 _BOM = b"\xef\xbb\xbf"
+_RUN_TOGETHER = re.compile(r"\s*(?:data:\s*)?")
 _FIELD = re.compile(rb"(data|event)(?:: ?|\Z)")
 _MAX_EVENT_BYTES = 64 * 1024 * 1024
 
@@ -36,17 +37,43 @@ class Event:
     @classmethod
     def of(cls, value: Any, name: bytes = b"") -> Event:
         """Create an event whose data is the value as JSON."""
-        return cls(dumps(value), name, value)
+        return cls(dumps(value, keep_halves=True), name, value)
 
     def json(self) -> Any:
         """
-        The data parsed as JSON. The value is cached and must not be modified.
+        The data parsed as JSON, leniently (see L{read}). Integers beyond 64 bits are not exact. The
+        value is cached and must not be modified.
 
         @raise ValueError: the data is not JSON.
         """
         if self._json is _NOT_PARSED:
-            self._json = loads(self.data)
+            self._json = read(self.data)
         return self._json
+
+    def exact_json(self) -> Any:
+        """The same with exact integers, which takes more time."""
+        if has_long_integer(self.data):
+            self._json = read(self.data, exactly=True)
+        return self.json()
+
+    def apart(self) -> list[Event]:
+        """
+        The events of which this one was made by mistake, since C{data:} is missing between them, or
+        the line end in front of it, or the blank line. A list of this event alone if there are no
+        others.
+        """
+        text = self.data.rstrip()
+        is_last = text.endswith(DONE)
+        if is_last:
+            text = text.removesuffix(DONE).rstrip().removesuffix(b"data:")
+        try:
+            found = values(text, _RUN_TOGETHER)
+        except ValueError:
+            return [self]
+        if not all(value.startswith(b"{") for value in found) or len(found) + is_last < 2:
+            return [self]
+        *others, last = [*found, DONE] if is_last else found
+        return [*map(Event, others), Event(last, self.name)]
 
 
 class EventTooLarge(ValueError):

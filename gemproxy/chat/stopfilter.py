@@ -1,15 +1,21 @@
-"""Ends a response at a stop tag, for all backends."""
+"""
+Ends a response at a stop tag, for all backends: chunks or a whole document, of chat completions
+(C{choices[].delta} or C{.message}) or of completions (C{choices[].text}).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from gemproxy.chat.chunks import index_of
 from gemproxy.chat.sse import Event
 from gemproxy.chat.stoptags import StopTagScanner, patterns
 
 # Values that do not make a chunk without content worth sending.
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
+# No key of a token's own.
+_COLUMNS = "\0columns"
 
 
 class StopTagFilter:
@@ -65,7 +71,7 @@ class StopTagFilter:
         if not self._tags or self._is_harmless(event):
             return [event]
         try:
-            chunk = event.json()
+            chunk = event.exact_json()
         except ValueError:
             return [event]
         choices = chunk.get("choices") if isinstance(chunk, dict) else None
@@ -78,9 +84,7 @@ class StopTagFilter:
             if not isinstance(choice, dict):
                 kept.append(choice)
                 continue
-            index = choice.get("index")
-            if not isinstance(index, int):
-                index = 0
+            index = index_of(choice.get("index")) or 0
             known = self._filters.get(index)
             if known is not None and known.stopped:
                 changed = True
@@ -126,7 +130,7 @@ class StopTagFilter:
         passed = choice_filter.feed(choice)
         if choice_filter.stopped:
             self._stopped = True
-        elif choice.get("finish_reason") is not None:
+        elif choice.get("finish_reason"):
             choice_filter.finished = True
         return passed
 
@@ -136,14 +140,19 @@ class _ChoiceFilter:
     Filters one choice. Holds back text that may become a tag, and its logprobs.
 
     @ivar finished: whether the choice has ended with a finish reason.
+    @ivar _place: where the last text was: in the C{delta}, the C{message}, or the choice itself.
+    @ivar _in_parts: whether the last content was a list of parts.
     """
 
-    __slots__ = ("_logprobs", "_scanner", "finished")
+    __slots__ = ("_in_parts", "_logprobs", "_place", "_scanner", "_tags", "finished")
 
     def __init__(self, tags: Sequence[str]) -> None:
         self.finished = False
+        self._tags = tags
         self._scanner = StopTagScanner(tags)
         self._logprobs = _Logprobs()
+        self._place = ""
+        self._in_parts = False
 
     @property
     def held(self) -> bool:
@@ -155,33 +164,128 @@ class _ChoiceFilter:
 
     def feed(self, choice: dict[str, Any]) -> dict[str, Any] | None:
         """The choice to send: the same object if it is unchanged, None if nothing is to be sent."""
-        # Some upstreams send a single event with the whole message.
-        part = "delta" if isinstance(choice.get("delta"), dict) else "message"
-        delta = choice.get(part)
-        content = delta.get("content") if isinstance(delta, dict) else None
-        text = content if isinstance(content, str) else ""
+        place = _place_of(choice)
+        before = self._before_message() if place == "message" else ""
+        if self.stopped:
+            return _without_message(choice) | _in_place("delta", {}, before, "stop")
+        self._place = place
+        fields = choice.get(place) if place else choice
+        if not isinstance(fields, dict):
+            fields = {}
+        content = fields.get("content" if place else "text")
+        if not content or not isinstance(content, str | list):
+            content = ""
+        passed: str | list[Any] = self._scanned(content) if content else ""
         finish_reason = choice.get("finish_reason")
-        passed = self._scanner.feed(text) if text else ""
-        if finish_reason is not None:
-            passed += self._scanner.flush()
-        logprobs = self._logprobs.feed(choice.get("logprobs"), passed, self._scanner)
+        if finish_reason or place == "message":
+            passed = self._with_text(passed, self._scanner.flush())
+        logprobs = self._logprobs.feed(choice.get("logprobs"), _length(passed), self._scanner)
         if self.stopped:
             finish_reason = "stop"
-        elif passed == text and logprobs == choice.get("logprobs"):
-            return choice
-        elif not (passed or logprobs or finish_reason) and _is_content_only(choice, delta or {}):
+        elif passed == content and logprobs == choice.get("logprobs"):
+            return _with_delta(choice, before)
+        elif not (passed or logprobs or finish_reason) and _is_content_only(choice, place, fields):
             return None
-        replaced = choice | {"finish_reason": finish_reason, "logprobs": logprobs}
-        return replaced | {part: {**(delta or {}), "content": passed}}
+        replaced = choice | {"logprobs": logprobs} | _in_place(place, fields, passed, finish_reason)
+        return _with_delta(replaced, before)
 
     def flush(self) -> dict[str, Any] | None:
         """The text held back at the end of the response, as a choice; None if there is none."""
         text = self._scanner.flush()
-        logprobs = self._logprobs.feed(None, text, self._scanner)
+        logprobs = self._logprobs.feed(None, len(text), self._scanner)
         if not (text or logprobs or self.stopped):
             return None
         finish_reason = "stop" if self.stopped else None
-        return {"delta": {"content": text}, "logprobs": logprobs, "finish_reason": finish_reason}
+        passed = self._with_text("", text)
+        return {"logprobs": logprobs} | _in_place(self._place, {}, passed, finish_reason)
+
+    def _before_message(self) -> Any:
+        """What was held back before a whole message, in which the text begins anew."""
+        if not self._place:
+            return ""
+        before = self._with_text("", self._scanner.flush())
+        if not self.stopped:
+            self._scanner = StopTagScanner(self._tags)
+            self._logprobs = _Logprobs()
+        return before
+
+    def _scanned(self, content: str | list[Any]) -> str | list[Any]:
+        """What may be sent of a content; the same if all of it may."""
+        self._in_parts = isinstance(content, list)
+        if isinstance(content, str):
+            return self._scanner.feed(content)
+        passed: list[Any] = []
+        for part in content:
+            is_object = isinstance(part, dict)
+            text = part.get("text") if is_object else part
+            if not isinstance(text, str):
+                # Something else ends the text before it.
+                _add_text(passed, self._scanner.flush())
+                if self.stopped:
+                    break
+                passed.append(part)
+                continue
+            certain = self._scanner.feed(text)
+            if certain or not text:
+                passed.append(part | {"text": certain} if is_object else certain)
+            if self.stopped:
+                break
+        return passed
+
+    def _with_text(self, content: str | list[Any], text: str) -> str | list[Any]:
+        """A content with more text at its end."""
+        if not text:
+            return content
+        if isinstance(content, str) and not (self._in_parts and not content):
+            return content + text
+        parts = [*content]
+        _add_text(parts, text)
+        return parts
+
+
+def _add_text(parts: list[Any], text: str) -> None:
+    """Add text at the end of a list of parts, which are not modified."""
+    last = parts[-1] if parts else None
+    if isinstance(last, dict) and last.get("type") == "text":
+        parts[-1] = last | {"text": str(last.get("text", "")) + text}
+    elif text:
+        parts.append({"type": "text", "text": text})
+
+
+def _place_of(choice: dict[str, Any]) -> str:
+    """Where the text of a choice is; empty if it is in the choice itself."""
+    delta, message = choice.get("delta"), choice.get("message")
+    # Some upstreams send a single event with the whole message, or one more in the end.
+    if isinstance(message, dict) and not (isinstance(delta, dict) and delta.get("content")):
+        return "message"
+    is_text = "delta" not in choice and isinstance(choice.get("text"), str)
+    return "" if is_text else "delta"
+
+
+def _with_delta(choice: dict[str, Any], content: Any) -> dict[str, Any]:
+    """The choice with a content in its delta, if there is one."""
+    delta = choice.get("delta")
+    fields = delta if isinstance(delta, dict) else {}
+    return choice | {"delta": fields | {"content": content}} if content else choice
+
+
+def _without_message(choice: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in choice.items() if key != "message"}
+
+
+def _in_place(
+    place: str, fields: dict[str, Any], content: Any, finish_reason: Any
+) -> dict[str, Any]:
+    if not place:
+        return {"text": content, "finish_reason": finish_reason}
+    return {place: fields | {"content": content}, "finish_reason": finish_reason}
+
+
+def _length(content: str | list[Any]) -> int:
+    if isinstance(content, str):
+        return len(content)
+    texts = (part.get("text") if isinstance(part, dict) else part for part in content)
+    return sum(len(text) for text in texts if isinstance(text, str))
 
 
 class _Logprobs:
@@ -198,20 +302,19 @@ class _Logprobs:
         self._tokens: Sequence[Any] = ()
         self._ahead = 0
 
-    def feed(self, logprobs: Any, passed: str, scanner: StopTagScanner) -> Any:
+    def feed(self, logprobs: Any, passed: int, scanner: StopTagScanner) -> Any:
         """
         The logprobs to send with a piece of text.
 
         @param logprobs: the logprobs received with the piece.
+        @param passed: the number of its characters that are sent.
         @param scanner: the scanner that has processed the piece.
         """
-        tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
-        if not isinstance(tokens, list):
-            tokens = []
+        tokens = _tokens_of(logprobs)
         if not (tokens or self._tokens):
             return None if scanner.held or scanner.stopped else logprobs
         self._tokens = [*self._tokens, *tokens]
-        self._ahead += len(passed)
+        self._ahead += passed
         count = len(self._tokens)
         if scanner.held or scanner.stopped:
             count = self._count_passed()
@@ -221,7 +324,7 @@ class _Logprobs:
         if out == tokens:
             return logprobs
         others = logprobs if isinstance(logprobs, dict) else {}
-        return others | {"content": out} if out else None
+        return others | _as_logprobs(out) if out else None
 
     def _count_passed(self) -> int:
         for number, token in enumerate(self._tokens):
@@ -232,9 +335,41 @@ class _Logprobs:
         return len(self._tokens)
 
 
-def _is_content_only(choice: dict[str, Any], delta: dict[str, Any]) -> bool:
-    return all(value in _EMPTY for key, value in delta.items() if key != "content") and all(
+def _tokens_of(logprobs: Any) -> list[Any]:
+    """
+    One value for each token. The logprobs of completions are lists of equal length instead, of
+    tokens, of their logprobs and so on.
+    """
+    if not isinstance(logprobs, dict):
+        return []
+    tokens, texts = logprobs.get("content"), logprobs.get("tokens")
+    if isinstance(tokens, list):
+        return tokens
+    if not isinstance(texts, list):
+        return []
+    columns = {
+        key: column
+        for key, column in logprobs.items()
+        if isinstance(column, list) and len(column) == len(texts)
+    }
+    return [
+        {"token": text, _COLUMNS: {key: column[number] for key, column in columns.items()}}
+        for number, text in enumerate(texts)
+    ]
+
+
+def _as_logprobs(tokens: Sequence[Any]) -> dict[str, Any]:
+    first = tokens[0]
+    if not (isinstance(first, dict) and _COLUMNS in first):
+        return {"content": tokens}
+    return {key: [token[_COLUMNS].get(key) for token in tokens] for key in first[_COLUMNS]}
+
+
+def _is_content_only(choice: dict[str, Any], place: str, fields: dict[str, Any]) -> bool:
+    if place and any(value not in _EMPTY for key, value in fields.items() if key != "content"):
+        return False
+    return all(
         value in _EMPTY
         for key, value in choice.items()
-        if key not in ("index", "delta", "message", "logprobs")
+        if key not in ("index", "delta", "message", "logprobs", "text")
     )

@@ -58,6 +58,7 @@ class TagPatterns:
 
     @ivar tag: matches any of the tags.
     @ivar beginning: matches the first character of any tag.
+    @ivar has_pairs: whether a tag has a character that is a pair of surrogates in UTF-16.
     @ivar literals: a JSON text with such a character unescaped contains one of these.
     @ivar escape: matches a JSON escape of such a character.
     """
@@ -68,6 +69,7 @@ class TagPatterns:
         self.tag = re.compile(_any_of(map(re.escape, self.tags)))
         beginnings = {tag[0] for tag in self.tags}
         self.beginning = re.compile(_any_of(map(re.escape, beginnings)))
+        self.has_pairs = any(char > "\uffff" for tag in self.tags for char in tag)
         self.literals = {text for char in beginnings for text in _literal_spellings(char)}
         escapes = _any_of(text for char in beginnings for text in _escaped_spellings(char))
         self.escape = re.compile(rf"\\(?:{escapes})".encode())
@@ -88,11 +90,21 @@ class TagPatterns:
 patterns = lru_cache(8)(TagPatterns)
 
 
+def _without_half(text: str) -> tuple[str, str]:
+    """The text with its surrogates joined, and half a pair at its end, if there is one."""
+    if text.isascii():
+        return text, ""
+    joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    ends_in_half = "\ud800" <= joined[-1:] <= "\udbff"
+    return (joined[:-1], joined[-1]) if ends_in_half else (joined, "")
+
+
 class StopTagScanner:
     """
     Passes on the text of one choice up to the first tag.
 
-    Text that may still become a tag is held back; it is always shorter than the longest tag.
+    Text that may still become a tag is held back; it is always shorter than the longest tag, but
+    for half a surrogate pair behind it.
     """
 
     __slots__ = ("_patterns", "_stopped", "_tail")
@@ -116,9 +128,13 @@ class StopTagScanner:
         """Process more text; returns the text that certainly precedes any tag."""
         if self._stopped:
             return ""
+        half = ""
         if self._tail:
             text = self._tail + text
-        elif self._patterns.beginning.search(text) is None:
+        if self._patterns.has_pairs:
+            text, half = _without_half(text)
+        if not self._tail and self._patterns.beginning.search(text) is None:
+            self._tail = half
             return text
         found = self._patterns.tag.search(text)
         end = len(text) if found is None else found.start()
@@ -128,7 +144,7 @@ class StopTagScanner:
             self._tail = ""
         else:
             # This may contain a whole tag, inside a longer one that is still incomplete.
-            self._tail = text[certain:]
+            self._tail = text[certain:] + half
         return text[:certain]
 
     def flush(self) -> str:

@@ -121,7 +121,7 @@ class OpenAIBackend:
             answer.pace(None)
             if stream.broken:
                 self.log.warn(
-                    "{model}: dropped {count} events from the upstream that are not valid JSON",
+                    "{model}: {count} events from the upstream are not valid JSON objects",
                     model=request.model,
                     count=stream.broken,
                 )

@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from gemproxy.chat.errors import SERVER_ERROR, ChatError, Verbatim, upstream_failed
-from gemproxy.chat.jsontext import loads
+from gemproxy.chat.jsontext import read
 from gemproxy.chat.split import chunks_of
 from gemproxy.chat.sse import DONE, Event, SSEDecoder
 
 _DOCUMENT_LIMIT = 256 * 1024 * 1024
 _MESSAGE_LENGTH = 1000
+# Data that say no more than that the upstream is alive.
+_PINGS = frozenset(
+    {b"", b"null", b'""', b"[]", b"ping", b"pong", b"keepalive", b"keep-alive", b"heartbeat"}
+)
 
 
 class UpstreamStream:
@@ -21,7 +25,7 @@ class UpstreamStream:
     by its first character, not by its content type: no event stream starts with a brace.
 
     @ivar done: whether the upstream sent C{[DONE]}.
-    @ivar broken: the number of events dropped because they are not JSON objects.
+    @ivar broken: the number of events that are not JSON objects.
     """
 
     def __init__(self, include_usage: bool) -> None:
@@ -70,7 +74,9 @@ class UpstreamStream:
         """
         if self._document is not None:
             return _document_events(bytes(self._document), self._include_usage)
-        events = self._judged(self._decoder.close())
+        # What the end has cut in the middle is not passed on.
+        rest = [event for event in self._decoder.close() if not self._is_cut(event)]
+        events = self._judged(rest)
         if not self.finished:
             raise StreamError(
                 events,
@@ -80,8 +86,22 @@ class UpstreamStream:
             )
         return events
 
+    def _is_cut(self, event: Event) -> bool:
+        if not event.data.startswith(b"{") or event.name == b"error" or len(event.apart()) > 1:
+            return False
+        try:
+            event.json()
+        except ValueError:
+            self.broken += 1
+            return True
+        return False
+
     def _judged(self, events: list[Event]) -> list[Event]:
         good: list[Event] = []
+        self._judge(events, good)
+        return good
+
+    def _judge(self, events: list[Event], good: list[Event]) -> None:
         for event in events:
             if self.done:
                 break
@@ -91,15 +111,22 @@ class UpstreamStream:
             try:
                 chunk = event.json()
             except ValueError:
+                parts = event.apart()
+                if len(parts) > 1:
+                    self._judge(parts, good)
+                    continue
                 chunk = None
             if event.name == b"error" or (isinstance(chunk, dict) and chunk.get("error")):
                 raise StreamError(good, error_of(chunk, event.data))
-            if not isinstance(chunk, dict):
-                self.broken += 1
+            if isinstance(chunk, dict):
+                if chunk.get("type") == "ping" and "choices" not in chunk:
+                    continue
+                self._look_at_choices(chunk)
+            elif event.name == b"ping" or event.data.strip().lower() in _PINGS:
                 continue
-            self._look_at_choices(chunk)
+            else:
+                self.broken += 1
             good.append(event)
-        return good
 
     def _look_at_choices(self, chunk: dict[str, Any]) -> None:
         choices = chunk.get("choices")
@@ -156,7 +183,7 @@ def _document_events(body: bytes, include_usage: bool) -> list[Event]:
     @raise StreamError: the document is not a completion.
     """
     try:
-        document = loads(body)
+        document = read(body, exactly=True)
     except ValueError:
         raise StreamError([], upstream_failed("The upstream's response is not JSON.")) from None
     if document.get("error"):

@@ -20,7 +20,7 @@ from zope.interface import implementer
 from gemproxy.backend import Commitment
 from gemproxy.chat.chunks import Usage, estimated_usage
 from gemproxy.chat.collect import CompletionCollector
-from gemproxy.chat.errors import ChatError
+from gemproxy.chat.errors import ChatError, upstream_failed
 from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.request import ChatRequest
 from gemproxy.chat.sse import DONE, Event, comment, encode
@@ -240,17 +240,6 @@ class _Relay:
     def _end(self) -> None:
         raise NotImplementedError
 
-    def _record(self, event: Event) -> Any:
-        """Record an event; returns its data as JSON, None if it is not JSON."""
-        if event.data == DONE:
-            return None
-        try:
-            chunk = event.json()
-        except ValueError:
-            return None
-        self._exchange.add(chunk, self._clock.seconds())
-        return chunk
-
     def _send(self, data: bytes) -> None:
         self._last_sent = self._clock.seconds()
         if self._request.channel is not None:
@@ -296,6 +285,14 @@ class EventStreamRelay(_Relay):
             self._record(event)
         self._send(b"".join(map(encode, events)))
 
+    def _record(self, event: Event) -> None:
+        try:
+            chunk = event.json()
+        except ValueError:
+            # Passed on as it is, whatever it may be.
+            return
+        self._exchange.add(chunk, self._clock.seconds())
+
     def _end(self) -> None:
         self._commit()
         self._send(encode(Event(DONE)))
@@ -319,6 +316,7 @@ class DocumentRelay(_Relay):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._collector = CompletionCollector()
+        self._hole: ChatError | None = None
 
     def fail(self, error: ChatError) -> None:
         if self._committed:
@@ -338,8 +336,26 @@ class DocumentRelay(_Relay):
 
     def _pass_on(self, events: Sequence[Event]) -> None:
         for event in events:
-            if (chunk := self._record(event)) is not None:
+            if event.data == DONE:
+                continue
+            try:
+                chunk = event.exact_json()
                 self._collector.add_parsed(chunk)
+            except ValueError:
+                self._give_up()
+                return
+            self._exchange.add(chunk, self._clock.seconds())
+
+    def _give_up(self) -> None:
+        """An event cannot be read, so there would be a hole in the document."""
+        self._hole = upstream_failed("The upstream sent an event that is not a JSON object.")
+        if self.state is RelayState.OPEN:
+            self.state, self.interruption = RelayState.INTERRUPTED, self._hole
+            # Not at once: the backend is calling.
+            self._clock.callLater(0, self.end_early)
+
+    def finish(self) -> ChatError | None:
+        return self._hole or super().finish()
 
     def _end(self) -> None:
         self._deliver(self._collector.completion())
