@@ -200,6 +200,11 @@ class Daemon(MultiService):
             lambda: sum(len(connections.open) for connections in self._connections),
         )
         self._metrics.watch(
+            "resting_upstreams",
+            "Upstreams that rest because they failed again and again",
+            lambda: len(self._resting_upstreams()),
+        )
+        self._metrics.watch(
             "timers",
             "Delayed calls of the reactor",
             lambda: len(self._reactor.getDelayedCalls()),

@@ -1,0 +1,37 @@
+"""
+Notices requests that come back: an upstream that asks this daemon what the daemon asks it.
+
+Each request to an upstream carries a mark in a header of its own. New-API passes no such header on,
+but does pass Accept, so the mark is there too, as a type that nobody wants.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from gemproxy.chat.request import Headers
+
+_VIA = b"x-gemproxy-via"
+_TYPE = b"application/x.gemproxy."
+
+
+@frozen
+class LoopMark:
+    """@ivar id: that of this daemon, unguessable, of letters and digits."""
+
+    id: bytes
+
+    def added(self, headers: Headers) -> Headers:
+        """The headers of a request to an upstream, with the mark."""
+        others = tuple((name, value) for name, value in headers if name.lower() != b"accept")
+        accepted = [value for name, value in headers if name.lower() == b"accept"] or [b"*/*"]
+        accept = b", ".join([*accepted, _TYPE + self.id + b";q=0"])
+        return (*others, (b"Accept", accept), (_VIA, self.id))
+
+    def is_in(self, headers: Headers) -> bool:
+        """Whether a request has come back."""
+        return any(
+            (name.lower() == _VIA and self.id in value)
+            or (name.lower() == b"accept" and _TYPE + self.id in value)
+            for name, value in headers
+        )
