@@ -36,6 +36,7 @@ from gemproxy.util.log import log_details, make_logger
 from gemproxy.web.access import Access
 from gemproxy.web.admission import Admission, Limits
 from gemproxy.web.chat import ChatService
+from gemproxy.web.forwarded import TrustedProxies
 from gemproxy.web.gemini_models import GeminiModels
 from gemproxy.web.gemini_proxy import GeminiProxy
 from gemproxy.web.health import Health
@@ -120,6 +121,7 @@ class Daemon(MultiService):
             ),
             self._metrics,
             _new_id,
+            TrustedProxies.parse(config.trusted_proxies),
         )
         self._drain = Drain(
             reactor, self._admission, self._connections, self._interrupt, patience.last_words

@@ -24,6 +24,7 @@ class ChatRequest:
     @ivar headers: the client's headers.
     @ivar stream: whether the client requested server-sent events.
     @ivar include_usage: whether a streaming client requested the final usage chunk.
+    @ivar query: of the request's target, without the question mark.
     """
 
     raw: bytes = field(repr=False)
@@ -32,6 +33,7 @@ class ChatRequest:
     stream: bool
     include_usage: bool
     headers: Headers = field(default=(), repr=False)
+    query: bytes = field(default=b"", repr=False)
 
     @property
     def body(self) -> dict[str, Any]:
@@ -44,7 +46,7 @@ class ChatRequest:
         again if needed.
         """
         self._parsed = None
-        self.headers = ()
+        self.headers, self.query = (), b""
 
 
 def parse_chat_request(raw: bytes, headers: Headers = ()) -> ChatRequest:

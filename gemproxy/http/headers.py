@@ -26,16 +26,20 @@ HOP_BY_HOP = frozenset(
 )
 
 
-def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
-    """The headers that are not about the connection, nor named by its C{Connection} header."""
-    headers = tuple(headers)
-    named = {
+def options_of(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
+    """What C{Connection} headers name, in lower case: it belongs to the connection too."""
+    return frozenset(
         token.strip().lower()
         for name, value in headers
         if name.lower() == b"connection"
         for token in value.split(b",")
-    }
-    dropped = HOP_BY_HOP | named
+    )
+
+
+def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
+    """The headers that are not about the connection, nor named by its C{Connection} header."""
+    headers = tuple(headers)
+    dropped = HOP_BY_HOP | options_of(headers)
     return tuple((name, value) for name, value in headers if name.lower() not in dropped)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import frozen
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from gemproxy.http.headers import HOP_BY_HOP
+from gemproxy.http.headers import HOP_BY_HOP, options_of
 
 # The maximum size of headers, trailers and other data outside of the body, in bytes.
 _OVERHEAD_LIMIT = 128 * 1024
@@ -140,10 +140,12 @@ class ResponseParser:
             return
         chunked, length = False, None
         passed = []
+        named = options_of(self._headers)
         for header in self._headers:
             name = header[0].lower()
             if name not in HOP_BY_HOP:
-                passed.append(header)
+                if name not in named:
+                    passed.append(header)
             elif name == b"transfer-encoding":
                 if header[1].strip().lower() != b"chunked":
                     raise ValueError("The transfer encoding is not supported.")

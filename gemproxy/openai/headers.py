@@ -1,14 +1,35 @@
-"""Selects the headers passed from a client to an upstream."""
+"""Selects what passes between a client and an upstream, of headers and queries."""
 
 from __future__ import annotations
+
+from urllib.parse import unquote_to_bytes as unquote
 
 from gemproxy.chat.request import Headers
 from gemproxy.http.headers import end_to_end
 
-# What a fixed key replaces: it is the client's, or a key for this proxy.
-_KEYS = frozenset({b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"cookie"})
+# What a fixed key replaces: it is the client's, or a key for this proxy. New-API prefers some of
+# them to Authorization on some of its paths.
+_KEYS = frozenset(
+    {
+        b"authorization",
+        b"x-api-key",
+        b"api-key",
+        b"x-goog-api-key",
+        b"mj-api-secret",
+        b"cookie",
+        # Accounts of the key that is not sent.
+        b"openai-organization",
+        b"openai-project",
+    }
+)
+_KEY_PARAMETER = b"key"
 # Sent by browsers about the requesting page; access has already been checked here.
 _ABOUT_THE_PAGE = frozenset({b"origin", b"referer"})
+# Limits and when to try again, as OpenAI, Anthropic and the draft of the IETF name them; and the
+# name that New-API gives a request.
+_FOR_THE_CLIENT = ("x-ratelimit-", "anthropic-ratelimit-", "ratelimit")
+_FOR_THE_CLIENT_TOO = frozenset({"retry-after-ms", "x-oneapi-request-id"})
+_REQUEST_IDS = (b"x-oneapi-request-id", b"x-request-id", b"request-id")
 
 
 def to_upstream(headers: Headers, fixed_key: str | None) -> Headers:
@@ -26,3 +47,35 @@ def to_upstream(headers: Headers, fixed_key: str | None) -> Headers:
         return kept
     kept = tuple((name, value) for name, value in kept if name.lower() not in _KEYS)
     return (*kept, (b"Authorization", b"Bearer " + fixed_key.encode()))
+
+
+def query_to_upstream(query: bytes, fixed_key: str | None) -> bytes:
+    """
+    A client's query, without the key in it if there is a fixed one; all else is as it was.
+
+    @param query: without its question mark.
+    """
+    if fixed_key is None:
+        return query
+    return b"&".join(
+        pair
+        for pair in query.split(b"&")
+        if unquote(pair.partition(b"=")[0]).lower() != _KEY_PARAMETER
+    )
+
+
+def to_client(headers: Headers) -> Headers:
+    """The headers of a chat answer that mean something to the client, once for each name."""
+    passed: dict[str, tuple[bytes, bytes]] = {}
+    for name, value in headers:
+        text = name.decode("latin-1").lower()
+        if text.startswith(_FOR_THE_CLIENT) or text in _FOR_THE_CLIENT_TOO:
+            passed[text] = (name, value)
+    return tuple(passed.values())
+
+
+def request_id_of(headers: Headers) -> str | None:
+    """The upstream's own name of a request; None if it gave none."""
+    named = {name.lower(): value for name, value in headers}
+    found = next((named[name] for name in _REQUEST_IDS if named.get(name)), None)
+    return None if found is None else found.decode("latin-1")

@@ -20,6 +20,7 @@ from zope.interface import implementer
 from gemproxy.backend import Forwarder
 from gemproxy.chat.errors import ChatError, bad_request, upstream_failed, upstream_silent
 from gemproxy.chat.jsontext import dumps
+from gemproxy.chat.secret import SecretMask
 from gemproxy.chat.sse import Event, encode
 from gemproxy.http.body import BytesBody
 from gemproxy.http.server_request import ServerRequest
@@ -51,7 +52,7 @@ class Passthrough:
         @raise CancelledError: the client has disconnected.
         """
         idle_timeout = IdleTimeout(self.clock, self.timeout)
-        relay = _ResponseRelay(request, idle_timeout)
+        relay = _ResponseRelay(request, idle_timeout, SecretMask(self.upstream.fixed_key))
         self._under_way.add(relay)
         asking = self._relay(request, relay, idle_timeout, raw)
         # Release the memory while the response is received.
@@ -120,11 +121,12 @@ class _ResponseRelay(Protocol):
     @ivar end_early: stops the upstream's response.
     """
 
-    def __init__(self, request: ServerRequest, idle_timeout: IdleTimeout) -> None:
+    def __init__(self, request: ServerRequest, idle_timeout: IdleTimeout, mask: SecretMask) -> None:
         self.interruption: ChatError | None = None
         self.end_early: Callable[[], None] = lambda: None
         self._request = request
         self._idle_timeout = idle_timeout
+        self._mask = mask
         self._done: Deferred[None] = Deferred()
         self._begun = False
         self._is_events = False
@@ -140,7 +142,10 @@ class _ResponseRelay(Protocol):
 
     def _begin(self, response: IResponse) -> None:
         self._begun = True
-        self._request.setResponseCode(response.code, response.phrase)
+        phrase = self._mask.masked(response.phrase)
+        self._request.setResponseCode(response.code, phrase)
+        if not _is_readable_error(response):
+            self._mask = SecretMask(None)
         for name, values in response.headers.getAllRawHeaders():
             if _is_passed(name.lower()):
                 self._request.responseHeaders.setRawHeaders(name, values)
@@ -175,9 +180,15 @@ class _ResponseRelay(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self._idle_timeout.reset()
         if self._is_producing:
+            self._write(self._mask.feed(data))
+
+    def _write(self, data: bytes) -> None:
+        if data:
             self._request.write(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._is_producing:
+            self._write(self._mask.close())
         self._leave_client()
         if self._done.called:
             return
@@ -211,6 +222,14 @@ class _ResponseRelay(Protocol):
             self._is_producing = False
             if self._request.channel is not None:
                 self._request.unregisterProducer()
+
+
+def _is_readable_error(response: IResponse) -> bool:
+    """Whether it is an error in words, which may quote a key."""
+    if response.code < 400 or response.headers.hasHeader(b"content-encoding"):
+        return False
+    kind = (response.headers.getRawHeaders(b"content-type") or [b"text/plain"])[0].lower()
+    return kind.startswith(b"text/") or b"json" in kind
 
 
 def _is_passed(name: bytes) -> bool:
