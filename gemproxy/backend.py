@@ -129,5 +129,5 @@ class Forwarder(Protocol):
         Pass on a request. Fires with the response, whatever its status, when its headers are
         received; fails with a L{ChatError}. Cancelling aborts the request.
 
-        @param target: path, starting with C{/v1}, and query.
+        @param target: path and query.
         """

@@ -179,14 +179,15 @@ class OpenAIBackend:
         """
         Pass on any request unchanged.
 
-        @param target: path, starting with C{/v1}, and query.
+        @param target: path and query. Paths outside of C{/v1} are not below the base URL.
         """
         sent = HeaderMap()
         for name, value in to_upstream(headers, self.fixed_key):
             sent.addRawHeader(name, value)
         path, _, query = target.partition(b"?")
+        base = self.base if path.startswith(b"/v1/") else self.base.at_root()
         try:
-            url = self.base.join(self._with_query(path, query))
+            url = base.join(self._with_query(path, query))
         except ValueError:
             return fail(bad_request("The request target is not a path."))
         asked = maybeDeferred(self.agent.request, method, url, sent, body)

@@ -21,7 +21,7 @@ from gemproxy.web.detached import Detached
 from gemproxy.web.gemini_models import GeminiModels
 from gemproxy.web.health import Health
 from gemproxy.web.passthrough import Passthrough
-from gemproxy.web.paths import PATHS_WITH_A_MODEL
+from gemproxy.web.paths import PASSED_PREFIXES, model_in_path, names_a_model
 from gemproxy.web.responses import send_json
 from gemproxy.web.site import (
     SERVED_FOR_GEMINI,
@@ -128,17 +128,26 @@ class StreamProxy:
 
     @app.route("/v1/", branch=True)
     async def anything_else(self, request: ProxyRequest) -> None:
-        if isinstance(request.content, Upload):
-            await self._passthrough.serve(request)
-            return
-        raw = body_of(request)
+        await self._pass_on(request)
+
+    for prefix in PASSED_PREFIXES:
+
+        @app.route(f"/{prefix}", endpoint=f"anything_else_at_{prefix}")
+        @app.route(f"/{prefix}/", branch=True, endpoint=f"anything_else_in_{prefix}")
+        async def outside(self, request: ProxyRequest) -> None:
+            await self._pass_on(request)
+
+    del prefix
+
+    async def _pass_on(self, request: ProxyRequest) -> None:
+        raw = b"" if isinstance(request.content, Upload) else body_of(request)
         if await self._is_for_gemini(request, raw):
             method, path = request.method.decode("ascii", "replace"), request.path.decode()
             raise unknown_url(method, path, SERVED_FOR_GEMINI)
         await self._passthrough.serve(request, raw)
 
     async def _is_for_gemini(self, request: ProxyRequest, raw: bytes) -> bool:
-        model = model_of(raw) if raw else None
+        model = model_in_path(request.path) or (model_of(raw) if raw else None)
         return model is not None and await self._gemini_models.has(model, headers_of(request))
 
     @app.route("/v1")
@@ -151,7 +160,7 @@ def is_passed_through(method: bytes, path: bytes, content_type: bytes) -> bool:
     Whether a request is the upstream's business alone, whatever its body says, so that the body
     can be passed on while it arrives.
     """
-    if method == b"POST" and path in PATHS_WITH_A_MODEL and _may_be_json(content_type):
+    if method == b"POST" and names_a_model(path) and _may_be_json(content_type):
         return False
     return _is_anything_else(method, path)
 
