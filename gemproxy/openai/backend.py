@@ -144,7 +144,8 @@ class OpenAIBackend:
             listed = await asked
         except DeferredTimeout:
             raise upstream_silent(self.models_timeout) from None
-        models = listed.get("data") if isinstance(listed, dict) else None
+        # Together's is a bare array.
+        models = listed.get("data") if isinstance(listed, dict) else listed
         if not isinstance(models, list):
             raise upstream_failed(
                 "The upstream's response to GET /v1/models is not a list of models."

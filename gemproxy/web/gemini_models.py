@@ -42,6 +42,11 @@ class GeminiModels(MultiService):
         """Take note of a list that was just read; an empty one says nothing."""
         self._shared.value = by_name(models) or self._shared.value
 
+    @property
+    def known(self) -> Listed:
+        """The last list; empty if there is none yet."""
+        return self._shared.value or {}
+
     async def has(self, model: str, headers: Headers) -> bool:
         """
         Whether a model is Gemini's.
@@ -54,7 +59,7 @@ class GeminiModels(MultiService):
         name = plain_name(model)
         if name.startswith(OTHER_PREFIXES):
             return name in await self.listed(headers)
-        return name in (self._shared.value or ())
+        return name in self.known
 
     async def listed(self, headers: Headers) -> Listed:
         """The list of the last minutes; empty if there is none."""

@@ -7,11 +7,11 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from attrs import evolve
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from werkzeug.exceptions import HTTPException
 
 from gemproxy.backend import Backend
-from gemproxy.chat.errors import ChatError, unknown_url
+from gemproxy.chat.errors import ChatError, model_not_found, unknown_url
 from gemproxy.chat.models import plain_name, served_model
 from gemproxy.chat.request import ChatRequest, model_of
 from gemproxy.util.log import make_logger
@@ -32,6 +32,7 @@ from gemproxy.web.site import (
     make_app,
 )
 from gemproxy.web.upload import Upload
+from gemproxy.web.upstream_models import ListedModels, UpstreamModels
 
 
 class StreamProxy:
@@ -61,6 +62,7 @@ class StreamProxy:
         self._gemini = gemini
         self._gemini_models = gemini_models
         self._upstream = upstream
+        self._upstream_models = UpstreamModels(upstream, passthrough.upstream.fixed_key is not None)
         self._passthrough = passthrough
         self.health = health
         self._chats = chats
@@ -90,21 +92,29 @@ class StreamProxy:
     @app.route("/v1/models", methods=["GET"])
     async def models(self, request: ProxyRequest) -> None:
         headers = headers_of(request)
-        asking_upstream = self._upstream.models(headers)
+        asking_upstream = Deferred.fromCoroutine(self._upstream_models.listed(headers))
         try:
             listed = await self._listed(self._gemini.models(headers), "Gemini")
-            listed_upstream = await self._listed(asking_upstream, "the upstream")
+            listed_upstream = await self._listed_upstream(asking_upstream)
         finally:
             # The client may disconnect before this is awaited.
-            asking_upstream.addErrback(lambda _: [])
+            asking_upstream.addErrback(lambda _: ListedModels(()))
             asking_upstream.cancel()
         self._gemini_models.saw(listed)
         known = {model["id"] for model in listed}
-        for model in listed_upstream:
+        _mark_if_stale(request, listed_upstream)
+        for model in listed_upstream.models:
             if model["id"] not in known:
                 known.add(model["id"])
                 listed.append(model)
         send_json(request, {"object": "list", "data": listed})
+
+    async def _listed_upstream(self, asked: Deferred[ListedModels]) -> ListedModels:
+        try:
+            return await asked
+        except ChatError as error:
+            self.log.warn("the models of the upstream cannot be listed: {error}", error=error)
+            return ListedModels(())
 
     async def _listed(self, asked: Any, whose: str) -> list[dict[str, Any]]:
         try:
@@ -123,8 +133,14 @@ class StreamProxy:
         if await self._gemini_models.has(name, headers):
             listed = await self._gemini_models.listed(headers)
             send_json(request, served_model(plain_name(name), listed))
-        else:
-            await self._passthrough.serve(request)
+            return
+        # New-API itself knows few names here, and says 200 to all others.
+        found = await self._upstream_models.listed(headers)
+        _mark_if_stale(request, found)
+        by_id = {model["id"]: model for model in found.models}
+        if name not in by_id:
+            raise model_not_found(name, [*by_id, *self._gemini_models.known])
+        send_json(request, by_id[name])
 
     @app.route("/v1/", branch=True)
     async def anything_else(self, request: ProxyRequest) -> None:
@@ -153,6 +169,11 @@ class StreamProxy:
     @app.route("/v1")
     def root(self, request: ProxyRequest) -> None:
         raise unknown_url(request.method.decode("ascii", "replace"), "/v1")
+
+
+def _mark_if_stale(request: ProxyRequest, listed: ListedModels) -> None:
+    if listed.is_stale:
+        request.setHeader(b"x-gemproxy-stale", b"true")
 
 
 def is_passed_through(method: bytes, path: bytes, content_type: bytes) -> bool:
