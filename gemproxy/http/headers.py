@@ -36,6 +36,15 @@ def options_of(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
     )
 
 
+def asks_for_websocket(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a request's headers are those of RFC 6455 section 4.1."""
+    headers = tuple(headers)
+    return b"upgrade" in options_of(headers) and any(
+        name.lower() == b"upgrade" and value.strip().lower() == b"websocket"
+        for name, value in headers
+    )
+
+
 def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
     """The headers that are not about the connection, nor named by its C{Connection} header."""
     headers = tuple(headers)

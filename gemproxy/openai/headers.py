@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import unquote_to_bytes as unquote
 
 from gemproxy.chat.request import Headers
-from gemproxy.http.headers import end_to_end
+from gemproxy.http.headers import asks_for_websocket, end_to_end
 
 # What a fixed key replaces: it is the client's, or a key for this proxy. New-API prefers some of
 # them to Authorization on some of its paths.
@@ -22,6 +22,11 @@ _KEYS = frozenset(
         b"openai-project",
     }
 )
+# Browsers cannot send other headers with a WebSocket, so OpenAI takes keys and accounts here.
+_WEBSOCKET = b"sec-websocket-"
+_PROTOCOL = b"sec-websocket-protocol"
+_KEY_PROTOCOLS = (b"openai-insecure-api-key.", b"openai-organization.", b"openai-project.")
+_UPGRADE = ((b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"))
 _KEY_PARAMETER = b"key"
 # Sent by browsers about the requesting page; access has already been checked here.
 _ABOUT_THE_PAGE = frozenset({b"origin", b"referer"})
@@ -34,19 +39,42 @@ _REQUEST_IDS = (b"x-oneapi-request-id", b"x-request-id", b"request-id")
 
 def to_upstream(headers: Headers, fixed_key: str | None) -> Headers:
     """
-    The headers to send upstream with a client's request.
+    The headers to send upstream with a client's request. If they ask for a WebSocket, so do the
+    client's.
 
     @param fixed_key: the key to send instead of the client's own.
     """
+    is_websocket = asks_for_websocket(headers)
     kept = tuple(
         (name, value)
         for name, value in end_to_end(headers)
-        if name.lower() not in _ABOUT_THE_PAGE and not name.lower().startswith(b"sec-")
+        if name.lower() not in _ABOUT_THE_PAGE
+        and (
+            not name.lower().startswith(b"sec-")
+            or (is_websocket and name.lower().startswith(_WEBSOCKET))
+        )
     )
+    if is_websocket:
+        kept = (*_UPGRADE, *kept)
     if fixed_key is None:
         return kept
     kept = tuple((name, value) for name, value in kept if name.lower() not in _KEYS)
+    if is_websocket:
+        kept = _without_protocols_of_keys(kept)
     return (*kept, (b"Authorization", b"Bearer " + fixed_key.encode()))
+
+
+def _without_protocols_of_keys(headers: Headers) -> Headers:
+    kept = []
+    for name, value in headers:
+        if name.lower() == _PROTOCOL:
+            protocols = [protocol.strip() for protocol in value.split(b",")]
+            value = b", ".join(
+                protocol for protocol in protocols if not protocol.startswith(_KEY_PROTOCOLS)
+            )
+        if value or name.lower() != _PROTOCOL:
+            kept.append((name, value))
+    return tuple(kept)
 
 
 def query_to_upstream(query: bytes, fixed_key: str | None) -> bytes:

@@ -18,7 +18,7 @@ from gemproxy.chat.request import Headers
 from gemproxy.http.server_request import ServerRequest
 from gemproxy.metrics import Metrics
 from gemproxy.util.log import make_logger
-from gemproxy.web.access import KEY_HEADERS, OPEN_PATHS, Access
+from gemproxy.web.access import KEY_HEADERS, OPEN_PATHS, Access, websocket_keys
 from gemproxy.web.forwarded import NO_PROXIES, TrustedProxies
 from gemproxy.web.paths import split_target, tidy_path
 from gemproxy.web.responses import send_error
@@ -84,7 +84,7 @@ class Admission:
             request.header_text(b"host"),
             request.header_text(b"origin"),
             request.header_text(b"authorization"),
-            [key for name in KEY_HEADERS if (key := request.header_text(name)) is not None],
+            request.keys(),
         )
         limit = self.limits.per_client
         if error is not None or limit is None or path in OPEN_PATHS:
@@ -199,6 +199,14 @@ class ProxyRequest(ServerRequest):
     def peer(self) -> str:
         """The client's address."""
         return str(getattr(self.getClientAddress(), "host", ""))
+
+    def keys(self) -> list[str]:
+        """The keys that the client sent elsewhere than in C{Authorization}."""
+        protocols = self.requestHeaders.getRawHeaders(b"sec-websocket-protocol") or ()
+        return [
+            *(key for name in KEY_HEADERS if (key := self.header_text(name)) is not None),
+            *websocket_keys([value.decode("utf-8", "replace") for value in protocols]),
+        ]
 
     def headers_to_forward(self) -> Headers:
         """The client's headers, with what an upstream is told of the client."""

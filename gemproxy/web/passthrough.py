@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
-from twisted.web.http import NO_BODY_CODES, PotentialDataLoss
+from twisted.web.http import NO_BODY_CODES, SWITCHING, PotentialDataLoss
 from twisted.web.iweb import IBodyProducer, IResponse
 from zope.interface import implementer
 
@@ -28,6 +28,7 @@ from gemproxy.metrics import Metrics
 from gemproxy.util.idle_timeout import IdleTimeout
 from gemproxy.web.responses import send_error
 from gemproxy.web.site import headers_of
+from gemproxy.web.tunnel import WebSocketTunnel
 from gemproxy.web.upload import Upload
 
 # Twisted sends its own. The HTTP client has removed what is about its connection.
@@ -96,7 +97,12 @@ class Passthrough:
         del body, raw
         response = await asked
         del asked
-        await relay.deliver(response)
+        if response.code == SWITCHING:
+            # An open WebSocket may be silent for as long as it likes.
+            idle_timeout.pause()
+            await relay.tunnel(response)
+        else:
+            await relay.deliver(response)
 
 
 def _target(request: ServerRequest) -> bytes:
@@ -127,10 +133,25 @@ class _ResponseRelay(Protocol):
         self._request = request
         self._idle_timeout = idle_timeout
         self._mask = mask
+        self._tunnel: WebSocketTunnel | None = None
         self._done: Deferred[None] = Deferred()
         self._begun = False
         self._is_events = False
         self._is_producing = False
+
+    async def tunnel(self, response: IResponse) -> None:
+        """Let client and upstream speak another protocol until one of them goes."""
+        if self._request.channel is None:
+            raise CancelledError
+        tunnel = self._tunnel = WebSocketTunnel(self._request)
+        self._begun = True
+        self._pass_headers(response)
+        self._request.setHeader(b"connection", b"Upgrade")
+        self._request.setHeader(b"upgrade", b"websocket")
+        self._request.switch_protocols(response.phrase)
+        response.deliverBody(tunnel)
+        self._request.take_over(tunnel.receive)
+        await tunnel.done
 
     async def deliver(self, response: IResponse) -> None:
         """@raise ChatError: the response was cut off."""
@@ -146,9 +167,7 @@ class _ResponseRelay(Protocol):
         self._request.setResponseCode(response.code, phrase)
         if not _is_readable_error(response):
             self._mask = SecretMask(None)
-        for name, values in response.headers.getAllRawHeaders():
-            if _is_passed(name.lower()):
-                self._request.responseHeaders.setRawHeaders(name, values)
+        self._pass_headers(response)
         kind = (response.headers.getRawHeaders(b"content-type") or [b""])[0]
         self._is_events = kind.lower().startswith(b"text/event-stream")
         length: Any = response.length
@@ -156,6 +175,11 @@ class _ResponseRelay(Protocol):
         has_body = self._request.method != b"HEAD" and response.code not in NO_BODY_CODES
         if isinstance(length, int) and has_body and not self._is_events:
             self._request.setHeader(b"content-length", str(length).encode())
+
+    def _pass_headers(self, response: IResponse) -> None:
+        for name, values in response.headers.getAllRawHeaders():
+            if _is_passed(name.lower()):
+                self._request.responseHeaders.setRawHeaders(name, values)
 
     @property
     def _upstream(self) -> IPushProducer:
@@ -209,7 +233,8 @@ class _ResponseRelay(Protocol):
         """Report an error in the way that is still possible."""
         if not self._begun:
             send_error(self._request, error)
-        elif self._request.channel is None:
+        elif self._request.channel is None or self._tunnel is not None:
+            # There is no place for an error in a WebSocket that others speak.
             pass
         elif self._is_events:
             # The last event may have been cut in the middle.

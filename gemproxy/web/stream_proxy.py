@@ -14,6 +14,7 @@ from gemproxy.backend import Backend
 from gemproxy.chat.errors import ChatError, model_not_found, unknown_url
 from gemproxy.chat.models import plain_name, served_model
 from gemproxy.chat.request import ChatRequest, model_of
+from gemproxy.http.headers import asks_for_websocket
 from gemproxy.util.log import make_logger
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.chat import ChatService
@@ -163,8 +164,11 @@ class StreamProxy:
         await self._passthrough.serve(request, raw)
 
     async def _is_for_gemini(self, request: ProxyRequest, raw: bytes) -> bool:
+        headers = headers_of(request)
         model = model_in_path(request.path) or (model_of(raw) if raw else None)
-        return model is not None and await self._gemini_models.has(model, headers_of(request))
+        if asks_for_websocket(headers):
+            model = (request.args or {}).get(b"model", [b""])[0].decode("utf-8", "replace")
+        return model is not None and await self._gemini_models.has(model, headers)
 
     @app.route("/v1")
     def root(self, request: ProxyRequest) -> None:
