@@ -70,6 +70,14 @@ class Answer(Protocol):
         Set the request's parameters that are ignored; must be called before all other methods.
         """
 
+    def passed_on(self, headers: Headers, upstream_request: str | None) -> None:
+        """
+        Set headers of the upstream's response that the client gets too; must be called before the
+        first chunk.
+
+        @param upstream_request: what the upstream calls the request; None if it does not say.
+        """
+
     def note(self, text: str) -> None:
         """Set the current activity of the backend, shown in heartbeats."""
 
@@ -104,7 +112,15 @@ class Backend(Protocol):
 
 
 class Forwarder(Protocol):
-    """Passes on any request of OpenAI's API unchanged."""
+    """
+    Passes on any request of OpenAI's API unchanged.
+
+    @ivar fixed_key: what is sent instead of the clients' keys, and must not be seen by them; None
+        if theirs are.
+    """
+
+    @property
+    def fixed_key(self) -> str | None: ...
 
     def forward(
         self, method: bytes, target: bytes, headers: Headers, body: IBodyProducer | None
@@ -113,5 +129,5 @@ class Forwarder(Protocol):
         Pass on a request. Fires with the response, whatever its status, when its headers are
         received; fails with a L{ChatError}. Cancelling aborts the request.
 
-        @param target: path, starting with C{/v1}, and query.
+        @param target: path and query.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -204,6 +205,16 @@ def _keys(text: str) -> tuple[str, ...]:
     if text and not keys:
         raise ValueError("keys of printable ASCII characters, comma separated")
     return keys
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    try:
+        for name in names:
+            ipaddress.ip_network(name, strict=False)
+    except ValueError:
+        raise ValueError("IP addresses and networks such as 10.0.0.0/8, comma separated") from None
+    return names
 
 
 def _origins(text: str) -> tuple[str, ...]:
@@ -425,6 +436,13 @@ SETTINGS: tuple[Setting, ...] = (
         "PROXY_API_KEYS",
         secret=True,
     ),
+    Setting(
+        "TRUSTED_PROXIES",
+        "",
+        _networks,
+        "addresses and networks of proxies in front of gemproxy, comma separated, whose "
+        "`X-Forwarded-...` headers are passed on to New-API",
+    ),
     Setting("MAX_BODY", "50MB", _size, "maximum size of a request body"),
     Setting(
         "CLIENT_REQUESTS",
@@ -477,6 +495,7 @@ class Config:
     proxy_api_keys: tuple[str, ...] = field(repr=False)
     cors_origins: tuple[str, ...]
     admin_key: str | None = field(repr=False)
+    trusted_proxies: tuple[str, ...]
     max_body: int
     client_requests: int | None
     drain: float

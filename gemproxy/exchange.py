@@ -29,6 +29,7 @@ class Exchange:
 
     @ivar began: the time of the request, in seconds since the epoch.
     @ivar request: the JSON sent by the client.
+    @ivar upstream_request: what the upstream calls the request.
     @ivar secrets: keys that must not appear in the journal.
     """
 
@@ -42,6 +43,7 @@ class Exchange:
     first_token: float | None = None
     duration: float | None = None
     retries: int = 0
+    upstream_request: str | None = None
     status: int = 200
     finish_reason: str | None = None
     native_finish_reason: str | None = None
@@ -120,6 +122,7 @@ class Exchange:
             "prompt_tokens": (self.usage or {}).get("prompt_tokens"),
             "completion_tokens": (self.usage or {}).get("completion_tokens"),
             "retries": self.retries,
+            "upstream_request": self.upstream_request and _one_word(self.upstream_request),
         }
         return " ".join(f"{name}={value}" for name, value in facts.items() if value is not None)
 
@@ -147,6 +150,7 @@ class Exchange:
             "duration": _seconds(self.duration),
             "first_token": _seconds(self.first_token),
             "retries": self.retries,
+            "upstream_request": self.upstream_request and _one_word(self.upstream_request),
             "error": self.error and " ".join(self.error.split()),
         }
         head = "".join(f"{name}: {value}\n" for name, value in facts.items() if value is not None)

@@ -34,7 +34,7 @@ from gemproxy.http.write_coalescer import WriteCoalescer
 from gemproxy.journal import DiskJournal, Journal, NoJournal
 from gemproxy.metrics import Metrics
 from gemproxy.openai.backend import MODELS_TIMEOUT, OpenAIBackend, base_url
-from gemproxy.routing.router import DefaultForwarder, Router
+from gemproxy.routing.router import Router
 from gemproxy.routing.table import BadRoute, RoutingTable
 from gemproxy.shutdown import LAST_WORDS, Drain
 from gemproxy.util.log import log_details, make_logger
@@ -42,6 +42,7 @@ from gemproxy.web.access import Access
 from gemproxy.web.admin import Admin
 from gemproxy.web.admission import Admission, Limits
 from gemproxy.web.chat import ChatService
+from gemproxy.web.forwarded import TrustedProxies
 from gemproxy.web.gemini_proxy import GeminiProxy
 from gemproxy.web.health import Health
 from gemproxy.web.passthrough import Passthrough
@@ -129,6 +130,7 @@ class Daemon(MultiService):
             ),
             self._metrics,
             _new_id,
+            TrustedProxies.parse(config.trusted_proxies),
         )
         self._drain = Drain(
             reactor, self._admission, self._connections, self._interrupt, patience.last_words
@@ -241,7 +243,7 @@ class Daemon(MultiService):
             raise BadSetting(str(error)) from None
         self._router = router
         passthrough = Passthrough(
-            self._reactor, DefaultForwarder(router), config.timeout, self._metrics
+            self._reactor, lambda: router.default.backend(), config.timeout, self._metrics
         )
         self._interruptions.append(passthrough.interrupt_all)
         chats = self._chat_service(config.stop_tags)

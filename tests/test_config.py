@@ -177,6 +177,13 @@ CASES = [
         ("two words", "\u00e9"),
         "a key of printable",
     ),
+    Case(
+        "TRUSTED_PROXIES",
+        (),
+        {"10.0.0.0/8": ("10.0.0.0/8",)},
+        ("proxy.example",),
+        "IP addresses and networks",
+    ),
     Case("MAX_BODY", 50_000_000, {"2 MB": 2_000_000}, ("0",), "a size such as 50MB"),
     Case(
         "CLIENT_REQUESTS",
@@ -228,6 +235,10 @@ PARSERS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
             *("http://host:x", "http://host:65536", "http://a b", "http://a\tb", "http://é.org"),
             *("http://host/?", "http://host/?a=b", "http://host/#a", "http://me:pw@host", r"\\h"),
         ),
+    ),
+    "TRUSTED_PROXIES": (
+        {"10.0.0.0/8, ::1,": ("10.0.0.0/8", "::1"), "": ()},
+        ("10.0.0.0/33", "proxy.example", "*"),
     ),
     "HOST": ({}, ("a/b", "[::1]", "a\\:b")),
     "GEMINI_CLI": ({}, ("a\0b",)),

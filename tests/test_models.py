@@ -21,7 +21,8 @@ from testing.fake_newapi import (
     verbatim,
 )
 from testing.google import scenarios
-from tests.support import Product, Relay, chat, fresh_model, gpt, running_relay
+from testing.processes import free_port
+from tests.support import Product, Relay, Reply, chat, fresh_model, gpt, running_relay
 
 
 def listed(*names: str) -> dict[str, Any]:
@@ -148,12 +149,93 @@ async def test_a_single_model(relay: Relay) -> None:
     reply = await relay.get("/v1/models/gemini/x")
     assert (reply.status, reply.error["code"]) == (404, "model_not_found")
     assert [call.target for call in relay.upstream.calls] == ["/v1/models"]
-    model = {"id": "org/gpt-x", "object": "model", "x": 1}
-    relay.upstream.play(document(model), document({"error": {"message": "None."}}, 404))
-    assert (await relay.get("/v1/models/org/gpt-x")).json == model
-    assert relay.upstream.calls[1].target == "/v1/models/org/gpt-x"
-    reply = await relay.get("/v1/models/nothing")
-    assert (reply.status, reply.error["message"]) == (404, "None.")
+
+
+OTHERS = listed("org/gpt-x", "GPT-y:free", *(f"gpt-{number}" for number in range(30)))
+
+
+@ensureDeferred
+async def test_one_model_of_the_upstream_is_looked_up_in_its_list(relay: Relay) -> None:
+    relay.upstream.always(document(OTHERS))
+    for name in ("org/gpt-x", "GPT-y:free", "gpt-7", "org%2Fgpt-x"):
+        reply = await relay.get(f"/v1/models/{name}")
+        assert reply.json in OTHERS["data"]
+        assert reply.json["id"] == name.replace("%2F", "/")
+        assert "x-gemproxy-stale" not in reply.headers
+    for name in ("nothing", "gpt-Y:free", "org"):
+        reply = await relay.get(f"/v1/models/{name}")
+        assert (reply.status, reply.error["code"]) == (404, "model_not_found")
+        assert f"'{name}'" in reply.error["message"]
+        assert "org/gpt-x" in reply.error["message"]
+        assert len(reply.error["message"]) < 500
+    assert {call.target for call in relay.upstream.calls} == {"/v1/models"}
+
+
+@ensureDeferred
+async def test_a_model_cannot_be_looked_up_without_a_list(relay: Relay) -> None:
+    for script, status in ((BROKEN["refused"], 401), (BROKEN["HTML"], 502)):
+        relay.upstream.play(script)
+        assert (await relay.get("/v1/models/gpt-x")).status == status
+
+
+@ensureDeferred
+async def test_a_bare_array_is_a_list(relay: Relay) -> None:
+    await with_lists(relay, document(GEMINI), document(listed("gpt-x", "b")["data"]))
+    assert ids(await relay.get("/v1/models"))[2:] == ["gpt-x", "b"]
+
+
+async def list_of(relay: Relay, path: str = "/v1/models", key: str = "a") -> Reply:
+    return await (await relay.send("GET", path, Authorization=f"Bearer {key}")).reply()
+
+
+def no_gemini() -> str:
+    """The URL of a Gemini Proxy that is not there: what is listed is the upstream's."""
+    return f"http://127.0.0.1:{free_port()}"
+
+
+AWAY = [how for how in BROKEN if how not in ("refused", "elsewhere")]
+
+
+@pytest.mark.parametrize("how", [*AWAY, "elsewhere"])
+@ensureDeferred
+async def test_the_last_list_serves_while_the_upstream_is_slow_or_away(how: str) -> None:
+    async with running_relay(Patience(models=0.3), GEMINI_PROXY_URL=no_gemini()) as relay:
+        relay.upstream.always(document(listed("gpt-x")))
+        assert "x-gemproxy-stale" not in (await list_of(relay)).headers
+        relay.upstream.always(BROKEN[how])
+        reply = await list_of(relay)
+        assert ids(reply) == ["gpt-x"]
+        assert reply.headers["x-gemproxy-stale"] == "true"
+        reply = await list_of(relay, "/v1/models/gpt-x")
+        assert (reply.json["id"], reply.headers["x-gemproxy-stale"]) == ("gpt-x", "true")
+        reply = await list_of(relay, "/v1/models/gpt-y")
+        assert (reply.status, reply.headers["x-gemproxy-stale"]) == (404, "true")
+        # Others may not use these models.
+        assert ids(await list_of(relay, key="b")) == []
+        relay.upstream.always(document(listed("gpt-y")))
+        reply = await list_of(relay)
+        assert ids(reply) == ["gpt-y"]
+        assert "x-gemproxy-stale" not in reply.headers
+
+
+@ensureDeferred
+async def test_the_last_list_of_a_fixed_key_is_for_all() -> None:
+    async with running_relay(FIXED_API_KEY="sk-fixed", GEMINI_PROXY_URL=no_gemini()) as relay:
+        relay.upstream.always(document(listed("gpt-x")))
+        await list_of(relay)
+        relay.upstream.always(BROKEN["failed"])
+        assert ids(await list_of(relay, key="b")) == ["gpt-x"]
+
+
+@ensureDeferred
+async def test_a_client_that_is_refused_gets_no_list_any_more(relay: Relay) -> None:
+    relay.upstream.always(document(listed("gpt-x")))
+    await list_of(relay)
+    for how in ("refused", "failed"):
+        relay.upstream.always(BROKEN[how])
+        reply = await list_of(relay)
+        assert ids(reply) == []
+        assert "x-gemproxy-stale" not in reply.headers
 
 
 # With an engine, or another gemproxy's:

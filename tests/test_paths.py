@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gemproxy.web.paths import tidy_path
+from gemproxy.web.paths import model_in_path, tidy_path
 
 CHAT = b"/v1/chat/completions"
 MODELS = b"/v1/models"
@@ -71,3 +71,38 @@ def test_a_tidy_path_stays_as_it_is(path: bytes):
     assert tidy_path(tidy) == tidy
     assert b"//" not in tidy
     assert tidy == b"/" or not tidy.endswith(b"/")
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        (b"/api/usage/token/", b"/api/usage/token/"),
+        (b"/api/usage/token", b"/api/usage/token"),
+        (b"//api//usage/token//", b"/api/usage/token/"),
+        (b"/dashboard/billing/usage", b"/dashboard/billing/usage"),
+        (b"/v1beta/models/", b"/v1beta/models/"),
+        (b"/v1beta/", b"/v1beta/"),
+        (b"/mj/", b"/mj/"),
+        (b"/mjx/", b"/mjx"),
+        (b"/dashboard/", b"/dashboard"),
+        (b"/x/v1beta/", b"/x/v1beta"),
+    ],
+)
+def test_outside_of_the_api_a_slash_at_the_end_stays(path: bytes, meant: bytes):
+    assert tidy_path(path) == meant
+
+
+@pytest.mark.parametrize(
+    ("path", "model"),
+    [
+        (b"/v1beta/models/gemini-3:generateContent", "gemini-3"),
+        (b"/v1/models/gemini-3:generateContent", "gemini-3"),
+        (b"/v1beta/models/gemini-3", "gemini-3"),
+        (b"/v1beta/models/org%2Fgemini-3%3AcountTokens", "org/gemini-3"),
+        (b"/v1beta/models", None),
+        (b"/v1beta/openai/models", None),
+        (b"/v1/modelsx/a:b", None),
+    ],
+)
+def test_a_path_in_googles_form_names_a_model(path: bytes, model: str | None):
+    assert model_in_path(path) == model

@@ -21,7 +21,7 @@ from tests.support import ROOT
 PRIVATE = re.compile(
     # Twisted's private names, and the public ones that are not meant to be set.
     r"\bfrom (?:twisted|treq|klein)[\w.]* import [^\n]*\b_\w+"
-    r"|channel\._\w+|\bself\._(?:command|path|version|disconnected)\b"
+    r"|channel\._\w+|\bself\._(?:command|path|version|disconnected|dataBuffer)\b"
     r"|\.doWrite\(|\.chunked = |\.persistent = |_raiseSynchronously"
 )
 
@@ -78,6 +78,30 @@ def test_a_response_can_be_written_before_the_request_is_there():
     request.chunked = 0
     request.finish()
     assert not transport.value().endswith(b"0\r\n\r\n"), "the end of the body must be left out"
+    assert transport.disconnecting
+
+
+def test_a_response_can_be_left_to_another_protocol():
+    """gemproxy/http/server_request.py: switch_protocols; ClientChannel.take_over"""
+    channel = HTTPChannel()
+    transport = StringTransport()
+    requests: list[Request] = []
+
+    class Switching(Request):
+        def process(self) -> None:
+            requests.append(self)
+
+    channel.requestFactory = Switching
+    channel.makeConnection(transport)
+    channel.dataReceived(b"GET / HTTP/1.1\r\nHost: c\r\n\r\nearly")
+    assert b"".join(channel._dataBuffer) == b"early", "what came early is kept elsewhere"
+    [request] = requests
+    request.channel.persistent = False
+    request.startedWriting = 1
+    channel.writeHeaders(b"HTTP/1.1", b"101", b"Fine", request.responseHeaders)
+    request.write(b"raw")
+    request.finish()
+    assert transport.value() == b"HTTP/1.1 101 Fine\r\n\r\nraw"
     assert transport.disconnecting
 
 

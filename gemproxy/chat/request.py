@@ -9,6 +9,10 @@ from attrs import define, field
 from gemproxy.chat.errors import bad_request
 from gemproxy.chat.jsontext import loads, peek
 
+# Besides Authorization: the headers of Anthropic's, Azure's and Google's clients. They hold the key
+# alone.
+KEY_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
+
 Headers = tuple[tuple[bytes, bytes], ...]
 
 # UTF-8 byte order mark; some editors put it at the start of a file.
@@ -24,6 +28,7 @@ class ChatRequest:
     @ivar headers: the client's headers.
     @ivar stream: whether the client requested server-sent events.
     @ivar include_usage: whether a streaming client requested the final usage chunk.
+    @ivar query: of the request's target, without the question mark.
     """
 
     raw: bytes = field(repr=False)
@@ -32,6 +37,7 @@ class ChatRequest:
     stream: bool
     include_usage: bool
     headers: Headers = field(default=(), repr=False)
+    query: bytes = field(default=b"", repr=False)
 
     @property
     def body(self) -> dict[str, Any]:
@@ -44,7 +50,7 @@ class ChatRequest:
         again if needed.
         """
         self._parsed = None
-        self.headers = ()
+        self.headers, self.query = (), b""
 
 
 def parse_chat_request(raw: bytes, headers: Headers = ()) -> ChatRequest:

@@ -129,9 +129,10 @@ class PersistentAgent:
             head = request_head(method, target, origin.host, fields, bodyProducer)
         except ValueError:
             return fail()
-        connection = origin.pool.acquire()
+        may_switch = headers is not None and headers.hasHeader(b"upgrade")
+        connection = None if may_switch else origin.pool.acquire()
         if connection is None:
-            return self._ask_anew(origin, method, head, bodyProducer)
+            return self._ask_anew(origin, method, head, bodyProducer, may_switch)
         asked = connection.ask(method, head, bodyProducer)
         if bodyProducer is None and method in _REPEATABLE:
             asked.addErrback(self._ask_again, origin, method, head)
@@ -142,9 +143,16 @@ class PersistentAgent:
         return gatherResults([origin.pool.close() for origin in self._origins.values()])
 
     def _ask_anew(
-        self, origin: _Origin, method: bytes, head: bytes, body: IBodyProducer | None
+        self,
+        origin: _Origin,
+        method: bytes,
+        head: bytes,
+        body: IBodyProducer | None,
+        may_switch: bool = False,
     ) -> Deferred[IResponse]:
-        return origin.connect().addCallback(lambda connection: connection.ask(method, head, body))
+        return origin.connect().addCallback(
+            lambda connection: connection.ask(method, head, body, may_switch)
+        )
 
     def _ask_again(
         self, failure: Failure, origin: _Origin, method: bytes, head: bytes

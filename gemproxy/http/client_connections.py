@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -19,13 +20,32 @@ _PROBES_AFTER = 60
 
 class ClientChannel(HTTPChannel):
     """
-    A client's connection, registered with its site. It is never upgraded to another protocol.
+    A client's connection, registered with its site.
 
     @ivar site: the site, with its L{Connections}.
     """
 
     transport: Any
     site: Any
+    _receive: Callable[[bytes], None] | None = None
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._receive is None:
+            super().dataReceived(data)
+        else:
+            self._receive(data)
+
+    def take_over(self, receive: Callable[[bytes], None]) -> None:
+        """
+        Give all that comes from the client from now on to somebody else. What came after the
+        request, which the channel keeps for when it is answered, comes first.
+        """
+        early, self._dataBuffer = b"".join(self._dataBuffer), []
+        self._receive = receive
+        # The channel has paused it if that was much.
+        self.transport.resumeProducing()
+        if early:
+            receive(early)
 
     @property
     def request_line(self) -> tuple[bytes, bytes, bytes]:

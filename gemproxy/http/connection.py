@@ -146,6 +146,31 @@ class Body:
     loseConnection = abortConnection = stopProducing
 
 
+class Tunnel(Body):
+    """The same after the connection has switched to another protocol: it is written to as well."""
+
+    __slots__ = ()
+
+    def write(self, data: bytes) -> None:
+        if self._connection is not None:
+            self._connection.transport.write(data)
+
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
+        """Have what is written come from a producer, which is paused while it is not taken."""
+        if self._connection is not None:
+            self._connection.transport.registerProducer(producer, streaming)
+
+    def unregisterProducer(self) -> None:
+        if self._connection is not None:
+            self._connection.transport.unregisterProducer()
+
+    def loseConnection(self) -> None:
+        """Close the connection after all written data is sent."""
+        if self._connection is not None:
+            self._connection.resume()
+            self._connection.close()
+
+
 class IConnectionPool(TypedProtocol):
     """Keeps connections between exchanges."""
 
@@ -198,15 +223,19 @@ class Connection(Protocol):
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
 
-    def ask(self, method: bytes, head: bytes, body: IBodyProducer | None) -> Deferred[IResponse]:
+    def ask(
+        self, method: bytes, head: bytes, body: IBodyProducer | None, may_switch: bool = False
+    ) -> Deferred[IResponse]:
         """
         Send a request; fires with the response. Cancelling closes the connection.
 
         @param head: the request line, the headers and the blank line.
+        @param may_switch: the request asks for another protocol. If the response has the status
+            101, the transport of its body is a L{Tunnel}.
         """
         asked = self._asked = Deferred(self._cancelled)
         self.state = ConnectionState.BUSY
-        self._parser = ResponseParser(method)
+        self._parser = ResponseParser(method, may_switch)
         if body is None:
             send_at_once(self.transport, head)
         else:
@@ -260,7 +289,7 @@ class Connection(Protocol):
         piece = parser.feed(data)
         if self._asked is not None and parser.head is not None:
             asked, self._asked = self._asked, None
-            self._body = Body(self)
+            self._body = Tunnel(self) if parser.switched else Body(self)
             asked.callback(Response(parser.take_head(), self._body))
         if parser.error is not None:
             self._fail(Failure(BadResponse(parser.error)), piece)

@@ -26,16 +26,29 @@ HOP_BY_HOP = frozenset(
 )
 
 
-def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
-    """The headers that are not about the connection, nor named by its C{Connection} header."""
-    headers = tuple(headers)
-    named = {
+def options_of(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
+    """What C{Connection} headers name, in lower case: it belongs to the connection too."""
+    return frozenset(
         token.strip().lower()
         for name, value in headers
         if name.lower() == b"connection"
         for token in value.split(b",")
-    }
-    dropped = HOP_BY_HOP | named
+    )
+
+
+def asks_for_websocket(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a request's headers are those of RFC 6455 section 4.1."""
+    headers = tuple(headers)
+    return b"upgrade" in options_of(headers) and any(
+        name.lower() == b"upgrade" and value.strip().lower() == b"websocket"
+        for name, value in headers
+    )
+
+
+def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
+    """The headers that are not about the connection, nor named by its C{Connection} header."""
+    headers = tuple(headers)
+    dropped = HOP_BY_HOP | options_of(headers)
     return tuple((name, value) for name, value in headers if name.lower() not in dropped)
 
 

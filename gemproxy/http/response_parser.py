@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import frozen
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from gemproxy.http.headers import HOP_BY_HOP
+from gemproxy.http.headers import HOP_BY_HOP, options_of
 
 # The maximum size of headers, trailers and other data outside of the body, in bytes.
 _OVERHEAD_LIMIT = 128 * 1024
@@ -36,6 +36,8 @@ class ResponseParser:
     @ivar done: whether the body is complete.
     @ivar error: the reason why the response is invalid; None if no error was found so far.
     @ivar heard: whether any data was received.
+    @ivar switched: whether the connection speaks another protocol from here on: what is fed is
+        returned as it is.
     @ivar keep_alive: whether the connection can be reused after this response.
     """
 
@@ -43,6 +45,7 @@ class ResponseParser:
         "_asked_for_head",
         "_has_head",
         "_headers",
+        "_may_switch",
         "_overhead",
         "_parser",
         "_phrase",
@@ -52,11 +55,17 @@ class ResponseParser:
         "head",
         "heard",
         "keep_alive",
+        "switched",
         "until_closed",
     )
 
-    def __init__(self, method: bytes) -> None:
-        """@param method: the method of the request."""
+    def __init__(self, method: bytes, may_switch: bool = False) -> None:
+        """
+        @param method: the method of the request.
+        @param may_switch: whether it asked for another protocol.
+        """
+        self.switched = False
+        self._may_switch = may_switch
         self.head: Head | None = None
         self.until_closed = False
         self.done = False
@@ -78,11 +87,16 @@ class ResponseParser:
 
     def feed(self, data: bytes) -> bytes:
         """Parse more data; returns the bytes of the body in it."""
+        if self.switched:
+            return data
         assert self._parser is not None
         self.heard = True
         try:
             self._parser.feed_data(data)
-        except HttpParserUpgrade:
+        except HttpParserUpgrade as upgrade:
+            if self.switched:
+                self.close()
+                return data[upgrade.args[0] :]
             self._spoil("The response switches protocols, which was not requested.")
         except HttpParserError as error:
             # The exception of a callback is in the error's context.
@@ -136,14 +150,17 @@ class ResponseParser:
     def on_headers_complete(self) -> None:
         assert self._parser is not None
         code = self._parser.get_status_code()
-        if code < 200:
+        self.switched = self._may_switch and code == 101 and self._parser.should_upgrade()
+        if code < 200 and not self.switched:
             return
         chunked, length = False, None
         passed = []
+        named = options_of(self._headers)
         for header in self._headers:
             name = header[0].lower()
             if name not in HOP_BY_HOP:
-                passed.append(header)
+                if name not in named:
+                    passed.append(header)
             elif name == b"transfer-encoding":
                 if header[1].strip().lower() != b"chunked":
                     raise ValueError("The transfer encoding is not supported.")
@@ -168,4 +185,4 @@ class ResponseParser:
         self._pieces.append(data)
 
     def on_message_complete(self) -> None:
-        self.done = self._has_head
+        self.done = self._has_head and not self.switched

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 from twisted.web.http_headers import Headers
@@ -56,6 +57,21 @@ class ServerRequest(Request):
         """
         self.chunked = 0
         self.close_after_response()
+
+    def switch_protocols(self, phrase: bytes) -> None:
+        """
+        Send the head of a response with the status 101. What is written from now on goes out as it
+        is, and the connection is closed when the response is finished.
+        """
+        self.setResponseCode(101, phrase)
+        self.close_after_response()
+        self.startedWriting = 1
+        self.channel.writeHeaders(b"HTTP/1.1", b"101", phrase, self.responseHeaders)
+        self.forget_response_headers()
+
+    def take_over(self, receive: Callable[[bytes], None]) -> None:
+        """See L{ClientChannel.take_over}."""
+        cast("ClientChannel", self.channel).take_over(receive)
 
     def forget_request_headers(self) -> None:
         """Free their memory, for as long as the response takes."""

@@ -6,11 +6,13 @@ from functools import lru_cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, cast
 
+from attrs import frozen
 from hyperlink import EncodedURL
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IResponse
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from zope.interface import implementer
 
 from gemproxy.http.body import BytesBody
 
@@ -35,6 +37,28 @@ def _wire_url(text: str) -> EncodedURL:
     return _WireURL.from_text(EncodedURL.from_text(text).to_uri().to_text())
 
 
+@frozen
+@implementer(IAgent)
+class _FirstEncoding:
+    """
+    Keeps the first C{Accept-Encoding} alone. treq adds C{gzip} to every request, and a compressed
+    stream is not readable before its compressor has enough.
+    """
+
+    agent: IAgent
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        if headers is not None and (accepted := headers.getRawHeaders(b"accept-encoding")):
+            headers.setRawHeaders(b"accept-encoding", accepted[:1])
+        return self.agent.request(method, uri, headers, bodyProducer)
+
+
 def send(
     agent: IAgent, method: bytes, url: bytes, headers: Headers, body: bytes | None
 ) -> Deferred[IResponse]:
@@ -43,8 +67,9 @@ def send(
     decoded.
 
     @param url: one of a few; they are remembered.
+    @param headers: without C{Accept-Encoding}, gzip is accepted.
     """
-    sent: Any = HTTPClient(agent, cast("Any", _NO_COOKIES)).request(
+    sent: Any = HTTPClient(_FirstEncoding(agent), cast("Any", _NO_COOKIES)).request(
         method.decode(),
         _wire_url(url.decode()),
         headers=headers,

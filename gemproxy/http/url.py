@@ -78,6 +78,10 @@ class BaseURL:
         origin, path = split_url(url.encode())
         return cls(origin, path.rstrip(b"/"))
 
+    def at_root(self) -> BaseURL:
+        """The root of the same origin."""
+        return BaseURL(self.origin, b"")
+
     def join(self, target: bytes) -> bytes:
         """
         The URL of a target below this address.

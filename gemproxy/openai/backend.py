@@ -30,12 +30,13 @@ from gemproxy.chat.errors import (
 )
 from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.chat.request import ChatRequest, Headers
+from gemproxy.chat.secret import SecretMask
 from gemproxy.http.body import BodyCut, BodyTooLarge, read_beginning, read_body
 from gemproxy.http.errors import describe_request_error
 from gemproxy.http.headers import without
 from gemproxy.http.treq_client import send
 from gemproxy.http.url import BaseURL
-from gemproxy.openai.headers import to_upstream
+from gemproxy.openai.headers import query_to_upstream, request_id_of, to_client, to_upstream
 from gemproxy.openai.stream import StreamError, UpstreamStream
 from gemproxy.util.idle_timeout import IdleTimeout
 from gemproxy.util.log import make_logger
@@ -83,13 +84,21 @@ class OpenAIBackend:
     def complete(self, request: ChatRequest, answer: Answer) -> Deferred[None]:
         idle_timeout = IdleTimeout(self.clock, self.timeout)
         work = Deferred.fromCoroutine(self._complete(request, answer, idle_timeout))
-        return idle_timeout.watch(work).addErrback(self._as_silence)
+        work = idle_timeout.watch(work).addErrback(self._as_silence)
+        return work.addErrback(self._without_key)
 
     def _as_silence(self, failure: Failure) -> Failure:
         return Failure(upstream_silent(self.timeout)) if failure.check(TimeoutError) else failure
 
+    def _without_key(self, failure: Failure) -> Failure:
+        """An upstream's error may quote the key that it got."""
+        error = failure.value
+        if not isinstance(error, ChatError) or self.fixed_key is None:
+            return failure
+        return Failure(SecretMask(self.fixed_key).in_error(error))
+
     def models(self, headers: Headers) -> Deferred[list[dict[str, Any]]]:
-        return Deferred.fromCoroutine(self._models(headers))
+        return Deferred.fromCoroutine(self._models(headers)).addErrback(self._without_key)
 
     async def _complete(
         self, request: ChatRequest, answer: Answer, idle_timeout: IdleTimeout
@@ -98,10 +107,13 @@ class OpenAIBackend:
         headers = _streaming_headers(request)
         if self.is_gemproxy and (commitment := answer.commitment()) is not None:
             headers = (*headers, (COMMITS_IN, b"%.3f" % commitment.left))
-        asked = self._ask(b"POST", b"/v1/chat/completions", headers, streaming_body(request))
+        target = self._with_query(b"/v1/chat/completions", request.query)
+        asked = self._ask(b"POST", target, headers, streaming_body(request))
         request.forget()
         response = await asked
         idle_timeout.reset()
+        received = headers_of(response)
+        answer.passed_on(to_client(received), request_id_of(received))
         if response.code != 200:
             raise await self._refusal(response)
         for names in response.headers.getRawHeaders("x-gemproxy-ignored") or ():
@@ -133,7 +145,8 @@ class OpenAIBackend:
             listed = await asked
         except DeferredTimeout:
             raise upstream_silent(self.models_timeout) from None
-        models = listed.get("data") if isinstance(listed, dict) else None
+        # Together's is a bare array.
+        models = listed.get("data") if isinstance(listed, dict) else listed
         if not isinstance(models, list):
             raise upstream_failed(
                 "The upstream's response to GET /v1/models is not a list of models."
@@ -168,17 +181,23 @@ class OpenAIBackend:
         """
         Pass on any request unchanged.
 
-        @param target: path, starting with C{/v1}, and query.
+        @param target: path and query. Paths outside of C{/v1} are not below the base URL.
         """
         sent = HeaderMap()
         for name, value in to_upstream(headers, self.fixed_key):
             sent.addRawHeader(name, value)
+        path, _, query = target.partition(b"?")
+        base = self.base if path.startswith(b"/v1/") else self.base.at_root()
         try:
-            url = self.base.join(target)
+            url = base.join(self._with_query(path, query))
         except ValueError:
             return fail(bad_request("The request target is not a path."))
         asked = maybeDeferred(self.agent.request, method, url, sent, body)
         return asked.addErrback(_as_chat_error)
+
+    def _with_query(self, target: bytes, query: bytes) -> bytes:
+        query = query_to_upstream(query, self.fixed_key)
+        return target + b"?" + query if query else target
 
     async def _ask(
         self, method: bytes, path: bytes, headers: Headers, body: bytes | None
@@ -197,6 +216,12 @@ class OpenAIBackend:
         patience = min(_ERROR_PATIENCE, self.timeout / 2)
         body = await read_beginning(response, _ERROR_LIMIT, self.clock, patience)
         return refusal(response, body)
+
+
+def headers_of(response: IResponse) -> Headers:
+    return tuple(
+        (name, value) for name, values in response.headers.getAllRawHeaders() for value in values
+    )
 
 
 def _as_chat_error(failure: Failure) -> Failure:
@@ -220,7 +245,12 @@ def unanswered(error: Exception) -> Exception:
 
 def _streaming_headers(request: ChatRequest) -> Headers:
     headers = without(request.headers, b"accept-encoding", b"content-type", b"accept", COMMITS_IN)
-    return (*headers, (b"Content-Type", b"application/json"), (b"Accept", b"text/event-stream"))
+    return (
+        *headers,
+        (b"Content-Type", b"application/json"),
+        (b"Accept", b"text/event-stream"),
+        (b"Accept-Encoding", b"identity"),
+    )
 
 
 def streaming_body(request: ChatRequest) -> bytes:

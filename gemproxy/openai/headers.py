@@ -1,28 +1,109 @@
-"""Selects the headers passed from a client to an upstream."""
+"""Selects what passes between a client and an upstream, of headers and queries."""
 
 from __future__ import annotations
 
-from gemproxy.chat.request import Headers
-from gemproxy.http.headers import end_to_end
+from urllib.parse import unquote_to_bytes as unquote
 
-# What a fixed key replaces: it is the client's, or a key for this proxy.
-_KEYS = frozenset({b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"cookie"})
+from gemproxy.chat.request import Headers
+from gemproxy.http.headers import asks_for_websocket, end_to_end
+
+# What a fixed key replaces: it is the client's, or a key for this proxy. New-API prefers some of
+# them to Authorization on some of its paths.
+_KEYS = frozenset(
+    {
+        b"authorization",
+        b"x-api-key",
+        b"api-key",
+        b"x-goog-api-key",
+        b"mj-api-secret",
+        b"cookie",
+        # Accounts of the key that is not sent.
+        b"openai-organization",
+        b"openai-project",
+    }
+)
+# Browsers cannot send other headers with a WebSocket, so OpenAI takes keys and accounts here.
+_WEBSOCKET = b"sec-websocket-"
+_PROTOCOL = b"sec-websocket-protocol"
+_KEY_PROTOCOLS = (b"openai-insecure-api-key.", b"openai-organization.", b"openai-project.")
+_UPGRADE = ((b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"))
+_KEY_PARAMETER = b"key"
 # Sent by browsers about the requesting page; access has already been checked here.
 _ABOUT_THE_PAGE = frozenset({b"origin", b"referer"})
+# Limits and when to try again, as OpenAI, Anthropic and the draft of the IETF name them; and the
+# name that New-API gives a request.
+_FOR_THE_CLIENT = ("x-ratelimit-", "anthropic-ratelimit-", "ratelimit")
+_FOR_THE_CLIENT_TOO = frozenset({"retry-after-ms", "x-oneapi-request-id"})
+_REQUEST_IDS = (b"x-oneapi-request-id", b"x-request-id", b"request-id")
 
 
 def to_upstream(headers: Headers, fixed_key: str | None) -> Headers:
     """
-    The headers to send upstream with a client's request.
+    The headers to send upstream with a client's request. If they ask for a WebSocket, so do the
+    client's.
 
     @param fixed_key: the key to send instead of the client's own.
     """
+    is_websocket = asks_for_websocket(headers)
     kept = tuple(
         (name, value)
         for name, value in end_to_end(headers)
-        if name.lower() not in _ABOUT_THE_PAGE and not name.lower().startswith(b"sec-")
+        if name.lower() not in _ABOUT_THE_PAGE
+        and (
+            not name.lower().startswith(b"sec-")
+            or (is_websocket and name.lower().startswith(_WEBSOCKET))
+        )
     )
+    if is_websocket:
+        kept = (*_UPGRADE, *kept)
     if fixed_key is None:
         return kept
     kept = tuple((name, value) for name, value in kept if name.lower() not in _KEYS)
+    if is_websocket:
+        kept = _without_protocols_of_keys(kept)
     return (*kept, (b"Authorization", b"Bearer " + fixed_key.encode()))
+
+
+def _without_protocols_of_keys(headers: Headers) -> Headers:
+    kept = []
+    for name, value in headers:
+        if name.lower() == _PROTOCOL:
+            protocols = [protocol.strip() for protocol in value.split(b",")]
+            value = b", ".join(
+                protocol for protocol in protocols if not protocol.startswith(_KEY_PROTOCOLS)
+            )
+        if value or name.lower() != _PROTOCOL:
+            kept.append((name, value))
+    return tuple(kept)
+
+
+def query_to_upstream(query: bytes, fixed_key: str | None) -> bytes:
+    """
+    A client's query, without the key in it if there is a fixed one; all else is as it was.
+
+    @param query: without its question mark.
+    """
+    if fixed_key is None:
+        return query
+    return b"&".join(
+        pair
+        for pair in query.split(b"&")
+        if unquote(pair.partition(b"=")[0]).lower() != _KEY_PARAMETER
+    )
+
+
+def to_client(headers: Headers) -> Headers:
+    """The headers of a chat answer that mean something to the client, once for each name."""
+    passed: dict[str, tuple[bytes, bytes]] = {}
+    for name, value in headers:
+        text = name.decode("latin-1").lower()
+        if text.startswith(_FOR_THE_CLIENT) or text in _FOR_THE_CLIENT_TOO:
+            passed[text] = (name, value)
+    return tuple(passed.values())
+
+
+def request_id_of(headers: Headers) -> str | None:
+    """The upstream's own name of a request; None if it gave none."""
+    named = {name.lower(): value for name, value in headers}
+    found = next((named[name] for name in _REQUEST_IDS if named.get(name)), None)
+    return None if found is None else found.decode("latin-1")

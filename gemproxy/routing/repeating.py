@@ -52,6 +52,9 @@ class Watched:
     def ignored(self, parameters: Sequence[str]) -> None:
         self._answer.ignored(parameters)
 
+    def passed_on(self, headers: Headers, request_id: str | None) -> None:
+        self._answer.passed_on(headers, request_id)
+
     def note(self, text: str) -> None:
         self._answer.note(text)
 

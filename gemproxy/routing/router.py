@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.iweb import IBodyProducer, IResponse
 
 from gemproxy.backend import Backend, Forwarder
 from gemproxy.backoff import RetryPolicy
@@ -22,6 +21,7 @@ from gemproxy.config_file import UpstreamConfig
 from gemproxy.routing.repeating import FallbackBackend, RepeatingBackend
 from gemproxy.routing.rest import Rest
 from gemproxy.routing.table import GEMINI, Member, RoutingTable, Target
+from gemproxy.routing.upstream_models import ListedModels, UpstreamModels
 from gemproxy.util.log import make_logger
 from gemproxy.util.shared_read import SharedRead
 
@@ -48,13 +48,16 @@ class KnownModels(MultiService):
         self,
         clock: IReactorTime,
         name: str,
-        backend: Callable[[], Backend],
+        read: Callable[[Headers], Awaitable[ListedModels]],
         by_id: Callable[[Iterable[dict[str, Any]]], Listed],
     ) -> None:
-        """@param by_id: the models by the names under which they are looked up."""
+        """
+        @param read: asks for the list; raises a ChatError.
+        @param by_id: the models by the names under which they are looked up.
+        """
         super().__init__()
         self.name = name
-        self._backend = backend
+        self._ask = read
         self._by_id = by_id
         self._shared: SharedRead[Listed] = SharedRead(clock, LIFETIME, REST)
         self._shared.setServiceParent(self)
@@ -68,15 +71,15 @@ class KnownModels(MultiService):
         """Take note of a list that was just read; an empty one says nothing."""
         self._shared.value = self._by_id(models) or self._shared.value
 
-    async def read_now(self, headers: Headers) -> list[dict[str, Any]]:
+    async def read_now(self, headers: Headers) -> ListedModels:
         """The list as it is now; empty if it cannot be read."""
         try:
-            models = list(await self._backend().models(headers))
+            listed = await self._ask(headers)
         except ChatError as error:
             self._complain(error)
-            return []
-        self.saw(models)
-        return models
+            return ListedModels(())
+        self.saw(listed.models)
+        return listed
 
     def _complain(self, error: ChatError) -> None:
         self.log.warn("the models of {name} cannot be listed: {error}", name=self.name, error=error)
@@ -87,7 +90,7 @@ class KnownModels(MultiService):
 
     async def _read(self, headers: Headers) -> tuple[Listed | None, bool]:
         try:
-            return self._by_id(await self._backend().models(headers)) or None, True
+            return self._by_id((await self._ask(headers)).models) or None, True
         except ChatError as error:
             self._complain(error)
             return None, False
@@ -108,13 +111,15 @@ class Upstream:
     config: UpstreamConfig
     backends: Sequence[ForwardingBackend]
     rest: Rest
-    models: KnownModels = field(init=False)
+    known_models: KnownModels = field(init=False)
+    _models: UpstreamModels = field(init=False)
     _turns: Any = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._turns = itertools.cycle(self.backends)
-        self.models = KnownModels(
-            self.rest.clock, f"the upstream '{self.config.name}'", self.backend, _by_exact_name
+        self._models = UpstreamModels(self.backend, bool(self.config.keys))
+        self.known_models = KnownModels(
+            self.rest.clock, f"the upstream '{self.config.name}'", self.listed, _by_exact_name
         )
 
     def backend(self) -> ForwardingBackend:
@@ -122,24 +127,9 @@ class Upstream:
         backend: ForwardingBackend = next(self._turns)
         return backend
 
-    def forward(
-        self, method: bytes, target: bytes, headers: Headers, body: IBodyProducer | None
-    ) -> Deferred[IResponse]:
-        """See L{Forwarder.forward}."""
-        return self.backend().forward(method, target, headers, body)
-
-
-@frozen
-class DefaultForwarder:
-    """Passes requests that say no model on to the router's default upstream."""
-
-    router: Router
-
-    def forward(
-        self, method: bytes, target: bytes, headers: Headers, body: IBodyProducer | None
-    ) -> Deferred[IResponse]:
-        """See L{Forwarder.forward}."""
-        return self.router.default.forward(method, target, headers, body)
+    async def listed(self, headers: Headers) -> ListedModels:
+        """See L{UpstreamModels.listed}."""
+        return await self._models.listed(headers)
 
 
 @frozen
@@ -149,12 +139,14 @@ class Route:
 
     @ivar model: the name under which it knows the model.
     @ivar label: for the log and the metrics.
-    @ivar forwarder: the upstream; None for Gemini.
+    @ivar upstream: the upstream; None for Gemini.
+    @ivar forwarder: passes other requests on to it; None for Gemini.
     """
 
     backend: Backend
     model: str
     label: str
+    upstream: Upstream | None = None
     forwarder: Forwarder | None = None
 
 
@@ -181,7 +173,7 @@ class Router(MultiService):
         """
         super().__init__()
         self.gemini = gemini
-        self.gemini_models = KnownModels(clock, "Gemini", lambda: gemini, by_name)
+        self.gemini_models = KnownModels(clock, "Gemini", self._gemini_list, by_name)
         self.gemini_models.saw([model_object(name) for name in gemini_names])
         self.gemini_models.setServiceParent(self)
         self.table = RoutingTable((), {})
@@ -189,6 +181,9 @@ class Router(MultiService):
         self._policy = policy
         self._make_upstream = make_upstream
         self._upstreams: dict[str, Upstream] = {}
+
+    async def _gemini_list(self, headers: Headers) -> ListedModels:
+        return ListedModels(await self.gemini.models(headers))
 
     @property
     def upstreams(self) -> Collection[Upstream]:
@@ -217,14 +212,14 @@ class Router(MultiService):
             if known is None or known.config != config:
                 rest = Rest(self._clock, config.name)
                 upstream = Upstream(config, self._make_upstream(config), rest)
-                upstream.models.setServiceParent(self)
+                upstream.known_models.setServiceParent(self)
                 if known is not None:
-                    known.models.disownServiceParent()
+                    known.known_models.disownServiceParent()
             else:
                 upstream = known
             self._upstreams[config.name] = upstream
         for gone in before.values():
-            gone.models.disownServiceParent()
+            gone.known_models.disownServiceParent()
         self.table = table
 
     async def route(self, model: str, headers: Headers) -> Route:
@@ -241,36 +236,41 @@ class Router(MultiService):
             for target, route in zip(targets, routes, strict=True)
         ]
         first = routes[0]
-        return Route(FallbackBackend(members), first.model, first.label, first.forwarder)
+        return evolve(first, backend=FallbackBackend(members))
 
-    async def models(self, headers: Headers) -> list[dict[str, Any]]:
+    async def models(self, headers: Headers) -> ListedModels:
         """All models that can be asked for, each once, by the name that chooses it."""
-        sources = [self.gemini_models, *(one.models for one in self._upstreams.values())]
+        sources = [self.gemini_models, *(one.known_models for one in self._upstreams.values())]
         # The upstreams first, which are further away.
         asked = [Deferred.fromCoroutine(one.read_now(headers)) for one in reversed(sources)]
         listed: dict[str, dict[str, Any]] = {}
+        is_stale = False
         try:
             for one in reversed(asked):
-                for model in await one:
+                found = await one
+                is_stale = is_stale or found.is_stale
+                for model in found.models:
                     listed.setdefault(model["id"], model)
         finally:
             # The client may disconnect before all of them have answered.
             for one in asked:
-                one.addErrback(lambda _: [])
+                one.addErrback(lambda _: ListedModels(()))
                 one.cancel()
         for name in self.table.routes:
             if "*" not in name:
                 listed.setdefault(name, model_object(name) | {"owned_by": "gemproxy"})
-        return list(listed.values())
+        return ListedModels(list(listed.values()), is_stale)
 
     def _route(self, target: Target, is_alone: bool) -> Route:
         if target.upstream == GEMINI:
             return Route(self.gemini, target.model, "stream/gemini")
         upstream = self._upstreams[target.upstream]
+        forwarder = upstream.backend()
         backend = RepeatingBackend(
-            self._clock, upstream.backend(), upstream.rest, self._policy, repeats_429=is_alone
+            self._clock, forwarder, upstream.rest, self._policy, repeats_429=is_alone
         )
-        return Route(backend, target.model, f"stream/{_label(upstream)}", upstream)
+        label = f"stream/{_label(upstream)}"
+        return Route(backend, target.model, label, upstream, forwarder)
 
     async def _by_lists(self, model: str, headers: Headers) -> Target:
         table = self.table
@@ -278,10 +278,11 @@ class Router(MultiService):
         if table.may_be_gemini(model):
             gemini = await self.gemini_models.listed(headers)
         if table.is_surely_gemini(model) or not table.needs_upstream_lists(model):
-            known = {name: one.models.known or () for name, one in self._upstreams.items()}
+            known = {name: one.known_models.known or () for name, one in self._upstreams.items()}
             return table.listed(model, gemini, known)
         asked = [
-            Deferred.fromCoroutine(one.models.listed(headers)) for one in self._upstreams.values()
+            Deferred.fromCoroutine(one.known_models.listed(headers))
+            for one in self._upstreams.values()
         ]
         names = {name: await one for name, one in zip(self._upstreams, asked, strict=True)}
         return table.listed(model, gemini, names)

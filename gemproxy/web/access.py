@@ -13,9 +13,8 @@ from gemproxy.chat.errors import INVALID_REQUEST, ChatError
 
 OPEN_PATHS = frozenset({b"/health", b"/ready"})
 
-# Besides Authorization: the headers of Anthropic's, Azure's and Google's clients. They hold the key
-# alone.
-KEY_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
+# The WebSocket protocol by which OpenAI's clients in browsers show a key.
+_KEY_PROTOCOL = "openai-insecure-api-key."
 
 # RFC 6761, RFC 6762, RFC 8375, and ICANN's reservation of .internal.
 _PRIVATE_DOMAINS = (".localhost", ".internal", ".local", ".home.arpa", ".test")
@@ -144,6 +143,16 @@ class Access:
             for key in self.keys
         ]
         return any(matches)
+
+
+def websocket_keys(protocols: Sequence[str]) -> list[str]:
+    """@param protocols: the values of the C{Sec-WebSocket-Protocol} headers."""
+    return [
+        name.strip().removeprefix(_KEY_PROTOCOL)
+        for value in protocols
+        for name in value.split(",")
+        if name.strip().startswith(_KEY_PROTOCOL)
+    ]
 
 
 def _place_of(origin: str) -> str:

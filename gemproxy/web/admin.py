@@ -9,8 +9,9 @@ from attrs import frozen
 from twisted.web.server import Request
 
 from gemproxy.chat.errors import INVALID_REQUEST, ChatError
+from gemproxy.chat.request import KEY_HEADERS
 from gemproxy.routing.table import RoutingTable, as_text
-from gemproxy.web.access import KEY_HEADERS, is_loopback
+from gemproxy.web.access import is_loopback
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.responses import send_json
 

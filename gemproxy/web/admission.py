@@ -14,10 +14,12 @@ from twisted.python.failure import Failure
 
 from gemproxy.chat.errors import INVALID_REQUEST, ChatError, bad_request, overloaded
 from gemproxy.chat.jsontext import dumps
+from gemproxy.chat.request import KEY_HEADERS, Headers
 from gemproxy.http.server_request import ServerRequest
 from gemproxy.metrics import Metrics
 from gemproxy.util.log import make_logger
-from gemproxy.web.access import KEY_HEADERS, OPEN_PATHS, Access
+from gemproxy.web.access import OPEN_PATHS, Access, websocket_keys
+from gemproxy.web.forwarded import NO_PROXIES, TrustedProxies
 from gemproxy.web.paths import split_target, tidy_path
 from gemproxy.web.responses import send_error
 from gemproxy.web.throttle import AdmissionThrottle
@@ -60,12 +62,14 @@ class Admission:
         limits: Limits,
         metrics: Metrics,
         new_id: Callable[[], str],
+        proxies: TrustedProxies = NO_PROXIES,
     ) -> None:
         self.clock = clock
         self.access = access
         self.limits = limits
         self.metrics = metrics
         self.new_id = new_id
+        self.proxies = proxies
         self.stopping = False
         self.open: set[ProxyRequest] = set()
         self._clients: Counter[str] = Counter()
@@ -80,7 +84,7 @@ class Admission:
             request.header_text(b"host"),
             request.header_text(b"origin"),
             request.header_text(b"authorization"),
-            [key for name in KEY_HEADERS if (key := request.header_text(name)) is not None],
+            request.keys(),
         )
         limit = self.limits.per_client
         if error is not None or limit is None or path in OPEN_PATHS:
@@ -195,6 +199,26 @@ class ProxyRequest(ServerRequest):
     def peer(self) -> str:
         """The client's address."""
         return str(getattr(self.getClientAddress(), "host", ""))
+
+    def keys(self) -> list[str]:
+        """The keys that the client sent elsewhere than in C{Authorization}."""
+        protocols = self.requestHeaders.getRawHeaders(b"sec-websocket-protocol") or ()
+        return [
+            *(key for name in KEY_HEADERS if (key := self.header_text(name)) is not None),
+            *websocket_keys([value.decode("utf-8", "replace") for value in protocols]),
+        ]
+
+    def headers_to_forward(self) -> Headers:
+        """The client's headers, with what an upstream is told of the client."""
+        headers = tuple(
+            (name, value)
+            for name, values in self.requestHeaders.getAllRawHeaders()
+            for value in values
+        )
+        scheme = b"https" if self.isSecure() else b"http"
+        return self._admission.proxies.forwarded(
+            headers, self.peer, scheme, self.getHeader(b"host")
+        )
 
     def age(self) -> float:
         """Seconds since its first line."""

@@ -15,13 +15,12 @@ from twisted.web.server import Request
 from gemproxy.backend import COMMITS_IN, Backend
 from gemproxy.chat.errors import SERVER_ERROR, ChatError
 from gemproxy.chat.images import ImagesRequest
-from gemproxy.chat.request import ChatRequest, Headers
+from gemproxy.chat.request import KEY_HEADERS, ChatRequest, Headers
 from gemproxy.chat.stopfilter import StopTagFilter
 from gemproxy.exchange import Exchange
 from gemproxy.journal import Journal
 from gemproxy.metrics import Metrics
 from gemproxy.util.log import make_logger
-from gemproxy.web.access import KEY_HEADERS
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.heartbeat_timer import HeartbeatTimer
 from gemproxy.web.images import ImagesRelay

@@ -13,13 +13,14 @@ from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
-from twisted.web.http import NO_BODY_CODES, PotentialDataLoss
+from twisted.web.http import NO_BODY_CODES, SWITCHING, PotentialDataLoss
 from twisted.web.iweb import IBodyProducer, IResponse
 from zope.interface import implementer
 
 from gemproxy.backend import Forwarder
 from gemproxy.chat.errors import ChatError, bad_request, upstream_failed, upstream_silent
 from gemproxy.chat.jsontext import dumps
+from gemproxy.chat.secret import SecretMask
 from gemproxy.chat.sse import Event, encode
 from gemproxy.http.body import BytesBody
 from gemproxy.http.server_request import ServerRequest
@@ -27,6 +28,7 @@ from gemproxy.metrics import Metrics
 from gemproxy.util.idle_timeout import IdleTimeout
 from gemproxy.web.responses import send_error
 from gemproxy.web.site import headers_of
+from gemproxy.web.tunnel import WebSocketTunnel
 from gemproxy.web.upload import Upload
 
 # Twisted sends its own. The HTTP client has removed what is about its connection.
@@ -35,10 +37,13 @@ _NOT_PASSED = frozenset({b"server", b"date"})
 
 @frozen(eq=False)
 class Passthrough:
-    """@ivar timeout: seconds of silence of the upstream after which a request fails."""
+    """
+    @ivar upstream: the upstream for requests that are for no other.
+    @ivar timeout: seconds of silence of the upstream after which a request fails.
+    """
 
     clock: IReactorTime
-    upstream: Forwarder
+    upstream: Callable[[], Forwarder]
     timeout: float
     metrics: Metrics
     _under_way: set[_ResponseRelay] = field(factory=set)
@@ -54,9 +59,10 @@ class Passthrough:
         @raise CancelledError: the client has disconnected.
         """
         idle_timeout = IdleTimeout(self.clock, self.timeout)
-        relay = _ResponseRelay(request, idle_timeout)
+        forwarder = forwarder or self.upstream()
+        relay = _ResponseRelay(request, idle_timeout, SecretMask(forwarder.fixed_key))
         self._under_way.add(relay)
-        asking = self._relay(request, relay, idle_timeout, raw, forwarder or self.upstream)
+        asking = self._relay(request, relay, idle_timeout, raw, forwarder)
         # Release the memory while the response is received.
         del raw
         try:
@@ -99,7 +105,12 @@ class Passthrough:
         del body, raw
         response = await asked
         del asked
-        await relay.deliver(response)
+        if response.code == SWITCHING:
+            # An open WebSocket may be silent for as long as it likes.
+            idle_timeout.pause()
+            await relay.tunnel(response)
+        else:
+            await relay.deliver(response)
 
 
 def _target(request: ServerRequest) -> bytes:
@@ -124,15 +135,31 @@ class _ResponseRelay(Protocol):
     @ivar end_early: stops the upstream's response.
     """
 
-    def __init__(self, request: ServerRequest, idle_timeout: IdleTimeout) -> None:
+    def __init__(self, request: ServerRequest, idle_timeout: IdleTimeout, mask: SecretMask) -> None:
         self.interruption: ChatError | None = None
         self.end_early: Callable[[], None] = lambda: None
         self._request = request
         self._idle_timeout = idle_timeout
+        self._mask = mask
+        self._tunnel: WebSocketTunnel | None = None
         self._done: Deferred[None] = Deferred()
         self._begun = False
         self._is_events = False
         self._is_producing = False
+
+    async def tunnel(self, response: IResponse) -> None:
+        """Let client and upstream speak another protocol until one of them goes."""
+        if self._request.channel is None:
+            raise CancelledError
+        tunnel = self._tunnel = WebSocketTunnel(self._request)
+        self._begun = True
+        self._pass_headers(response)
+        self._request.setHeader(b"connection", b"Upgrade")
+        self._request.setHeader(b"upgrade", b"websocket")
+        self._request.switch_protocols(response.phrase)
+        response.deliverBody(tunnel)
+        self._request.take_over(tunnel.receive)
+        await tunnel.done
 
     async def deliver(self, response: IResponse) -> None:
         """@raise ChatError: the response was cut off."""
@@ -144,10 +171,11 @@ class _ResponseRelay(Protocol):
 
     def _begin(self, response: IResponse) -> None:
         self._begun = True
-        self._request.setResponseCode(response.code, response.phrase)
-        for name, values in response.headers.getAllRawHeaders():
-            if _is_passed(name.lower()):
-                self._request.responseHeaders.setRawHeaders(name, values)
+        phrase = self._mask.masked(response.phrase)
+        self._request.setResponseCode(response.code, phrase)
+        if not _is_readable_error(response):
+            self._mask = SecretMask(None)
+        self._pass_headers(response)
         kind = (response.headers.getRawHeaders(b"content-type") or [b""])[0]
         self._is_events = kind.lower().startswith(b"text/event-stream")
         length: Any = response.length
@@ -155,6 +183,11 @@ class _ResponseRelay(Protocol):
         has_body = self._request.method != b"HEAD" and response.code not in NO_BODY_CODES
         if isinstance(length, int) and has_body and not self._is_events:
             self._request.setHeader(b"content-length", str(length).encode())
+
+    def _pass_headers(self, response: IResponse) -> None:
+        for name, values in response.headers.getAllRawHeaders():
+            if _is_passed(name.lower()):
+                self._request.responseHeaders.setRawHeaders(name, values)
 
     @property
     def _upstream(self) -> IPushProducer:
@@ -179,9 +212,15 @@ class _ResponseRelay(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self._idle_timeout.reset()
         if self._is_producing:
+            self._write(self._mask.feed(data))
+
+    def _write(self, data: bytes) -> None:
+        if data:
             self._request.write(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._is_producing:
+            self._write(self._mask.close())
         self._leave_client()
         if self._done.called:
             return
@@ -202,7 +241,8 @@ class _ResponseRelay(Protocol):
         """Report an error in the way that is still possible."""
         if not self._begun:
             send_error(self._request, error)
-        elif self._request.channel is None:
+        elif self._request.channel is None or self._tunnel is not None:
+            # There is no place for an error in a WebSocket that others speak.
             pass
         elif self._is_events:
             # The last event may have been cut in the middle.
@@ -215,6 +255,14 @@ class _ResponseRelay(Protocol):
             self._is_producing = False
             if self._request.channel is not None:
                 self._request.unregisterProducer()
+
+
+def _is_readable_error(response: IResponse) -> bool:
+    """Whether it is an error in words, which may quote a key."""
+    if response.code < 400 or response.headers.hasHeader(b"content-encoding"):
+        return False
+    kind = (response.headers.getRawHeaders(b"content-type") or [b"text/plain"])[0].lower()
+    return kind.startswith(b"text/") or b"json" in kind
 
 
 def _is_passed(name: bytes) -> bool:

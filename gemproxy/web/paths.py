@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote_to_bytes
 
 # The paths requested by clients whose base URL has an extra slash, no /v1, or two of them.
 _PATHS_OF_THE_API = (
@@ -35,6 +36,15 @@ PATHS_WITH_A_MODEL = frozenset(
     )
 )
 
+# What New-API serves beside /v1, and passes on from there: billing as clients ask for it, the usage
+# of a token, Google's API, and those of Midjourney and Suno.
+PASSED_PREFIXES = ("dashboard/billing", "api/usage/token", "v1beta", "mj", "suno")
+
+_PASSED = re.compile(rb"/(?:%b)(?:/.*)?" % "|".join(PASSED_PREFIXES).encode(), re.S)
+# Google's own form of a path: the model, and what to do with it.
+_MODEL_IN_PATH = re.compile(rb"/v1(?:beta)?/models/([^:]+)(:.*)?", re.S)
+_CHAT_OF_GOOGLE = b"/v1beta/openai/"
+
 _API_PATH = re.compile(rb"(?:/v1)*(/(?:%b)(?:/.*)?)" % _PATHS_OF_THE_API)
 
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.I | re.S)
@@ -59,7 +69,33 @@ def split_target(target: bytes) -> tuple[bytes | None, bytes]:
 
 
 def tidy_path(path: bytes) -> bytes:
-    """Correct the path of a client with a wrong base URL."""
-    path = re.sub(rb"/{2,}", b"/", path).rstrip(b"/") or b"/"
+    """
+    Correct the path of a client with a wrong base URL. Outside of C{/v1} a slash at the end stays:
+    there are paths with one.
+    """
+    path = re.sub(rb"/{2,}", b"/", path)
+    if is_outside(path):
+        return path
+    path = path.rstrip(b"/") or b"/"
     meant = _API_PATH.fullmatch(path)
     return path if meant is None else b"/v1" + meant[1]
+
+
+def is_outside(path: bytes) -> bool:
+    """Whether it is a path below L{PASSED_PREFIXES}."""
+    return _PASSED.fullmatch(path) is not None
+
+
+def model_in_path(path: bytes) -> str | None:
+    """
+    The model that a path in Google's form is about, such as C{/v1beta/models/NAME:generateContent}.
+
+    @param path: a tidy one.
+    """
+    match = _MODEL_IN_PATH.fullmatch(unquote_to_bytes(path))
+    return None if match is None else match[1].strip(b"/").decode("utf-8", "replace")
+
+
+def names_a_model(path: bytes) -> bool:
+    """Whether a JSON body that is posted to a tidy path names a model."""
+    return path in PATHS_WITH_A_MODEL or path.startswith(_CHAT_OF_GOOGLE)

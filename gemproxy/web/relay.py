@@ -22,7 +22,7 @@ from gemproxy.chat.chunks import Usage, estimated_usage
 from gemproxy.chat.collect import CompletionCollector
 from gemproxy.chat.errors import ChatError, upstream_failed
 from gemproxy.chat.jsontext import dumps
-from gemproxy.chat.request import ChatRequest
+from gemproxy.chat.request import ChatRequest, Headers
 from gemproxy.chat.sse import DONE, Event, comment, encode
 from gemproxy.chat.stopfilter import StopTagFilter
 from gemproxy.exchange import Exchange
@@ -160,6 +160,13 @@ class _Relay:
         names = ", ".join(filter(_PARAMETER.fullmatch, parameters))
         if names and self._request.channel is not None:
             self._request.setHeader(b"x-gemproxy-ignored", names.encode())
+
+    def passed_on(self, headers: Headers, upstream_request: str | None) -> None:
+        self._exchange.upstream_request = upstream_request
+        if self._request.channel is None or self._committed:
+            return
+        for name, value in headers:
+            self._request.setHeader(name, value)
 
     def note(self, text: str) -> None:
         self._note = text

@@ -29,7 +29,9 @@ SERVED_FOR_GEMINI = (
 
 
 def headers_of(request: Request) -> Headers:
-    """The headers that a client sent."""
+    """The headers that a client sent; what they say of where it is, only if it is trusted."""
+    if isinstance(request, ProxyRequest):
+        return request.headers_to_forward()
     return tuple(
         (name, value)
         for name, values in request.requestHeaders.getAllRawHeaders()
@@ -52,6 +54,7 @@ def chat_request_of(request: ProxyRequest) -> ChatRequest:
     @raise ChatError: 400, it is not a chat completion request.
     """
     chat = parse_chat_request(body_of(request), headers_of(request))
+    chat.query = request.uri.partition(b"?")[2]
     request.forget_request_headers()
     return chat
 

@@ -11,18 +11,21 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from werkzeug.exceptions import HTTPException
 
-from gemproxy.chat.errors import unknown_url
+from gemproxy.chat.chunks import model_object
+from gemproxy.chat.errors import model_not_found, unknown_url
 from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.chat.models import served_model
 from gemproxy.chat.request import ChatRequest, model_of
+from gemproxy.http.headers import asks_for_websocket
 from gemproxy.routing.router import Route, Router
+from gemproxy.routing.upstream_models import ListedModels
 from gemproxy.web.admin import Admin
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.chat import ChatService
 from gemproxy.web.detached import Detached
 from gemproxy.web.health import Health
 from gemproxy.web.passthrough import Passthrough
-from gemproxy.web.paths import PATHS_WITH_A_MODEL
+from gemproxy.web.paths import PASSED_PREFIXES, model_in_path, names_a_model
 from gemproxy.web.responses import send_json
 from gemproxy.web.site import (
     SERVED_FOR_GEMINI,
@@ -87,27 +90,46 @@ class StreamProxy:
 
     @app.route("/v1/models", methods=["GET"])
     async def models(self, request: ProxyRequest) -> None:
-        models = await self._router.models(headers_of(request))
-        send_json(request, {"object": "list", "data": models})
+        merged = await self._router.models(headers_of(request))
+        _mark_if_stale(request, merged)
+        send_json(request, {"object": "list", "data": merged.models})
 
     @app.route("/v1/models/<path:name>", methods=["GET"])
     async def model(self, request: ProxyRequest, name: str) -> None:
         headers = headers_of(request)
+        if name in self._router.table.routes:
+            send_json(request, model_object(name) | {"owned_by": "gemproxy"})
+            return
         route = await self._router.route(name, headers)
-        if route.forwarder is None:
+        if route.upstream is None:
             listed = await self._router.gemini_models.listed(headers)
             send_json(request, served_model(route.model, listed))
-        else:
-            await self._passthrough.serve(request, forwarder=route.forwarder)
+            return
+        # New-API itself knows few names here, and says 200 to all others.
+        found = await route.upstream.listed(headers)
+        _mark_if_stale(request, found)
+        by_id = {model["id"]: model for model in found.models}
+        if route.model not in by_id:
+            raise model_not_found(name, [*by_id, *(self._router.gemini_models.known or ())])
+        send_json(request, by_id[route.model])
 
     @app.route("/v1/", branch=True)
     async def anything_else(self, request: ProxyRequest) -> None:
-        if isinstance(request.content, Upload):
-            await self._passthrough.serve(request)
-            return
-        raw = body_of(request)
+        await self._pass_through(request)
+
+    for prefix in PASSED_PREFIXES:
+
+        @app.route(f"/{prefix}", endpoint=f"anything_else_at_{prefix}")
+        @app.route(f"/{prefix}/", branch=True, endpoint=f"anything_else_in_{prefix}")
+        async def outside(self, request: ProxyRequest) -> None:
+            await self._pass_through(request)
+
+    del prefix
+
+    async def _pass_through(self, request: ProxyRequest) -> None:
+        raw = b"" if isinstance(request.content, Upload) else body_of(request)
         route = await self._route_of(request, raw)
-        if route is not None and route.forwarder is None:
+        if route is not None and route.upstream is None:
             method, path = request.method.decode("ascii", "replace"), request.path.decode()
             raise unknown_url(method, path, SERVED_FOR_GEMINI)
         passing = self._pass_on(request, raw, route)
@@ -115,16 +137,19 @@ class StreamProxy:
         await passing
 
     async def _route_of(self, request: ProxyRequest, raw: bytes) -> Route | None:
-        """Who is to answer a request with a body, if that says a model."""
-        model = model_of(raw) if raw else None
-        return None if model is None else await self._router.route(model, headers_of(request))
+        """Who is to answer a request, if that says a model."""
+        headers = headers_of(request)
+        model = model_in_path(request.path) or (model_of(raw) if raw else None)
+        if asks_for_websocket(headers):
+            model = (request.args or {}).get(b"model", [b""])[0].decode("utf-8", "replace")
+        return None if not model else await self._router.route(model, headers)
 
     def _pass_on(
         self, request: ProxyRequest, raw: bytes, route: Route | None
     ) -> Coroutine[Deferred[Any], Any, None]:
         if route is None:
             return self._passthrough.serve(request, raw)
-        if route.model != model_of(raw):
+        if raw and model_of(raw) not in (None, route.model):
             # An alias, or a prefix: the upstream has another name for it.
             raw = dumps(loads(raw) | {"model": route.model})
         return self._passthrough.serve(request, raw, route.forwarder)
@@ -134,12 +159,17 @@ class StreamProxy:
         raise unknown_url(request.method.decode("ascii", "replace"), "/v1")
 
 
+def _mark_if_stale(request: ProxyRequest, listed: ListedModels) -> None:
+    if listed.is_stale:
+        request.setHeader(b"x-gemproxy-stale", b"true")
+
+
 def is_passed_through(method: bytes, path: bytes, content_type: bytes) -> bool:
     """
     Whether a request is the upstream's business alone, whatever its body says, so that the body
     can be passed on while it arrives.
     """
-    if method == b"POST" and path in PATHS_WITH_A_MODEL and _may_be_json(content_type):
+    if method == b"POST" and names_a_model(path) and _may_be_json(content_type):
         return False
     return _is_anything_else(method, path)
 
