@@ -25,6 +25,7 @@ from gemproxy.gemini.service import EngineService
 from gemproxy.http.agent import PersistentAgent, endpoints
 from gemproxy.http.client_connections import Connections
 from gemproxy.http.confined import ConfinedAgent
+from gemproxy.http.connection import UNACKNOWLEDGED
 from gemproxy.http.listening import Address, PortService
 from gemproxy.http.url import BaseURL
 from gemproxy.http.write_coalescer import WriteCoalescer
@@ -96,7 +97,10 @@ class Daemon(MultiService):
         self._reactor = reactor
         self._coalescer = WriteCoalescer()
         self._agent = PersistentAgent(
-            reactor, self._coalescer, endpoints(reactor, _CONNECT_TIMEOUT)
+            reactor,
+            self._coalescer,
+            endpoints(reactor, _CONNECT_TIMEOUT),
+            unacknowledged=min(UNACKNOWLEDGED, config.timeout / 2),
         )
         self._metrics = Metrics(__version__)
         self._journal = self._add_journal()

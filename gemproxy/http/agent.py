@@ -22,7 +22,8 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
-from gemproxy.http.connection import Connection
+from gemproxy.http.body import RepeatableBody
+from gemproxy.http.connection import UNACKNOWLEDGED, Connection
 from gemproxy.http.connection_pool import IDLE_CONNECTIONS, ConnectionPool
 from gemproxy.http.request_writer import request_head
 from gemproxy.http.url import Origin, split_url
@@ -37,12 +38,15 @@ _ORIGINS_LIMIT = 64
 class _Factory(Factory):
     noisy = False
 
-    def __init__(self, coalescer: WriteCoalescer, pool: ConnectionPool) -> None:
+    def __init__(
+        self, coalescer: WriteCoalescer, pool: ConnectionPool, unacknowledged: float
+    ) -> None:
         self._coalescer = coalescer
         self._pool = pool
+        self._unacknowledged = unacknowledged
 
     def buildProtocol(self, addr: Any) -> Connection:
-        return Connection(self._coalescer, self._pool)
+        return Connection(self._coalescer, self._pool, self._unacknowledged)
 
 
 @frozen(eq=False)
@@ -60,6 +64,10 @@ class _Origin:
 
     def connect(self) -> Deferred[Connection]:
         return cast("Deferred[Connection]", self._endpoint.connect(self._factory))
+
+
+def _is_repeatable(method: bytes, body: IBodyProducer | None) -> bool:
+    return isinstance(body, RepeatableBody) or (body is None and method in _REPEATABLE)
 
 
 EndpointFactory = Callable[[str, int], IStreamClientEndpoint]
@@ -86,9 +94,10 @@ class PersistentAgent:
     """
     Sends requests, over existing connections if possible.
 
-    A request with a line break in a header fails with a ValueError. A request without a body, and
-    with an idempotent method, is repeated once if it was sent over a reused connection that was
-    closed without a response.
+    A request with a line break in a header fails with a ValueError. A request without a body and
+    with an idempotent method, or with a L{RepeatableBody}, is repeated once, over a new connection,
+    if it was sent over a used one and that was closed before any byte of a response. The system
+    closes a used connection whose other side does not acknowledge a request.
     """
 
     def __init__(
@@ -98,17 +107,21 @@ class PersistentAgent:
         make_endpoint: EndpointFactory,
         policy: IPolicyForHTTPS | None = None,
         idle_connections: int = IDLE_CONNECTIONS,
+        unacknowledged: float = UNACKNOWLEDGED,
     ) -> None:
         """
         @param make_endpoint: creates the endpoint for a host and port; the agent adds TLS.
         @param policy: decides which certificates are trusted; None for the system's trust store.
         @param idle_connections: the maximum number of idle connections per origin.
+        @param unacknowledged: seconds after which a used connection is given up whose other side
+            does not acknowledge a request.
         """
         self._reactor = reactor
         self._coalescer = coalescer
         self._make_endpoint = make_endpoint
         self._tls = policy or BrowserLikePolicyForHTTPS()
         self._idle_connections = idle_connections
+        self._unacknowledged = unacknowledged
         self._origins: dict[Origin, _Origin] = {}
 
     def request(
@@ -133,8 +146,8 @@ class PersistentAgent:
         if connection is None:
             return self._ask_anew(origin, method, head, bodyProducer)
         asked = connection.ask(method, head, bodyProducer)
-        if bodyProducer is None and method in _REPEATABLE:
-            asked.addErrback(self._ask_again, origin, method, head)
+        if _is_repeatable(method, bodyProducer):
+            asked.addErrback(self._ask_again, origin, method, head, bodyProducer)
         return asked
 
     def close(self) -> Deferred[Any]:
@@ -147,10 +160,15 @@ class PersistentAgent:
         return origin.connect().addCallback(lambda connection: connection.ask(method, head, body))
 
     def _ask_again(
-        self, failure: Failure, origin: _Origin, method: bytes, head: bytes
+        self,
+        failure: Failure,
+        origin: _Origin,
+        method: bytes,
+        head: bytes,
+        body: IBodyProducer | None,
     ) -> Deferred[IResponse] | Failure:
         if failure.check(ResponseNeverReceived):
-            return self._ask_anew(origin, method, head, None)
+            return self._ask_anew(origin, method, head, body)
         return failure
 
     def _split(self, uri: bytes) -> tuple[_Origin, bytes]:
@@ -173,4 +191,6 @@ class PersistentAgent:
         if place.scheme == b"https":
             endpoint = wrapClientTLS(self._tls.creatorForNetloc(place.host, place.port), endpoint)
         pool = ConnectionPool(self._reactor, self._idle_connections)
-        return _Origin(place.netloc, pool, endpoint, _Factory(self._coalescer, pool))
+        return _Origin(
+            place.netloc, pool, endpoint, _Factory(self._coalescer, pool, self._unacknowledged)
+        )
