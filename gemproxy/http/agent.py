@@ -11,9 +11,14 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from attrs import frozen
-from twisted.internet.abstract import isIPAddress
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred, fail, gatherResults
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, wrapClientTLS
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    wrapClientTLS,
+)
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
@@ -81,8 +86,12 @@ def endpoints(reactor: Any, connect_timeout: float) -> EndpointFactory:
     """
 
     def make_endpoint(host: str, port: int) -> IStreamClientEndpoint:
-        # HostnameEndpoint would resolve an address in a thread.
-        kind = TCP4ClientEndpoint if isIPAddress(host) else HostnameEndpoint
+        kind: Any = HostnameEndpoint
+        # It would resolve an address in a thread.
+        if isIPAddress(host):
+            kind = TCP4ClientEndpoint
+        elif isIPv6Address(host):
+            kind = TCP6ClientEndpoint
         endpoint: IStreamClientEndpoint = kind(reactor, host, port, timeout=connect_timeout)
         return endpoint
 
