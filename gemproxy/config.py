@@ -383,7 +383,7 @@ SETTINGS: tuple[Setting, ...] = (
         "UPSTREAM_URL",
         "http://127.0.0.1:3001",
         _url,
-        "base URL of New-API, for models other than Gemini (with or without a trailing `/v1`)",
+        "base URL of New-API, for models other than Gemini; `/v1` is added if it has no path",
     ),
     Setting(
         "FIXED_API_KEY",

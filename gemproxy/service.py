@@ -28,7 +28,9 @@ from gemproxy.gemini.service import EngineService
 from gemproxy.http.agent import PersistentAgent, endpoints
 from gemproxy.http.client_connections import Connections
 from gemproxy.http.confined import ConfinedAgent
+from gemproxy.http.connection import UNACKNOWLEDGED
 from gemproxy.http.listening import Address, PortService
+from gemproxy.http.proxies import Proxies
 from gemproxy.http.url import BaseURL
 from gemproxy.http.write_coalescer import WriteCoalescer
 from gemproxy.journal import DiskJournal, Journal, NoJournal
@@ -95,7 +97,7 @@ class Daemon(MultiService):
         """
         @param cli: the Gemini CLI; None only where the config needs no engine.
         @param read_config: reads the configuration anew; raises BadSetting.
-        @raise BadSetting: a port cannot be listened at.
+        @raise BadSetting: a port cannot be listened at, or a proxy's address is invalid.
         """
         super().__init__()
         log_details(config.debug)
@@ -105,8 +107,16 @@ class Daemon(MultiService):
         self._patience = patience
         self._reactor = reactor
         self._coalescer = WriteCoalescer()
+        try:
+            self._proxies = Proxies.from_environ(environ)
+        except ValueError as error:
+            raise BadSetting(str(error)) from None
         self._agent = PersistentAgent(
-            reactor, self._coalescer, endpoints(reactor, _CONNECT_TIMEOUT)
+            reactor,
+            self._coalescer,
+            endpoints(reactor, _CONNECT_TIMEOUT),
+            unacknowledged=min(UNACKNOWLEDGED, config.timeout / 2),
+            proxies=self._proxies,
         )
         self._metrics = Metrics(__version__)
         self._journal = self._add_journal()
@@ -150,6 +160,7 @@ class Daemon(MultiService):
                 environ,
                 cli_limits or CliLimits(),
                 patience.key_rest,
+                self._proxies,
             )
             service.setServiceParent(self)
             self._watch_pool(service.pool)
@@ -364,6 +375,13 @@ class Daemon(MultiService):
         self.log.info("gemproxy {version} is running", version=__version__)
         for name, address in self._addresses.items():
             self.log.info("{name}: {address}", name=name, address=address.shown)
+        for scheme, proxy in self._proxies.by_scheme.items():
+            self.log.info(
+                "Requests to {scheme}:// go through the proxy {proxy}, except to this machine and "
+                "the hosts in NO_PROXY",
+                scheme=scheme.decode(),
+                proxy=proxy,
+            )
         if not self._is_local and not self._config.proxy_api_keys:
             self.log.warn(
                 "Other machines can connect to {addresses}, and use this proxy without a key: "

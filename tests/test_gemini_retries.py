@@ -186,7 +186,7 @@ async def test_retries_go_on_where_no_heartbeat_will_commit_the_status(
         (scenarios.error(500, "Internal error."), 500, "server_error", "upstream_error", None),
         (scenarios.error(502, "Bad gateway."), 502, "server_error", "upstream_error", None),
         (scenarios.error(503, "Overloaded."), 503, "server_error", "upstream_error", "10"),
-        (scenarios.cut(), 502, "server_error", "upstream_error", None),
+        (scenarios.cut(after=0), 502, "server_error", "upstream_error", None),
         (scenarios.empty(), 502, "server_error", "upstream_error", None),
         (scenarios.garbage(), 502, "server_error", "upstream_error", None),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRefusedError
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseFailed, ResponseNeverReceived
@@ -17,6 +18,11 @@ from gemproxy.http.errors import describe_request_error
         (ValueError(), "cannot be reached: ValueError."),
         (ResponseNeverReceived([Failure(ConnectionDone())]), "closed the connection without"),
         (ResponseNeverReceived([Failure(ConnectionLost())]), "closed the connection without"),
+        (
+            ResponseNeverReceived([Failure(SSL.Error([("SSL", "", "certificate verify failed")]))]),
+            "cannot be reached: the TLS handshake failed: certificate verify failed.",
+        ),
+        (ResponseNeverReceived([Failure(SSL.Error())]), "cannot be reached: the TLS handshake"),
         (ResponseFailed([Failure(ConnectionLost())]), "closed the connection before"),
         (
             ResponseFailed([Failure(ValueError("no verb."))]),

@@ -210,7 +210,7 @@ async def test_the_request_is_seen_upstream_exactly_as_it_was_sent(relay: Relay)
     assert call.all_headers("content-length") == [str(len(body))]
 
 
-@pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/", "/prefix", "/prefix/v1"])
+@pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/", "/prefix/v1"])
 @ensureDeferred
 async def test_the_upstream_url_may_be_written_in_many_ways(suffix: str) -> None:
     async with (

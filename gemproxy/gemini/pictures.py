@@ -3,7 +3,8 @@ Fetches the pictures that a conversation gives as URLs.
 
 To prevent server-side request forgery, connections are made to public IP addresses only. The
 address is checked for each hop, and the connection is made to the address that was checked, so that
-neither DNS rebinding nor a redirect circumvents the check.
+neither DNS rebinding nor a redirect circumvents the check. A proxy, too, is asked for that address
+and not for the name.
 """
 
 from __future__ import annotations
@@ -12,16 +13,13 @@ import base64
 import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, cast
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 from attrs import define, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.endpoints import (
-    TCP4ClientEndpoint,
-    TCP6ClientEndpoint,
-)
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import (
     IAddress,
@@ -31,7 +29,7 @@ from twisted.internet.interfaces import (
     IResolutionReceiver,
     IStreamClientEndpoint,
 )
-from twisted.web.client import ResponseFailed
+from twisted.web.client import BrowserLikePolicyForHTTPS, ResponseFailed
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IPolicyForHTTPS, IResponse
 from zope.interface import implementer
@@ -40,8 +38,11 @@ from gemproxy import __version__
 from gemproxy.chat.errors import bad_request
 from gemproxy.gemini.translate.file_addresses import file_uri
 from gemproxy.gemini.translate.media import SIZE_LIMIT, is_remote
-from gemproxy.http.agent import PersistentAgent
+from gemproxy.http.agent import PersistentAgent, endpoints
 from gemproxy.http.body import BodyCut, discard_body, read_body
+from gemproxy.http.proxies import NO_PROXIES, Proxies
+from gemproxy.http.tunnel import ProxyFailed, proxied
+from gemproxy.http.url import Origin
 from gemproxy.http.write_coalescer import WriteCoalescer
 from gemproxy.util.gather import gather_or_cancel
 
@@ -104,13 +105,24 @@ class PictureFetcher:
         may_connect: Permission = is_public,
         policy: IPolicyForHTTPS | None = None,
         time_limit: float = TIME_LIMIT,
+        proxies: Proxies = NO_PROXIES,
     ) -> None:
         """
         @param policy: decides which certificates are trusted; None for the system's trust store.
         """
+        connect_directly = endpoints(reactor, _CONNECT_TIMEOUT)
+        tls = policy or BrowserLikePolicyForHTTPS()
 
-        def make_endpoint(host: str, port: int) -> IStreamClientEndpoint:
-            return _CheckedEndpoint(reactor, host, port, may_connect)
+        def endpoint_of(origin: Origin, address: str) -> IStreamClientEndpoint:
+            checked = origin._replace(host=address.encode("ascii"))
+            proxy = proxies.of(origin) and proxies.of(checked)
+            if proxy is None:
+                return connect_directly(checked)
+            # Always a tunnel: a proxy that is given the URL would resolve the name once more.
+            return proxied(reactor, proxy, connect_directly, tls, (address, origin.port))
+
+        def make_endpoint(origin: Origin) -> IStreamClientEndpoint:
+            return _CheckedEndpoint(reactor, origin, may_connect, partial(endpoint_of, origin))
 
         self._reactor = reactor
         self._time_limit = time_limit
@@ -301,28 +313,29 @@ class _CheckedEndpoint:
     """Connects to a host only if this is permitted for all of its addresses."""
 
     reactor: Any
-    host: str
-    port: int
+    origin: Origin
     may_connect: Permission
+    endpoint_of: Callable[[str], IStreamClientEndpoint]
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
+        host, port = self.origin.host.decode("ascii"), self.origin.port
         resolution = _Resolution()
-        self.reactor.nameResolver.resolveHostName(resolution, self.host, self.port)
+        self.reactor.nameResolver.resolveHostName(resolution, host, port)
         addresses = await resolution.done
         if not addresses:
             raise _NotFetched("its host name cannot be resolved")
-        if not all(self.may_connect(address, self.port) for address in addresses):
+        if not all(self.may_connect(address, port) for address in addresses):
             raise _NotFetched("its address is not public, or its port is not 80 or 443")
         for address in addresses:
-            kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
-            endpoint = kind(self.reactor, address, self.port, timeout=_CONNECT_TIMEOUT)
             try:
-                return cast("IProtocol", await endpoint.connect(factory))
+                return await self.endpoint_of(address).connect(factory)
             except ConnectError:
                 continue
+            except ProxyFailed as error:
+                raise _NotFetched(str(error)) from None
         raise _NotFetched("its server cannot be reached")
 
 

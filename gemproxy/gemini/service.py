@@ -26,6 +26,7 @@ from gemproxy.gemini.model_list import ModelList
 from gemproxy.gemini.pictures import PictureFetcher
 from gemproxy.gemini.translate.models import BUILT_IN_MODELS
 from gemproxy.gemini.translate.parameters import Defaults
+from gemproxy.http.proxies import NO_PROXIES, Proxies
 from gemproxy.http.transport import PromptEndpoint
 from gemproxy.http.url import BaseURL
 from gemproxy.http.write_coalescer import WriteCoalescer
@@ -50,10 +51,12 @@ class EngineService(MultiService):
         environ: Mapping[str, str],
         cli_limits: CliLimits,
         key_rest: float,
+        proxies: Proxies = NO_PROXIES,
     ) -> None:
         """
         @param api_url: the base URL of the Gemini API.
         @param key_rest: see L{KeyRing}.
+        @param proxies: for the pictures that are fetched.
         """
         super().__init__()
         self._run_directory = RunDirectory(root_for_user(environ))
@@ -87,7 +90,7 @@ class EngineService(MultiService):
             ),
             models,
             Defaults(config.lenient, config.thoughts, config.gemini_safety),
-            PictureFetcher(reactor).fetch if config.fetch_images else None,
+            PictureFetcher(reactor, proxies=proxies).fetch if config.fetch_images else None,
         )
 
     def startService(self) -> None:

@@ -47,6 +47,10 @@ class BytesBody:
         pass
 
 
+class RepeatableBody(BytesBody):
+    """The body of a request that may be sent twice, although its method is not idempotent."""
+
+
 def read_body(
     response: IResponse, limit: int, accept: Callable[[int], None] = lambda size: None
 ) -> Deferred[bytes]:

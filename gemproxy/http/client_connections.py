@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import connectionDone
-from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 
+from gemproxy.http.liveness import Probes, limit_unacknowledged, probe
+
 # Seconds after which a connection is closed if the client does not respond or accept data.
 STALLED = 600
-_PROBES_AFTER = 60
+_PROBES = Probes(60)
 
 
 class ClientChannel(HTTPChannel):
@@ -54,9 +53,8 @@ class ClientChannel(HTTPChannel):
 
     def connectionMade(self) -> None:
         super().connectionMade()
-        # A UNIX socket's transport provides ITCPTransport as well.
-        if isinstance(self.transport.getPeer(), IPv4Address | IPv6Address):
-            _watch_over(self.transport)
+        probe(self.transport, _PROBES)
+        limit_unacknowledged(self.transport, STALLED)
         self.site.connections.opened(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -107,18 +105,3 @@ class Connections:
             ended, self._ended = self._ended, []
             for waiting in ended:
                 waiting.callback(None)
-
-
-def _watch_over(transport: Any) -> None:
-    """Make the system detect clients that vanish or stop reading."""
-    # A TLS transport wraps the one with the socket.
-    while isinstance(transport, ProtocolWrapper):
-        transport = transport.transport
-    transport.setTcpKeepAlive(True)
-    for name, value in (
-        ("TCP_KEEPIDLE", _PROBES_AFTER),
-        ("TCP_USER_TIMEOUT", STALLED * 1000),
-    ):
-        # Not every system has these options.
-        if (option := getattr(socket, name, None)) is not None:
-            transport.getHandle().setsockopt(socket.IPPROTO_TCP, option, value)

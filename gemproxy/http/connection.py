@@ -16,10 +16,15 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IResponse
 from zope.interface import implementer
 
+from gemproxy.http.liveness import Probes, limit_unacknowledged, probe
 from gemproxy.http.request_writer import BodySender, send_at_once
 from gemproxy.http.response_parser import Head, ResponseParser
 from gemproxy.http.write_coalescer import WriteCoalescer
 
+# Seconds for which a used connection may leave a request unacknowledged. It has not arrived then:
+# the connection was dropped without a word while it was idle, as routers do.
+UNACKNOWLEDGED = 20.0
+_PROBES = Probes(10, 10, 3)
 _RESPONSE_DONE = Failure(ResponseDone())
 
 
@@ -204,10 +209,21 @@ class Connection(Protocol):
 
     transport: Any
 
-    def __init__(self, coalescer: WriteCoalescer, pool: IConnectionPool) -> None:
+    def __init__(
+        self,
+        coalescer: WriteCoalescer,
+        pool: IConnectionPool,
+        unacknowledged: float = UNACKNOWLEDGED,
+    ) -> None:
+        """
+        @param unacknowledged: seconds for which a request on a used connection may be.
+        """
         self.state = ConnectionState.CONNECTING
         self._coalescer = coalescer
         self._pool = pool
+        self._unacknowledged = unacknowledged
+        self._is_used = False
+        self._is_in_doubt = False
         self._parser: ResponseParser | None = None
         self._sender: BodySender | None = None
         self._asked: Deferred[IResponse] | None = None
@@ -222,6 +238,7 @@ class Connection(Protocol):
         self.state = ConnectionState.IDLE
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
+            probe(self.transport, _PROBES)
 
     def ask(
         self, method: bytes, head: bytes, body: IBodyProducer | None, may_switch: bool = False
@@ -236,6 +253,10 @@ class Connection(Protocol):
         asked = self._asked = Deferred(self._cancelled)
         self.state = ConnectionState.BUSY
         self._parser = ResponseParser(method, may_switch)
+        if self._is_used:
+            self._is_in_doubt = True
+            limit_unacknowledged(self.transport, self._unacknowledged)
+        self._is_used = True
         if body is None:
             send_at_once(self.transport, head)
         else:
@@ -286,6 +307,10 @@ class Connection(Protocol):
     def _receive(self, data: bytes) -> None:
         parser = self._parser
         assert parser is not None
+        if self._is_in_doubt:
+            # A server that is slow to take the rest of a large request is not lost.
+            self._is_in_doubt = False
+            limit_unacknowledged(self.transport, 0)
         piece = parser.feed(data)
         if self._asked is not None and parser.head is not None:
             asked, self._asked = self._asked, None

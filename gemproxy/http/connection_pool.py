@@ -9,9 +9,11 @@ from gemproxy.http.connection import Connection
 
 # The maximum number of idle connections; the least recently used ones are closed.
 IDLE_CONNECTIONS = 512
-# Seconds for which an idle connection is kept; also the interval of the checks.
-IDLE_TIME = 240.0
-_LOOK = 30.0
+# Seconds for which an idle connection is kept. Routers and load balancers forget connections,
+# some of them after little more than a minute.
+IDLE_TIME = 60.0
+# The shortest time between two checks.
+_LOOK = 1.0
 
 
 class ConnectionPool:
@@ -45,7 +47,7 @@ class ConnectionPool:
         if len(self._idle) > self._limit:
             self._close_oldest()
         if self._look_later is None:
-            self._look_later = self._clock.callLater(_LOOK, self._look)
+            self._look_later = self._clock.callLater(IDLE_TIME, self._look)
 
     def discard(self, connection: Connection) -> None:
         self._idle.pop(connection, None)
@@ -65,11 +67,13 @@ class ConnectionPool:
 
     def _look(self) -> None:
         self._look_later = None
-        oldest = self._clock.seconds() - IDLE_TIME
-        while self._idle and next(iter(self._idle.values())) <= oldest:
+        while self._idle:
+            since = next(iter(self._idle.values()))
+            left = since + IDLE_TIME - self._clock.seconds()
+            if left > 0:
+                self._look_later = self._clock.callLater(max(left, _LOOK), self._look)
+                break
             self._close_oldest()
-        if self._idle:
-            self._look_later = self._clock.callLater(_LOOK, self._look)
 
     def _close_oldest(self) -> None:
         oldest = next(iter(self._idle))

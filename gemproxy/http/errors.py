@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from OpenSSL import SSL
 from twisted.internet.error import ConnectionClosed
 from twisted.web.client import ResponseFailed, ResponseNeverReceived
 
@@ -23,7 +24,15 @@ def describe_request_error(who: str, error: Exception) -> str:
     if not issubclass(kind, ResponseFailed):
         return f"{who} cannot be reached: {reason}."
     if issubclass(kind, ResponseNeverReceived):
+        if isinstance(error, SSL.Error):
+            return f"{who} cannot be reached: the TLS handshake failed: {_tls_reason(error)}."
         return f"{who} closed the connection without a response."
     if isinstance(error, ConnectionClosed):
         return f"{who} closed the connection before the response headers were complete."
     return f"{who} sent an invalid HTTP response: {reason}."
+
+
+def _tls_reason(error: SSL.Error) -> str:
+    """OpenSSL's words, without its names of libraries and functions."""
+    reasons = [entry[2] for entry in (error.args[0] if error.args else ()) if entry[2:]]
+    return ", ".join(map(str, reasons))[:_MESSAGE_LENGTH] or "the connection was closed"

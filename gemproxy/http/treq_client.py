@@ -34,7 +34,8 @@ class _WireURL(EncodedURL):
 
 @lru_cache(16)
 def _wire_url(text: str) -> EncodedURL:
-    return _WireURL.from_text(EncodedURL.from_text(text).to_uri().to_text())
+    # Its to_uri cannot encode an IPv6 address.
+    return _WireURL.from_text(text)
 
 
 @frozen
@@ -66,7 +67,7 @@ def send(
     Send a request and do not follow redirects. The response's body is not buffered; gzip is
     decoded.
 
-    @param url: one of a few; they are remembered.
+    @param url: encoded, and one of a few; they are remembered.
     @param headers: without C{Accept-Encoding}, gzip is accepted.
     """
     sent: Any = HTTPClient(_FirstEncoding(agent), cast("Any", _NO_COOKIES)).request(

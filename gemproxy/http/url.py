@@ -67,10 +67,13 @@ class BaseURL:
     The address below which an upstream serves its API.
 
     @ivar path: what the paths of all requests begin with; no slash at its end.
+    @ivar version: the beginning of targets that C{path} stands for, such as C{/v1}; empty if it
+        stands for none.
     """
 
     origin: Origin
     path: bytes
+    version: bytes = b""
 
     @classmethod
     def parse(cls, url: str) -> BaseURL:
@@ -91,4 +94,11 @@ class BaseURL:
         """
         if not _TARGET.fullmatch(target):
             raise ValueError(f"not a request target: {target!r}")
-        return b"%b://%b%b%b" % (self.origin.scheme, self.origin.netloc, self.path, target)
+        path = self.path
+        below = target.removeprefix(self.version)
+        if below != target and below[:1] in (b"", b"/", b"?"):
+            target = below
+        else:
+            # Beside the API, such as New-API's /dashboard.
+            path = path.removesuffix(self.version)
+        return b"%b://%b%b%b" % (self.origin.scheme, self.origin.netloc, path, target)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectingCancelledError
@@ -54,8 +54,15 @@ _PASSED_ERROR_HEADERS = ("retry-after", "x-should-retry")
 
 
 def base_url(setting: str) -> BaseURL:
-    """Parse a base URL and remove a trailing C{/v1}, which is optional in the setting."""
-    return BaseURL.parse(setting.rstrip("/").removesuffix("/v1"))
+    """
+    Parse the base URL of an API. Without a path it gets C{/v1}. C{/chat/completions} at its end,
+    which documentation of providers has, is removed.
+
+    @raise ValueError: the URL is not an absolute one of http or https.
+    """
+    base = BaseURL.parse(setting)
+    path = base.path.removesuffix(b"/chat/completions").rstrip(b"/")
+    return evolve(base, path=path or b"/v1", version=b"/v1")
 
 
 @frozen
@@ -64,7 +71,7 @@ class OpenAIBackend:
     An OpenAI-compatible upstream.
 
     @ivar agent: sends requests to the upstream only.
-    @ivar base: the upstream's base URL, without C{/v1}.
+    @ivar base: the upstream's base URL; see L{base_url}.
     @ivar fixed_key: the key to send instead of the client's own key; None to pass on the client's.
     @ivar timeout: seconds without data after which a request is cancelled.
     @ivar models_timeout: seconds for the list of models.

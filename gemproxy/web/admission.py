@@ -253,7 +253,7 @@ class ProxyRequest(ServerRequest):
         if error is None:
             self._let_in()
             if length is not None and length > self._admission.limits.body:
-                error = self._too_large()
+                error = self.too_large()
         return error
 
     def _target_of(self, method: bytes, target: bytes) -> bytes:
@@ -275,7 +275,7 @@ class ProxyRequest(ServerRequest):
             return
         self._size += len(data)
         if self._size > self._admission.limits.body:
-            self._refuse(self._too_large())
+            self._refuse(self.too_large())
         else:
             super().handleContentChunk(data)
 
@@ -311,8 +311,13 @@ class ProxyRequest(ServerRequest):
         else:
             self._refuse(ChatError(408, INVALID_REQUEST, "The request was not received in time."))
 
-    def _too_large(self) -> ChatError:
-        limit = self._admission.limits.body
+    @property
+    def body_limit(self) -> int:
+        """Bytes of its body at most."""
+        return self._admission.limits.body
+
+    def too_large(self) -> ChatError:
+        limit = self.body_limit
         return ChatError(
             413,
             INVALID_REQUEST,

@@ -176,7 +176,7 @@ class StreamedRequest(ProxyRequest):
             return
         self._size += len(data)
         if self._size > self._admission.limits.body:
-            self._upload.fail(self._too_large())
+            self._upload.fail(self.too_large())
         else:
             self._upload.receive(data)
 

@@ -39,7 +39,7 @@ from gemproxy.chat.sse import EventTooLarge
 from gemproxy.gemini.cli.marks import ConversationAltered, prompted
 from gemproxy.gemini.translate.errors import AttemptFailure, api_failure, midway_failure, transient
 from gemproxy.gemini.translate.reply import END, Reply
-from gemproxy.http.body import BytesBody, read_beginning
+from gemproxy.http.body import RepeatableBody, read_beginning
 from gemproxy.http.confined import ConfinedAgent
 from gemproxy.http.errors import describe_request_error
 from gemproxy.http.site import QuietSite
@@ -292,7 +292,8 @@ class Gateway(Service):
         # The CLI replaces the names of some models by those of newer ones.
         model = api_call.model.encode("ascii")
         url = base.join(b"/%b/models/%b:streamGenerateContent?alt=sse" % (method[1], model))
-        responding = agent.request(b"POST", url, headers, BytesBody(body))
+        # A request that comes twice costs, and has no other effect.
+        responding = agent.request(b"POST", url, headers, RepeatableBody(body))
         api_call.connecting(responding)
         request.notifyFinish().addErrback(lambda _: api_call.abort())
         responding.addCallbacks(
