@@ -717,7 +717,8 @@ def blocks_and_fragments(draw: st.DrawFn) -> tuple[list[Object], list[Object]]:
         fragments += [label | {kinds[kind]: piece} for piece in draw(pieces_of(body))]
         if signature := draw(st.sampled_from(["", "signed"])):
             blocks[-1]["signature"] = signature
-            fragments.append(label | {"signature": signature})
+            parts = draw(pieces_of(signature)) if numbered else [signature]
+            fragments += [label | {"signature": part} for part in parts]
     return blocks, fragments
 
 

@@ -164,6 +164,9 @@ class _ChoiceFilter:
 
     def feed(self, choice: dict[str, Any]) -> dict[str, Any] | None:
         """The choice to send: the same object if it is unchanged, None if nothing is to be sent."""
+        if self._is_harmless(choice):
+            self._place, self._in_parts = "delta", False
+            return choice
         place = _place_of(choice)
         before = self._before_message() if place == "message" else ""
         if self.stopped:
@@ -198,6 +201,14 @@ class _ChoiceFilter:
         finish_reason = "stop" if self.stopped else None
         passed = self._with_text("", text)
         return {"logprobs": logprobs} | _in_place(self._place, {}, passed, finish_reason)
+
+    def _is_harmless(self, choice: dict[str, Any]) -> bool:
+        """Whether this is a plain delta in which no tag begins, as most are."""
+        delta = choice.get("delta")
+        text = delta.get("content") if isinstance(delta, dict) else None
+        if not isinstance(text, str) or not text or self._logprobs.held:
+            return False
+        return self._scanner.passes(text)
 
     def _before_message(self) -> Any:
         """What was held back before a whole message, in which the text begins anew."""
@@ -301,6 +312,10 @@ class _Logprobs:
     def __init__(self) -> None:
         self._tokens: Sequence[Any] = ()
         self._ahead = 0
+
+    @property
+    def held(self) -> bool:
+        return bool(self._tokens)
 
     def feed(self, logprobs: Any, passed: int, scanner: StopTagScanner) -> Any:
         """

@@ -124,6 +124,14 @@ class StopTagScanner:
         """Whether text is held back."""
         return bool(self._tail)
 
+    def passes(self, text: str) -> bool:
+        """Whether more text would be passed on as it is, for certain, and nothing is held back."""
+        known = self._patterns
+        return (
+            not (self._tail or self._stopped or known.has_pairs)
+            and known.beginning.search(text) is None
+        )
+
     def feed(self, text: str) -> str:
         """Process more text; returns the text that certainly precedes any tag."""
         if self._stopped:
