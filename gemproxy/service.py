@@ -11,6 +11,7 @@ from attrs import evolve, fields_dict, frozen
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
+from twisted.web.iweb import IAgent
 
 from gemproxy import __version__
 from gemproxy.backend import Backend
@@ -30,6 +31,7 @@ from gemproxy.http.client_connections import Connections
 from gemproxy.http.confined import ConfinedAgent
 from gemproxy.http.connection import UNACKNOWLEDGED
 from gemproxy.http.listening import Address, PortService
+from gemproxy.http.loops import LoopMark
 from gemproxy.http.proxies import Proxies
 from gemproxy.http.url import BaseURL
 from gemproxy.http.write_coalescer import WriteCoalescer
@@ -37,7 +39,7 @@ from gemproxy.journal import DiskJournal, Journal, NoJournal
 from gemproxy.metrics import Metrics
 from gemproxy.openai.backend import MODELS_TIMEOUT, OpenAIBackend, base_url
 from gemproxy.routing.router import Router
-from gemproxy.routing.table import BadRoute, RoutingTable
+from gemproxy.routing.table import RoutingTable
 from gemproxy.shutdown import LAST_WORDS, Drain
 from gemproxy.util.log import log_details, make_logger
 from gemproxy.web.access import Access
@@ -111,13 +113,9 @@ class Daemon(MultiService):
             self._proxies = Proxies.from_environ(environ)
         except ValueError as error:
             raise BadSetting(str(error)) from None
-        self._agent = PersistentAgent(
-            reactor,
-            self._coalescer,
-            endpoints(reactor, _CONNECT_TIMEOUT),
-            unacknowledged=min(UNACKNOWLEDGED, config.timeout / 2),
-            proxies=self._proxies,
-        )
+        self._agents: dict[str, PersistentAgent] = {}
+        self._agent = self._make_agent(self._proxies)
+        self._mark = LoopMark(secrets.token_hex(8).encode())
         self._metrics = Metrics(__version__)
         self._journal = self._add_journal()
         self._interruptions: list[Callable[[ChatError], None]] = []
@@ -141,6 +139,7 @@ class Daemon(MultiService):
             self._metrics,
             _new_id,
             TrustedProxies.parse(config.trusted_proxies),
+            self._mark,
         )
         self._drain = Drain(
             reactor, self._admission, self._connections, self._interrupt, patience.last_words
@@ -183,6 +182,16 @@ class Daemon(MultiService):
             self._listen("Gemini Proxy", proxy.app.resource())
         if config.stream_port is not None:
             self._listen("Stream Proxy", self._stream_proxy(engine), is_passed_through)
+
+    def _make_agent(self, proxies: Proxies, name: str = "") -> PersistentAgent:
+        agent = self._agents[name] = PersistentAgent(
+            self._reactor,
+            self._coalescer,
+            endpoints(self._reactor, _CONNECT_TIMEOUT),
+            unacknowledged=min(UNACKNOWLEDGED, self._config.timeout / 2),
+            proxies=proxies,
+        )
+        return agent
 
     def _resting_upstreams(self) -> dict[str, float]:
         upstreams = self._router.upstreams if self._router is not None else ()
@@ -250,7 +259,7 @@ class Daemon(MultiService):
         router.setServiceParent(self)
         try:
             router.use(config.upstreams, config.routes)
-        except BadRoute as error:
+        except ValueError as error:
             raise BadSetting(str(error)) from None
         self._router = router
         passthrough = Passthrough(
@@ -262,8 +271,17 @@ class Daemon(MultiService):
         return proxy.app.resource()
 
     def _upstream_backends(self, config: UpstreamConfig) -> list[OpenAIBackend]:
+        agent = self._agent
+        if config.proxy is not None:
+            known = self._agents.get(config.proxy)
+            agent = known or self._make_agent(Proxies.through(config.proxy), config.proxy)
+        headers = tuple((name.encode(), value.encode()) for name, value in config.headers)
         return [
-            self._upstream(config.url, key, timeout=config.timeout)
+            evolve(
+                self._upstream(config.url, key, timeout=config.timeout, agent=agent),
+                mark=self._mark,
+                headers=headers,
+            )
             for key in config.keys or (None,)
         ]
 
@@ -278,7 +296,7 @@ class Daemon(MultiService):
         if self._router is not None:
             try:
                 self._router.use(config.upstreams, config.routes)
-            except BadRoute as error:
+            except ValueError as error:
                 raise BadSetting(str(error)) from None
         changed = sorted(
             name
@@ -300,13 +318,17 @@ class Daemon(MultiService):
             self.log.error("the configuration stays as it is: {error}", error=error)
 
     def _upstream(
-        self, url: str, key: str | None, is_gemproxy: bool = False, timeout: float | None = None
+        self,
+        url: str,
+        key: str | None,
+        is_gemproxy: bool = False,
+        timeout: float | None = None,
+        agent: IAgent | None = None,
     ) -> OpenAIBackend:
         base = base_url(url)
-        agent = ConfinedAgent(self._agent, base.origin)
         return OpenAIBackend(
             self._reactor,
-            agent,
+            ConfinedAgent(agent or self._agent, base.origin),
             base,
             key,
             timeout or self._config.timeout,
@@ -407,7 +429,8 @@ class Daemon(MultiService):
             await port.disownServiceParent()
         await self._drain.run(self._config.drain)
         await super().stopService()
-        await self._agent.close()
+        for agent in self._agents.values():
+            await agent.close()
 
 
 def _new_id() -> str:

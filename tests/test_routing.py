@@ -488,3 +488,43 @@ async def test_admin_needs_its_key_where_there_is_one(tmp_path: Path) -> None:
     async with routed(tmp_path, PROXY_API_KEYS="guest") as client:
         sent = await client.send("GET", "/admin/routes", Authorization="Bearer guest")
         assert (await sent.reply()).status == 403
+
+
+@ensureDeferred
+async def test_an_upstream_gets_its_own_headers(tmp_path: Path) -> None:
+    text = FILE.replace('name = "one"', 'name = "one"\nheaders = {{ X-Title = "ours" }}')
+    async with routed(tmp_path, text) as client:
+        client.one.always(stream("1"))
+        await client.ask(chat(model="one/x"), X_Title="theirs")
+        assert client.one.calls[0].all_headers("x-title") == ["ours"]
+        await client.send("POST", "/v1/embeddings", {"model": "one/y", "input": "x"})
+        call = await client.one.when_call(1)
+        assert call.all_headers("x-title") == ["ours"]
+        assert call.json["model"] == "y"
+
+
+@pytest.mark.parametrize("kept", [("x-gemproxy-via",), ("accept", "content-type")])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings"])
+@ensureDeferred
+async def test_a_loop_ends_after_the_first_turn(
+    tmp_path: Path, kept: tuple[str, ...], path: str
+) -> None:
+    """An upstream that has this proxy among its channels; New-API passes two headers on."""
+    async with routed(tmp_path, MAX_RETRIES="0") as client:
+        turns: list[Any] = []
+
+        async def ask_back(call: Any) -> None:
+            await call.when(lambda: call.complete)
+            turns.append(call)
+            known = {name: call.all_headers(name) for name in kept}
+            headers = {
+                name.replace("-", "_"): values[0] for name, values in known.items() if values
+            }
+            again = await client.send("POST", call.target, bytes(call.body), **headers)
+            reply = await again.reply()
+            await document(reply.json, reply.status)(call)
+
+        client.one.always(ask_back)
+        reply = await (await client.send("POST", path, chat(model="one/x"))).reply()
+        assert (reply.status, reply.error["code"]) == (508, "loop_detected")
+        assert len(turns) == 1

@@ -12,6 +12,9 @@ from attrs import frozen
 from gemproxy.chat.request import Headers
 
 _VIA = b"x-gemproxy-via"
+LOOP_HEADERS = (b"accept", _VIA)
+"""The headers in which a mark may be, in lower case."""
+
 _TYPE = b"application/x.gemproxy."
 
 

@@ -105,6 +105,16 @@ class Proxies:
         entries = re.split(r"[,\s]+", _value(environ, "no_proxy"))
         return cls(by_scheme, tuple(_exception(entry) for entry in entries if entry))
 
+    @classmethod
+    def through(cls, url: str) -> Proxies:
+        """
+        One proxy for all targets but this machine.
+
+        @raise ValueError: the URL is invalid.
+        """
+        proxy = _proxy("proxy", url)
+        return cls({b"http": proxy, b"https": proxy})
+
     def of(self, origin: Origin) -> Proxy | None:
         """The proxy for requests to an origin; None if they go there directly."""
         proxy = self.by_scheme.get(origin.scheme)

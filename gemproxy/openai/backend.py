@@ -34,6 +34,7 @@ from gemproxy.chat.secret import SecretMask
 from gemproxy.http.body import BodyCut, BodyTooLarge, read_beginning, read_body
 from gemproxy.http.errors import describe_request_error
 from gemproxy.http.headers import without
+from gemproxy.http.loops import LoopMark
 from gemproxy.http.treq_client import send
 from gemproxy.http.url import BaseURL
 from gemproxy.openai.headers import query_to_upstream, request_id_of, to_client, to_upstream
@@ -76,6 +77,8 @@ class OpenAIBackend:
     @ivar timeout: seconds without data after which a request is cancelled.
     @ivar models_timeout: seconds for the list of models.
     @ivar is_gemproxy: whether it is another gemproxy, which may be told L{COMMITS_IN}.
+    @ivar mark: by which a request that comes back is known; None for none.
+    @ivar headers: further headers to send with each request.
     """
 
     log = make_logger()
@@ -87,6 +90,8 @@ class OpenAIBackend:
     timeout: float
     models_timeout: float = MODELS_TIMEOUT
     is_gemproxy: bool = False
+    mark: LoopMark | None = None
+    headers: Headers = ()
 
     def complete(self, request: ChatRequest, answer: Answer) -> Deferred[None]:
         idle_timeout = IdleTimeout(self.clock, self.timeout)
@@ -190,9 +195,7 @@ class OpenAIBackend:
 
         @param target: path and query. Paths outside of C{/v1} are not below the base URL.
         """
-        sent = HeaderMap()
-        for name, value in to_upstream(headers, self.fixed_key):
-            sent.addRawHeader(name, value)
+        sent = self._headers(headers)
         path, _, query = target.partition(b"?")
         base = self.base if path.startswith(b"/v1/") else self.base.at_root()
         try:
@@ -202,6 +205,18 @@ class OpenAIBackend:
         asked = maybeDeferred(self.agent.request, method, url, sent, body)
         return asked.addErrback(_as_chat_error)
 
+    def _headers(self, headers: Headers) -> HeaderMap:
+        """The headers to send with a client's request."""
+        sent = to_upstream(headers, self.fixed_key)
+        if self.mark is not None:
+            sent = self.mark.added(sent)
+        mapped = HeaderMap()
+        for name, value in sent:
+            mapped.addRawHeader(name, value)
+        for name, value in self.headers:
+            mapped.setRawHeaders(name, [value])
+        return mapped
+
     def _with_query(self, target: bytes, query: bytes) -> bytes:
         query = query_to_upstream(query, self.fixed_key)
         return target + b"?" + query if query else target
@@ -210,9 +225,7 @@ class OpenAIBackend:
         self, method: bytes, path: bytes, headers: Headers, body: bytes | None
     ) -> IResponse:
         """@raise ChatError: 502, no response was received."""
-        sent = HeaderMap()
-        for name, value in to_upstream(headers, self.fixed_key):
-            sent.addRawHeader(name, value)
+        sent = self._headers(headers)
         try:
             return await send(self.agent, method, self.base.join(path), sent, body)
         except Exception as error:

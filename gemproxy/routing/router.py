@@ -201,26 +201,25 @@ class Router(MultiService):
         Use these upstreams and routes from now on. Requests under way are not disturbed; an
         upstream that has not changed keeps what is known of it.
 
-        @raise BadRoute: a route names an upstream that is not there; nothing has changed then.
+        @raise ValueError: a route names an upstream that is not there, or an upstream cannot be
+            made; nothing has changed then.
         """
         members = (Member(one.name, one.prefix, one.models) for one in upstreams)
         table = RoutingTable(tuple(members), routes)
         table.check()
-        before, self._upstreams = self._upstreams, {}
+        used: dict[str, Upstream] = {}
         for config in upstreams:
-            known = before.pop(config.name, None)
+            known = self._upstreams.get(config.name)
             if known is None or known.config != config:
                 rest = Rest(self._clock, config.name)
-                upstream = Upstream(config, self._make_upstream(config), rest)
+                known = Upstream(config, self._make_upstream(config), rest)
+            used[config.name] = known
+        before, self._upstreams, self.table = self._upstreams, used, table
+        for upstream in {*before.values(), *used.values()}:
+            if upstream not in used.values():
+                upstream.known_models.disownServiceParent()
+            elif upstream not in before.values():
                 upstream.known_models.setServiceParent(self)
-                if known is not None:
-                    known.known_models.disownServiceParent()
-            else:
-                upstream = known
-            self._upstreams[config.name] = upstream
-        for gone in before.values():
-            gone.known_models.disownServiceParent()
-        self.table = table
 
     async def route(self, model: str, headers: Headers) -> Route:
         """

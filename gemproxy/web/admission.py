@@ -12,9 +12,10 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from gemproxy.chat.errors import INVALID_REQUEST, ChatError, bad_request, overloaded
+from gemproxy.chat.errors import INVALID_REQUEST, SERVER_ERROR, ChatError, bad_request, overloaded
 from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.request import KEY_HEADERS, Headers
+from gemproxy.http.loops import LOOP_HEADERS, LoopMark
 from gemproxy.http.server_request import ServerRequest
 from gemproxy.metrics import Metrics
 from gemproxy.util.log import make_logger
@@ -63,13 +64,16 @@ class Admission:
         metrics: Metrics,
         new_id: Callable[[], str],
         proxies: TrustedProxies = NO_PROXIES,
+        mark: LoopMark | None = None,
     ) -> None:
+        """@param mark: that of this daemon's own requests, which are refused; None for none."""
         self.clock = clock
         self.access = access
         self.limits = limits
         self.metrics = metrics
         self.new_id = new_id
         self.proxies = proxies
+        self.mark = mark
         self.stopping = False
         self.open: set[ProxyRequest] = set()
         self._clients: Counter[str] = Counter()
@@ -79,6 +83,15 @@ class Admission:
         """Why a request is refused; None if it is admitted."""
         if self.stopping and path not in OPEN_PATHS:
             return overloaded("The proxy is stopping.", 5)
+        if self.mark is not None and self.mark.is_in(request.marked_headers()):
+            return ChatError(
+                508,
+                SERVER_ERROR,
+                "This request has been here before: an upstream asks this proxy for what the proxy"
+                " asks the upstream. Remove the one from the channels of the other.",
+                "loop_detected",
+                final=True,
+            )
         error = self.access.refusal(
             path,
             request.header_text(b"host"),
@@ -207,6 +220,14 @@ class ProxyRequest(ServerRequest):
             *(key for name in KEY_HEADERS if (key := self.header_text(name)) is not None),
             *websocket_keys([value.decode("utf-8", "replace") for value in protocols]),
         ]
+
+    def marked_headers(self) -> Headers:
+        """The headers in which a L{LoopMark} may be."""
+        return tuple(
+            (name, value)
+            for name in LOOP_HEADERS
+            for value in self.requestHeaders.getRawHeaders(name) or ()
+        )
 
     def headers_to_forward(self) -> Headers:
         """The client's headers, with what an upstream is told of the client."""
