@@ -30,7 +30,8 @@ from gemproxy.http.url import BaseURL
 from gemproxy.http.write_coalescer import WriteCoalescer
 from gemproxy.journal import DiskJournal, Journal, NoJournal
 from gemproxy.metrics import Metrics
-from gemproxy.openai.backend import MODELS_TIMEOUT, OpenAIBackend, base_url
+from gemproxy.openai.backend import FINISH_PATIENCE, MODELS_TIMEOUT, OpenAIBackend, base_url
+from gemproxy.openai.conversion import Convert
 from gemproxy.shutdown import LAST_WORDS, Drain
 from gemproxy.util.log import log_details, make_logger
 from gemproxy.web.access import Access
@@ -55,7 +56,7 @@ class Patience:
 
     @ivar headers: see L{Limits}; also body and linger.
     @ivar last_words: see L{Drain}.
-    @ivar models: see L{OpenAIBackend}.
+    @ivar models: see L{OpenAIBackend}; also finish.
     @ivar key_rest: see L{KeyRing}.
     """
 
@@ -64,6 +65,7 @@ class Patience:
     linger: float = 2.0
     last_words: float = LAST_WORDS
     models: float = MODELS_TIMEOUT
+    finish: float = FINISH_PATIENCE
     key_rest: float = REST
 
 
@@ -218,6 +220,9 @@ class Daemon(MultiService):
             self._config.timeout,
             self._patience.models,
             is_gemproxy,
+            Convert.ON if is_gemproxy else Convert(self._config.convert),
+            "GEMINI_PROXY_URL" if is_gemproxy else "UPSTREAM_URL",
+            self._patience.finish,
         )
 
     def _chat_service(self, stop_tags: Sequence[str]) -> ChatService:
