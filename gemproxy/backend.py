@@ -48,6 +48,14 @@ class Answer(Protocol):
         Add chunks of the response, in order; the data of each event is a chat.completion.chunk.
         """
 
+    def document(self, document: dict[str, Any], events: Sequence[Event]) -> None:
+        """
+        The whole answer as one document, from a backend that was not asked for a stream.
+
+        @param document: a chat.completion; it is not modified.
+        @param events: the same as chunks.
+        """
+
     def take_back(self, choice: int) -> bool:
         """
         Discard the chunks of a choice so far, since it will be generated once more. Returns whether

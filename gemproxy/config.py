@@ -26,6 +26,7 @@ _THRESHOLDS = {
     "medium": "BLOCK_MEDIUM_AND_ABOVE",
     "low": "BLOCK_LOW_AND_ABOVE",
 }
+_CONVERSIONS = ("on", "off", "auto")
 _DIGITS = re.compile(r"[0-9]{1,9}")
 _URL = re.compile(r"https?://(?:(?![?#@\\])[!-~])+", re.I)
 
@@ -253,6 +254,12 @@ def _safety(text: str) -> str | None:
         raise ValueError(f"one of {', '.join(filter(None, _THRESHOLDS))}") from None
 
 
+def _conversion(text: str) -> str:
+    if text.lower() not in _CONVERSIONS:
+        raise ValueError(f"one of {', '.join(_CONVERSIONS)}")
+    return text.lower()
+
+
 def _key(text: str) -> str:
     if not text or not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError("a key of printable ASCII characters without spaces")
@@ -393,6 +400,13 @@ SETTINGS: tuple[Setting, ...] = (
         secret=True,
     ),
     Setting(
+        "CONVERT",
+        "auto",
+        _conversion,
+        "whether New-API is asked for a stream if the client does not stream: `on`, `off`, or "
+        "`auto`, which is `on` except for what New-API refuses to stream",
+    ),
+    Setting(
         "GEMINI_PROXY_URL",
         "",
         _optional(_url),
@@ -488,6 +502,7 @@ class Config:
     fetch_images: bool
     upstream_url: str
     fixed_api_key: str | None = field(repr=False)
+    convert: str
     gemini_proxy_url: str | None
     stop_tags: tuple[str, ...]
     log_dir: Path | None

@@ -32,7 +32,7 @@ class UpstreamConfig:
     @ivar models: patterns of the names of models that are this upstream's, with C{*}.
     @ivar prefix: what chooses this upstream in front of a model's name, before a C{/}.
     @ivar convert: whether requests that do not stream are turned into ones that do: one of
-        CONVERSIONS.
+        CONVERSIONS; None for the setting.
     @ivar timeout: seconds without data after which a request is cancelled; None for the setting.
     @ivar proxy: the URL of the proxy to go through; None for what the environment says.
     @ivar headers: headers to send with each request.
@@ -43,7 +43,7 @@ class UpstreamConfig:
     keys: tuple[str, ...] = field(default=(), repr=False)
     models: tuple[str, ...] = ()
     prefix: str = ""
-    convert: str = "auto"
+    convert: str | None = None
     timeout: float | None = None
     proxy: str | None = None
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
@@ -128,8 +128,8 @@ def _upstream(item: Mapping[str, Any], number: int) -> UpstreamConfig:
     keys = reader.texts("keys") + ((key,) if key is not None else ())
     if not all(one and one.isascii() and one.isprintable() and " " not in one for one in keys):
         raise reader.bad("key", "must be printable ASCII characters without spaces")
-    convert = reader.text("convert") or "auto"
-    if convert not in CONVERSIONS:
+    convert = reader.text("convert")
+    if convert is not None and convert not in CONVERSIONS:
         raise reader.bad("convert", f"must be one of {', '.join(CONVERSIONS)}")
     proxy = reader.text("proxy")
     if proxy is not None and not _is_url(proxy, "http", "https", "socks5", "socks5h"):

@@ -17,6 +17,8 @@ from gemproxy.chat.jsontext import dumps, loads
 TEXT_LIMIT = 2_000_000
 # Shorter keys are not redacted: they are placeholders such as "none", or ordinary words.
 _SECRET_LENGTH = 8
+# Characters of an error in the log line.
+_ERROR_LENGTH = 300
 _MEDIA = re.compile(r"\s{0,100}data:([^;,]{0,100})[^,]{0,100},", re.I)
 # The keys that name the type of the data beside them.
 _TYPE_KEYS = ("format", "media_type", "mime_type")
@@ -123,6 +125,7 @@ class Exchange:
             "completion_tokens": (self.usage or {}).get("completion_tokens"),
             "retries": self.retries,
             "upstream_request": self.upstream_request and _one_word(self.upstream_request),
+            "error": self.error and self._quoted(self.error),
         }
         return " ".join(f"{name}={value}" for name, value in facts.items() if value is not None)
 
@@ -161,6 +164,11 @@ class Exchange:
         if self._size > TEXT_LIMIT:
             pieces.append(b"\n\n--- truncated: the rest is not kept ---")
         return self._without_secrets(b"".join([*pieces, b"\n"]))
+
+    def _quoted(self, text: str) -> str:
+        """A text for the log: in one line, not too long, without keys."""
+        masked = self._without_secrets(" ".join(text.split()).encode("utf-8", "replace"))
+        return json.dumps(masked.decode()[:_ERROR_LENGTH])
 
     def _without_secrets(self, text: bytes) -> bytes:
         for secret in self.secrets:

@@ -17,7 +17,7 @@ from gemproxy import __version__
 from gemproxy.backend import Backend
 from gemproxy.backoff import RetryPolicy
 from gemproxy.chat.errors import INVALID_REQUEST, ChatError
-from gemproxy.config import BadSetting, Config
+from gemproxy.config import DEFAULT_UPSTREAM, BadSetting, Config
 from gemproxy.config_file import UpstreamConfig
 from gemproxy.demo.server import Demo
 from gemproxy.gemini.cli.install import Cli
@@ -37,7 +37,8 @@ from gemproxy.http.url import BaseURL
 from gemproxy.http.write_coalescer import WriteCoalescer
 from gemproxy.journal import DiskJournal, Journal, NoJournal
 from gemproxy.metrics import Metrics
-from gemproxy.openai.backend import MODELS_TIMEOUT, OpenAIBackend, base_url
+from gemproxy.openai.backend import FINISH_PATIENCE, MODELS_TIMEOUT, OpenAIBackend, base_url
+from gemproxy.openai.conversion import Convert
 from gemproxy.routing.router import Router
 from gemproxy.routing.table import RoutingTable
 from gemproxy.shutdown import LAST_WORDS, Drain
@@ -65,7 +66,7 @@ class Patience:
 
     @ivar headers: see L{Limits}; also body and linger.
     @ivar last_words: see L{Drain}.
-    @ivar models: see L{OpenAIBackend}.
+    @ivar models: see L{OpenAIBackend}; also finish.
     @ivar key_rest: see L{KeyRing}.
     """
 
@@ -74,6 +75,7 @@ class Patience:
     linger: float = 2.0
     last_words: float = LAST_WORDS
     models: float = MODELS_TIMEOUT
+    finish: float = FINISH_PATIENCE
     key_rest: float = REST
 
 
@@ -279,6 +281,8 @@ class Daemon(MultiService):
         return [
             evolve(
                 self._upstream(config.url, key, timeout=config.timeout, agent=agent),
+                convert=Convert(config.convert or self._config.convert),
+                setting=_name_of_setting(config),
                 mark=self._mark,
                 headers=headers,
             )
@@ -334,6 +338,9 @@ class Daemon(MultiService):
             timeout or self._config.timeout,
             self._patience.models,
             is_gemproxy,
+            Convert.ON if is_gemproxy else Convert(self._config.convert),
+            "GEMINI_PROXY_URL" if is_gemproxy else "UPSTREAM_URL",
+            self._patience.finish,
         )
 
     def _chat_service(self, stop_tags: Sequence[str]) -> ChatService:
@@ -431,6 +438,11 @@ class Daemon(MultiService):
         await super().stopService()
         for agent in self._agents.values():
             await agent.close()
+
+
+def _name_of_setting(config: UpstreamConfig) -> str:
+    """What the URL of an upstream is set by."""
+    return "UPSTREAM_URL" if config.name == DEFAULT_UPSTREAM else f"upstream '{config.name}'"
 
 
 def _new_id() -> str:

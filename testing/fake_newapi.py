@@ -484,3 +484,13 @@ def hang() -> Script:
 
 def headers_and_hang(status: int = 200, headers: Headers = (EVENT_STREAM,)) -> Script:
     return verbatim(head(status, [*headers, ("Transfer-Encoding", "chunked")]))
+
+
+def if_streamed(streamed: Script, unstreamed: Script) -> Script:
+    """One script for requests with C{stream}, and one for the others."""
+
+    async def script(call: Call) -> None:
+        await call.whole()
+        await (streamed if call.json.get("stream") else unstreamed)(call)
+
+    return script

@@ -134,6 +134,7 @@ CASES = [
         "http:// or https:// URL",
     ),
     Case("FIXED_API_KEY", None, {"sk-x": "sk-x", " ": None}, ("two words",), "printable ASCII"),
+    Case("CONVERT", "auto", {"on": "on", "OFF": "off"}, ("true",), "one of on, off, auto"),
     Case(
         "GEMINI_PROXY_URL",
         None,

@@ -54,6 +54,13 @@ WHOLE: dict[str, tuple[bytes, Any, Any, bytes, bool]] = {
         b"hello",
         True,
     ),
+    "a coding that is none": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 5\r\n\r\nhello",
+        (),
+        5,
+        b"hello",
+        False,
+    ),
     "nothing": (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", (), 0, b"", True),
     "no phrase": (b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nab", (), 2, b"ab", True),
     "lines that end in LF": (b"HTTP/1.1 200 OK\nContent-Length: 2\n\nab", (), 2, b"ab", True),
@@ -125,7 +132,10 @@ def test_the_status_line_is_as_it_came() -> None:
         assert (head.version, head.code, head.phrase) == ("1.1", 200, b"Fine by me")
 
 
-@pytest.mark.parametrize("lines", [b"", b"Connection: close\r\n", b"Content-Type: a/b\r\n"])
+@pytest.mark.parametrize(
+    "lines",
+    [b"", b"Connection: close\r\n", b"Content-Type: a/b\r\n", b"Transfer-Encoding: identity\r\n"],
+)
 def test_a_body_without_a_length_goes_on(lines: bytes) -> None:
     for pieces in at_every_split(b"HTTP/1.1 200 OK\r\n" + lines + b"\r\nhello"):
         parser, head, body = parsed(*pieces)
@@ -177,7 +187,7 @@ def test_what_comes_behind_a_response_makes_the_connection_useless(name: str, mo
         b"HTTP/1.1 200 OK\r\nContent-Length: 0x2\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: br\r\n\r\n",
         b"HTTP/1.1 101 Other\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
     ],
 )

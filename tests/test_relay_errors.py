@@ -108,11 +108,6 @@ async def test_an_error_response_arrives_as_itself(
         ("application/json", b"[]", "The upstream responded with status 502."),
         ("application/json", b"{broken", "The upstream responded with status 502."),
         ("application/octet-stream", b"\xff\x00", "The upstream responded with status 502."),
-        (
-            "text/event-stream",
-            b'data: {"error": {"message": "x"}}\n\n',
-            "The upstream responded with status 502.",
-        ),
     ],
 )
 @both_modes
@@ -145,7 +140,7 @@ async def test_a_compressed_error_is_readable(relay: Relay) -> None:
     assert "content-encoding" not in reply.headers
 
 
-@pytest.mark.parametrize("status", [201, 204, 301, 302, 304])
+@pytest.mark.parametrize("status", [204, 205, 301, 302, 304])
 @both_modes
 @ensureDeferred
 async def test_other_statuses_than_200_are_no_answer(
@@ -306,7 +301,10 @@ def cuts() -> dict[str, Script]:
             + in_http_chunks(half)
             + b"zzz\r\n"
         ),
-        "ended without a finish reason": events(*half),
+        "ended without a finish reason": events(*half, DONE),
+        "ended in mid-call": events(
+            *half, event(chunk(delta={"tool_calls": [{"index": 0, "function": {"name": "f"}}]}))
+        ),
         "ended in an event": events(*in_event),
         "closed without a length": events(*half, framing="close"),
         "half of the choices are finished": events(
@@ -353,9 +351,8 @@ async def test_an_answer_with_its_finish_reason_is_complete(
 @both_modes
 @ensureDeferred
 async def test_an_answer_that_is_cut_behind_its_end_is_complete(relay: Relay, wanted: bool) -> None:
-    relay.upstream.play(events(*answer("One"), then="reset"), events(event("One"), DONE))
-    for _ in range(2):
-        assert (await relay.ask(gpt(stream=wanted))).content == "One"
+    relay.upstream.play(events(*answer("One"), then="reset"))
+    assert (await relay.ask(gpt(stream=wanted))).content == "One"
 
 
 @pytest.mark.parametrize("framing", ["length", "close"])
@@ -400,7 +397,11 @@ async def test_an_error_event_before_anything_else_is_an_error_response(
     relay.upstream.play(events(event({"error": error})))
     reply = await relay.ask(gpt(stream=wanted))
     assert reply.status == status
-    assert reply.error == error
+    if isinstance(error, dict):
+        assert reply.error == error
+    else:
+        # SDKs look for the message in an object.
+        assert reply.error["message"] == error
 
 
 @pytest.mark.parametrize(
@@ -542,10 +543,10 @@ async def test_an_event_without_an_end_is_not_collected_for_ever(
         await call.when_closed(1)
 
 
-def _small_decoder() -> Any:
+def _small_decoder(**how: Any) -> Any:
     from gemproxy.chat.sse import SSEDecoder
 
-    return SSEDecoder(1000)
+    return SSEDecoder(1000, **how)
 
 
 # After a heartbeat the status has gone out:

@@ -11,7 +11,6 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
 from testing.fake_newapi import (
-    DONE,
     EVENT_STREAM,
     USAGE,
     Call,
@@ -148,7 +147,7 @@ async def test_what_was_held_back_comes_out_before_an_error(relay: Relay) -> Non
 
 @ensureDeferred
 async def test_what_was_held_back_comes_out_when_no_finish_reason_comes(relay: Relay) -> None:
-    relay.upstream.play(events(event("One <disc"), DONE))
+    relay.upstream.play(events(event("One <disc")))
     reply = await relay.ask(gpt(stream=True))
     assert reply.content == "One <disc"
     assert reply.data[-1] == "[DONE]"
@@ -414,7 +413,7 @@ async def test_a_tag_that_is_found_at_the_very_end_is_the_reason_to_stop(wanted:
         reply = await relay.ask(gpt(stream=wanted))
         assert reply.content == "ab"
         assert finish_reason(reply) == "stop"
-        relay.upstream.play(events(event("ab<x>cd"), DONE))
+        relay.upstream.play(events(event("ab<x>cd")))
         reply = await relay.ask(gpt(stream=wanted))
         assert reply.content == "ab"
         assert finish_reason(reply) == "stop"

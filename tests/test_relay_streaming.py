@@ -83,7 +83,8 @@ async def test_every_field_of_every_chunk_survives_byte_for_byte(relay: Relay) -
 async def test_events_survive_a_network_that_delivers_single_bytes(
     relay: Relay, framing: str
 ) -> None:
-    few = [event(RICH[2]), b": comment\n\n", event(RICH[3]), event(RICH[6]), DONE]
+    end = chunk() | {"choices": [{"index": n, "finish_reason": "stop"} for n in (0, 1)]}
+    few = [event(RICH[2]), b": comment\n\n", event(RICH[3]), event(end), DONE]
     relay.upstream.play(events(*few, framing=framing, cuts=range(10_000)))
     reply = await relay.ask(gpt(stream=True))
     assert_streamed(reply, few[0], few[2], few[3], DONE)

@@ -497,8 +497,10 @@ async def test_an_upstream_gets_its_own_headers(tmp_path: Path) -> None:
         client.one.always(stream("1"))
         await client.ask(chat(model="one/x"), X_Title="theirs")
         assert client.one.calls[0].all_headers("x-title") == ["ours"]
-        await client.send("POST", "/v1/embeddings", {"model": "one/y", "input": "x"})
-        call = await client.one.when_call(1)
+        client.one.always(document({"data": []}))
+        sent = await client.send("POST", "/v1/embeddings", {"model": "one/y", "input": "x"})
+        assert (await sent.reply()).json == {"data": []}
+        call = client.one.calls[1]
         assert call.all_headers("x-title") == ["ours"]
         assert call.json["model"] == "y"
 

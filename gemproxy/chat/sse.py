@@ -88,17 +88,22 @@ class SSEDecoder:
     Each byte is examined once, regardless of how the stream is split.
 
     @ivar _max_event_bytes: the maximum size of an unfinished event.
+    @ivar _takes_bare_json: whether a line that begins with a brace, between events, begins an event
+        as well, which goes on to the next blank line. New-API ends a stream so when it fails after
+        a comment.
     @ivar _opening: the start of the stream, while it may still be part of a byte order mark.
     @ivar _line: the start of an unfinished line.
     @ivar _data: the data lines of the unfinished event, each followed by LF.
     """
 
     _max_event_bytes: int = _MAX_EVENT_BYTES
+    _takes_bare_json: bool = False
     _opening: bytes | None = field(init=False, default=b"")
     _after_cr: bool = field(init=False, default=False)
     _line: bytearray = field(init=False, factory=bytearray)
     _data: bytearray = field(init=False, factory=bytearray)
     _name: bytes = field(init=False, default=b"")
+    _is_bare: bool = field(init=False, default=False)
 
     def feed(self, data: bytes) -> list[Event]:
         """
@@ -180,7 +185,11 @@ class SSEDecoder:
             return
         known = _FIELD.match(line)
         if known is None:
+            if self._takes_bare_json and (self._is_bare or line.startswith(b"{")):
+                self._take_bare(line, events)
             return
+        if self._is_bare:
+            self._end_event(events)
         value = line[known.end() :]
         if known[1] == b"data":
             self._data += value
@@ -188,12 +197,21 @@ class SSEDecoder:
         else:
             self._name = value
 
+    def _take_bare(self, line: bytes, events: list[Event]) -> None:
+        if line.startswith(b"{"):
+            # Whatever comes before it is whole.
+            self._end_event(events)
+            self._is_bare = True
+        self._data += line
+        self._data += b"\n"
+
     def _end_event(self, events: list[Event]) -> None:
         if self._data:
             del self._data[-1]
             events.append(Event(bytes(self._data), self._name))
             self._data = bytearray()
         self._name = b""
+        self._is_bare = False
 
 
 def encode(event: Event) -> bytes:

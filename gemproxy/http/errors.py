@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from OpenSSL import SSL
+from typing import cast
+
+from OpenSSL.SSL import Error as TLSError
+from service_identity import VerificationError
 from twisted.internet.error import ConnectionClosed
 from twisted.web.client import ResponseFailed, ResponseNeverReceived
 
@@ -17,14 +20,15 @@ def describe_request_error(who: str, error: Exception) -> str:
     @param error: the exception of the agent's request.
     """
     kind = type(error)
-    # Twisted wraps errors of an established connection.
-    if isinstance(error, ResponseFailed) and error.reasons:
-        error = error.reasons[0].value
+    untrusted = is_untrusted(error)
+    error = _cause(error)
+    if untrusted:
+        return f"{who} has a certificate that is not trusted: {_tls_reason(error)}."
     reason = (str(error) or type(error).__name__)[:_MESSAGE_LENGTH].rstrip(".")
     if not issubclass(kind, ResponseFailed):
         return f"{who} cannot be reached: {reason}."
     if issubclass(kind, ResponseNeverReceived):
-        if isinstance(error, SSL.Error):
+        if isinstance(error, TLSError):
             return f"{who} cannot be reached: the TLS handshake failed: {_tls_reason(error)}."
         return f"{who} closed the connection without a response."
     if isinstance(error, ConnectionClosed):
@@ -32,7 +36,26 @@ def describe_request_error(who: str, error: Exception) -> str:
     return f"{who} sent an invalid HTTP response: {reason}."
 
 
-def _tls_reason(error: SSL.Error) -> str:
+def is_untrusted(error: Exception) -> bool:
+    """Whether a request failed because the server's certificate is not trusted."""
+    cause = _cause(error)
+    if isinstance(cause, VerificationError):
+        return True
+    return isinstance(cause, TLSError) and "certificate" in _tls_reason(cause)
+
+
+def _cause(error: Exception) -> Exception:
+    # Twisted wraps errors of an established connection.
+    if isinstance(error, ResponseFailed) and error.reasons:
+        return cast("Exception", error.reasons[0].value)
+    return error
+
+
+def _tls_reason(error: Exception) -> str:
     """OpenSSL's words, without its names of libraries and functions."""
-    reasons = [entry[2] for entry in (error.args[0] if error.args else ()) if entry[2:]]
-    return ", ".join(map(str, reasons))[:_MESSAGE_LENGTH] or "the connection was closed"
+    if isinstance(error, VerificationError):
+        return "it is for another host"
+    # OpenSSL's queue of errors: library, function and reason of each.
+    queue = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    reasons = ", ".join(str(entry[-1]) for entry in queue if entry)[:_MESSAGE_LENGTH]
+    return reasons or "the connection was closed"

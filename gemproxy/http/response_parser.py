@@ -45,6 +45,7 @@ class ResponseParser:
         "_asked_for_head",
         "_has_head",
         "_headers",
+        "_left",
         "_may_switch",
         "_overhead",
         "_parser",
@@ -78,6 +79,8 @@ class ResponseParser:
         self._phrase = b""
         self._pieces: list[bytes] = []
         self._overhead = 0
+        # Bytes of the body that are to come, if llhttp does not count them.
+        self._left: int | None = None
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
         # Accept lines that end with LF only, and a Content-Length in a chunked response, which is
         # ignored.
@@ -107,6 +110,10 @@ class ResponseParser:
             self.done = True
             self.keep_alive = self.keep_alive and not body
             body = b""
+        if self._left is not None and self._has_head:
+            body = body[: self._left]
+            self._left -= len(body)
+            self.done = self.done or not self._left
         self._overhead = 0 if body else self._overhead + len(data)
         if self._overhead > _OVERHEAD_LIMIT:
             self._spoil("The headers are too large.")
@@ -153,7 +160,7 @@ class ResponseParser:
         self.switched = self._may_switch and code == 101 and self._parser.should_upgrade()
         if code < 200 and not self.switched:
             return
-        chunked, length = False, None
+        chunked, identity, length = False, False, None
         passed = []
         named = options_of(self._headers)
         for header in self._headers:
@@ -162,15 +169,18 @@ class ResponseParser:
                 if name not in named:
                     passed.append(header)
             elif name == b"transfer-encoding":
-                if header[1].strip().lower() != b"chunked":
+                codings = {coding.strip() for coding in header[1].lower().split(b",")}
+                # RFC 2616 section 3.6: identity is no coding at all.
+                if not codings <= {b"chunked", b"identity", b""}:
                     raise ValueError("The transfer encoding is not supported.")
-                chunked = True
+                chunked = chunked or b"chunked" in codings
+                identity = True
             elif name == b"content-length":
                 length = int(header[1])
                 if self._asked_for_head:
                     # In the response to HEAD, the length is a header to pass on.
                     passed.append(header)
-        ambiguous = chunked and length is not None
+        ambiguous = (chunked or identity) and length is not None
         self.keep_alive = self._parser.should_keep_alive() and not ambiguous
         if code in _BODILESS or self._asked_for_head:
             length = 0
@@ -178,6 +188,9 @@ class ResponseParser:
             length = None
         self.head = Head(self._parser.get_http_version(), code, self._phrase, tuple(passed), length)
         self.until_closed = length is None and not chunked
+        if identity and not chunked:
+            # llhttp waits for the end of the connection then.
+            self._left = length
         self._has_head = True
         self._headers.clear()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectingCancelledError
@@ -19,24 +19,33 @@ from zope.interface import implementer
 
 from gemproxy.backend import COMMITS_IN, Answer
 from gemproxy.chat.errors import (
-    INVALID_REQUEST,
     SERVER_ERROR,
     ChatError,
     Unanswered,
-    Verbatim,
     bad_request,
     upstream_failed,
     upstream_silent,
 )
-from gemproxy.chat.jsontext import dumps, loads
+from gemproxy.chat.jsontext import loads
 from gemproxy.chat.request import ChatRequest, Headers
 from gemproxy.chat.secret import SecretMask
+from gemproxy.chat.sse import Event
 from gemproxy.http.body import BodyCut, BodyTooLarge, read_beginning, read_body
-from gemproxy.http.errors import describe_request_error
+from gemproxy.http.errors import describe_request_error, is_untrusted
 from gemproxy.http.headers import without
 from gemproxy.http.loops import LoopMark
 from gemproxy.http.treq_client import send
 from gemproxy.http.url import BaseURL
+from gemproxy.openai.conversion import (
+    ConversionMemory,
+    Convert,
+    Form,
+    body_in,
+    cannot_stream,
+    first_form,
+    form_after,
+)
+from gemproxy.openai.errors import error_of, is_error, refusal
 from gemproxy.openai.headers import query_to_upstream, request_id_of, to_client, to_upstream
 from gemproxy.openai.stream import StreamError, UpstreamStream
 from gemproxy.util.idle_timeout import IdleTimeout
@@ -50,7 +59,11 @@ _ERROR_LIMIT = 1024 * 1024
 _ERROR_PATIENCE = 5.0
 # Seconds to wait for the end of the body after [DONE], so that the connection can be reused.
 _TAIL = 2.0
+# Seconds of silence after which an answer is complete of which every choice has a finish reason.
+FINISH_PATIENCE = 5.0
 _CUT = upstream_failed("The upstream closed the connection before the response was complete.")
+# Some say 201 for an answer that they have created.
+_GOOD = (200, 201, 202, 203)
 _PASSED_ERROR_HEADERS = ("retry-after", "x-should-retry")
 
 
@@ -77,6 +90,9 @@ class OpenAIBackend:
     @ivar timeout: seconds without data after which a request is cancelled.
     @ivar models_timeout: seconds for the list of models.
     @ivar is_gemproxy: whether it is another gemproxy, which may be told L{COMMITS_IN}.
+    @ivar convert: whether requests of clients that do not stream become streaming ones.
+    @ivar setting: what the base URL is set by, for messages.
+    @ivar finish_patience: see L{FINISH_PATIENCE}.
     @ivar mark: by which a request that comes back is known; None for none.
     @ivar headers: further headers to send with each request.
     """
@@ -90,8 +106,12 @@ class OpenAIBackend:
     timeout: float
     models_timeout: float = MODELS_TIMEOUT
     is_gemproxy: bool = False
+    convert: Convert = Convert.AUTO
+    setting: str = "UPSTREAM_URL"
+    finish_patience: float = FINISH_PATIENCE
     mark: LoopMark | None = None
     headers: Headers = ()
+    _memory: ConversionMemory = field(factory=ConversionMemory, init=False, repr=False, eq=False)
 
     def complete(self, request: ChatRequest, answer: Answer) -> Deferred[None]:
         idle_timeout = IdleTimeout(self.clock, self.timeout)
@@ -116,39 +136,85 @@ class OpenAIBackend:
         self, request: ChatRequest, answer: Answer, idle_timeout: IdleTimeout
     ) -> None:
         answer.note("waiting for the upstream")
-        headers = _streaming_headers(request)
+        form = first = first_form(self.convert, request, self._memory, self.clock.seconds())
+        headers = () if form is Form.AS_SENT else request.headers
+        while (refused := await self._try(request, form, answer, idle_timeout)) is not None:
+            following = form_after(form, refused) if self.convert is Convert.AUTO else None
+            if following is None:
+                raise refused
+            self.log.debug(
+                "{model}: sent again {form}, because of: {error}",
+                model=request.model,
+                form=following.value,
+                error=refused,
+            )
+            form, request.headers = following, headers
+        if form is not first:
+            self._memory.learn(request.model, form, self.clock.seconds())
+
+    async def _try(
+        self, request: ChatRequest, form: Form, answer: Answer, idle_timeout: IdleTimeout
+    ) -> ChatError | None:
+        """
+        Send the request in one form, and pass on the answer. Returns the error if there is one
+        before anything was passed on.
+
+        @raise ChatError: there was no response, or an error after something was passed on.
+        """
+        headers = _headers_in(form, request)
         if self.is_gemproxy and (commitment := answer.commitment()) is not None:
             headers = (*headers, (COMMITS_IN, b"%.3f" % commitment.left))
         target = self._with_query(b"/v1/chat/completions", request.query)
-        asked = self._ask(b"POST", target, headers, streaming_body(request))
+        asked = self._ask(b"POST", target, headers, body_in(form, request))
+        choices = request.body.get("n")
         request.forget()
         response = await asked
         idle_timeout.reset()
         received = headers_of(response)
         answer.passed_on(to_client(received), request_id_of(received))
-        if response.code != 200:
-            raise await self._refusal(response)
+        if response.code not in _GOOD:
+            return await self._refusal(response)
         for names in response.headers.getRawHeaders("x-gemproxy-ignored") or ():
             answer.ignored(names.split(", "))
         reading: Deferred[None] = Deferred()
-        stream = UpstreamStream(request.include_usage or not request.stream)
-        reader = _StreamReader(self.clock, stream, answer, idle_timeout, reading)
+        stream = UpstreamStream(
+            request.include_usage or not request.stream,
+            choices if isinstance(choices, int) else 1,
+            self.setting,
+        )
+        reader = _StreamReader(
+            self.clock, stream, answer, idle_timeout, reading, self.finish_patience
+        )
         response.deliverBody(reader)
         # Release the memory while the body is received.
-        del response, asked
+        del response, asked, headers
         try:
             await reading
         except CancelledError:
             reader.abort()
             raise
+        except ChatError as error:
+            if reader.has_passed:
+                raise
+            return error
         finally:
             answer.pace(None)
-            if stream.broken:
-                self.log.warn(
-                    "{model}: {count} events from the upstream are not valid JSON objects",
-                    model=request.model,
-                    count=stream.broken,
-                )
+            self._warn(request.model, stream)
+        return None
+
+    def _warn(self, model: str, stream: UpstreamStream) -> None:
+        if stream.broken:
+            self.log.warn(
+                "{model}: {count} events from the upstream are not valid JSON objects",
+                model=model,
+                count=stream.broken,
+            )
+        if stream.end_is_assumed:
+            self.log.warn(
+                "{model}: the upstream's answer ended without a finish_reason and without [DONE]; "
+                "it is taken for complete",
+                model=model,
+            )
 
     async def _models(self, headers: Headers) -> list[dict[str, Any]]:
         asked = Deferred.fromCoroutine(self._get_models(headers))
@@ -160,19 +226,24 @@ class OpenAIBackend:
         # Together's is a bare array.
         models = listed.get("data") if isinstance(listed, dict) else listed
         if not isinstance(models, list):
+            if is_error(listed):
+                raise error_of(listed, b"")
             raise upstream_failed(
                 "The upstream's response to GET /v1/models is not a list of models."
             )
-        return [
+        usable = [
             model
             for model in models
             if isinstance(model, dict) and isinstance(model.get("id"), str) and model["id"]
         ]
+        for model in filter(cannot_stream, usable):
+            self._memory.learn(model["id"], Form.AS_SENT, self.clock.seconds())
+        return usable
 
     async def _get_models(self, headers: Headers) -> Any:
         headers = without(headers, b"accept-encoding")
         response = await self._ask(b"GET", b"/v1/models", headers, None)
-        if response.code != 200:
+        if response.code not in _GOOD:
             raise await self._refusal(response)
         try:
             return loads(await read_body(response, _MODELS_LIMIT))
@@ -203,7 +274,11 @@ class OpenAIBackend:
         except ValueError:
             return fail(bad_request("The request target is not a path."))
         asked = maybeDeferred(self.agent.request, method, url, sent, body)
-        return asked.addErrback(_as_chat_error)
+        return asked.addErrback(self._as_chat_error)
+
+    def _as_chat_error(self, failure: Failure) -> Failure:
+        failure.trap(Exception)
+        return Failure(self._unanswered(cast("Exception", failure.value)))
 
     def _headers(self, headers: Headers) -> HeaderMap:
         """The headers to send with a client's request."""
@@ -229,13 +304,38 @@ class OpenAIBackend:
         try:
             return await send(self.agent, method, self.base.join(path), sent, body)
         except Exception as error:
-            raise unanswered(error) from None
+            raise self._unanswered(error) from None
+
+    def _unanswered(self, error: Exception) -> Exception:
+        """Convert the error of a request without response to a CancelledError or a ChatError."""
+        if isinstance(error, ChatError):
+            return error
+        if isinstance(error, (CancelledError, ConnectingCancelledError)):
+            return CancelledError()
+        reasons = getattr(error, "reasons", None)
+        if reasons and reasons[0].check(ChatError, CancelledError):
+            return cast("Exception", reasons[0].value)
+        address = self.base.join(b"/").decode("ascii", "replace").rstrip("/")
+        who = f"The upstream {address} ({self.setting})"
+        message = describe_request_error(who, error)
+        return Unanswered(502, SERVER_ERROR, message, "upstream_error", final=is_untrusted(error))
 
     async def _refusal(self, response: IResponse) -> ChatError:
         """The error for an upstream's response with a status other than 200."""
         patience = min(_ERROR_PATIENCE, self.timeout / 2)
         body = await read_beginning(response, _ERROR_LIMIT, self.clock, patience)
-        return refusal(response, body)
+        if response.code < 400:
+            hint = f"; its base URL ({self.setting}) looks wrong" if response.code >= 300 else ""
+            return upstream_failed(
+                f"The upstream responded with status {response.code}; 200 was expected{hint}."
+            )
+        content_type = (response.headers.getRawHeaders(b"content-type") or [b"text/plain"])[0]
+        passed = tuple(
+            (name, value)
+            for name in _PASSED_ERROR_HEADERS
+            for value in response.headers.getRawHeaders(name) or ()
+        )
+        return refusal(response.code, content_type, body, passed, self.setting)
 
 
 def headers_of(response: IResponse) -> Headers:
@@ -244,84 +344,26 @@ def headers_of(response: IResponse) -> Headers:
     )
 
 
-def _as_chat_error(failure: Failure) -> Failure:
-    failure.trap(Exception)
-    return Failure(unanswered(cast("Exception", failure.value)))
-
-
-def unanswered(error: Exception) -> Exception:
-    """Convert the error of a request without response to a CancelledError or a L{ChatError}."""
-    if isinstance(error, ChatError):
-        return error
-    if isinstance(error, (CancelledError, ConnectingCancelledError)):
-        return CancelledError()
-    reasons = getattr(error, "reasons", None)
-    if reasons and reasons[0].check(ChatError, CancelledError):
-        return cast("Exception", reasons[0].value)
-    return Unanswered(
-        502, SERVER_ERROR, describe_request_error("The upstream", error), "upstream_error"
-    )
-
-
-def _streaming_headers(request: ChatRequest) -> Headers:
-    headers = without(request.headers, b"accept-encoding", b"content-type", b"accept", COMMITS_IN)
-    return (
+def _headers_in(form: Form, request: ChatRequest) -> Headers:
+    headers = without(request.headers, b"accept-encoding", b"content-type", COMMITS_IN)
+    headers = (
         *headers,
         (b"Content-Type", b"application/json"),
-        (b"Accept", b"text/event-stream"),
+        # A compressed stream arrives in lumps.
         (b"Accept-Encoding", b"identity"),
     )
-
-
-def streaming_body(request: ChatRequest) -> bytes:
-    """
-    The body to send upstream. The client's own bytes if possible; rewritten if the client does not
-    stream or uses another name for the model than the upstream.
-    """
-    body = request.body
-    if request.stream and body["model"] == request.model:
-        return request.raw
-    body = body | {"model": request.model}
-    if request.stream:
-        return dumps(body)
-    options = body.get("stream_options") or {}
-    return dumps(body | {"stream": True, "stream_options": options | {"include_usage": True}})
-
-
-def refusal(response: IResponse, body: bytes) -> ChatError:
-    """Convert an upstream's error response to the error for the client."""
-    try:
-        payload = loads(body)
-    except ValueError:
-        payload = None
-    if response.code < 400:
-        return upstream_failed(
-            f"The upstream responded with status {response.code}; 200 was expected."
-        )
-    error = payload.get("error") if isinstance(payload, dict) else None
-    fields = error if isinstance(error, dict) else {"message": error}
-    message = fields.get("message")
-    if error is None and isinstance(payload, dict):
-        # The fields in which FastAPI and New-API report an error.
-        said = (payload.get("message"), payload.get("detail"))
-        message = next((text for text in said if text and isinstance(text, str)), None)
-    content_type = (response.headers.getRawHeaders(b"content-type") or [b"text/plain"])[0]
-    passed = tuple(
-        (name, value)
-        for name in _PASSED_ERROR_HEADERS
-        for value in response.headers.getRawHeaders(name) or ()
-    )
-    return ChatError(
-        response.code,
-        str(fields.get("type") or (INVALID_REQUEST if response.code < 500 else SERVER_ERROR)),
-        str(message or f"The upstream responded with status {response.code}."),
-        verbatim=Verbatim(content_type, body, payload if error else None, passed),
-    )
+    if form is Form.AS_SENT and not request.stream:
+        return headers
+    return (*without(headers, b"accept"), (b"Accept", b"text/event-stream"))
 
 
 @implementer(IPushProducer)
 class _StreamReader(Protocol):
-    """Passes on a stream of events as it is received, at the client's pace."""
+    """
+    Passes on a stream of events as it is received, at the client's pace.
+
+    @ivar has_passed: whether anything of the answer was passed on.
+    """
 
     def __init__(
         self,
@@ -330,12 +372,16 @@ class _StreamReader(Protocol):
         answer: Answer,
         idle_timeout: IdleTimeout,
         finished: Deferred[None],
+        finish_patience: float,
     ) -> None:
+        self.has_passed = False
         self._clock = clock
         self._stream = stream
         self._answer = answer
         self._idle_timeout = idle_timeout
         self._finished: Deferred[None] | None = finished
+        self._finish_patience = finish_patience
+        self._grace: IDelayedCall | None = None
         self._tail: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
@@ -343,11 +389,13 @@ class _StreamReader(Protocol):
 
     def pauseProducing(self) -> None:
         self._idle_timeout.pause()
+        _cancel(self._grace)
         self._producer.pauseProducing()
 
     def resumeProducing(self) -> None:
         self._idle_timeout.resume()
         self._producer.resumeProducing()
+        self._watch_finish()
 
     def stopProducing(self) -> None:
         self._producer.stopProducing()
@@ -363,7 +411,8 @@ class _StreamReader(Protocol):
         try:
             events = self._stream.feed(data)
             if events:
-                self._answer.events(events)
+                self._watch_finish()
+                self._pass_on(events)
         except StreamError as broken:
             self._fail(broken)
             return
@@ -379,38 +428,60 @@ class _StreamReader(Protocol):
             self._tail = self._clock.callLater(_TAIL, self.abort)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._tail is not None and self._tail.active():
-            self._tail.cancel()
+        _cancel(self._tail)
         if self._finished is None:
             return
         if not reason.check(ResponseDone, PotentialDataLoss):
             self._finish(None if self._stream.finished else Failure(_CUT))
             return
         try:
-            events = self._stream.close()
+            events = self._stream.close(is_proper=bool(reason.check(ResponseDone)))
         except StreamError as broken:
             self._fail(broken)
             return
-        if events:
-            self._answer.events(events)
+        if self._stream.document is not None:
+            self._answer.document(self._stream.document, events)
+        elif events:
+            self._pass_on(events)
         self._finish(None)
+
+    def _pass_on(self, events: list[Event]) -> None:
+        self.has_passed = True
+        self._answer.events(events)
+
+    def _watch_finish(self) -> None:
+        """Some upstreams send neither [DONE] nor the end of the body."""
+        _cancel(self._grace)
+        if self._finished is not None and self._stream.is_whole:
+            self._grace = self._clock.callLater(self._finish_patience, self._is_whole)
+
+    def _is_whole(self) -> None:
+        self._finish(None)
+        self.abort()
 
     def abort(self) -> None:
         """Close the connection to the upstream, if it still belongs to this response."""
+        _cancel(self._grace)
         self._finished = None
         if self.transport is not None:
             self._producer.stopProducing()
 
     def _fail(self, broken: StreamError) -> None:
         if broken.events:
-            self._answer.events(broken.events)
+            self._pass_on(broken.events)
         self._finish(Failure(broken.error))
         self.abort()
 
     def _finish(self, result: Failure | None) -> None:
+        _cancel(self._grace)
         finished, self._finished = self._finished, None
         if finished is not None and not finished.called:
             if result is None:
                 finished.callback(None)
             else:
                 finished.errback(result)
+
+
+def _cancel(call: IDelayedCall | None) -> None:
+    if call is not None and call.active():
+        call.cancel()

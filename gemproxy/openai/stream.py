@@ -4,17 +4,48 @@ from __future__ import annotations
 
 from typing import Any
 
-from gemproxy.chat.errors import SERVER_ERROR, ChatError, Verbatim, upstream_failed
+from gemproxy.chat.errors import ChatError, upstream_failed
 from gemproxy.chat.jsontext import read
+from gemproxy.chat.request import BOM
 from gemproxy.chat.split import chunks_of
 from gemproxy.chat.sse import DONE, Event, SSEDecoder
+from gemproxy.openai.errors import error_of, is_error, is_page, page_instead_of_answer
 
 _DOCUMENT_LIMIT = 256 * 1024 * 1024
-_MESSAGE_LENGTH = 1000
 # Data that say no more than that the upstream is alive.
 _PINGS = frozenset(
     {b"", b"null", b'""', b"[]", b"ping", b"pong", b"keepalive", b"keep-alive", b"heartbeat"}
 )
+_UNFINISHED = "The upstream's response ended before the completion was finished."
+# New-API ends so what its own provider broke off (QuantumNous/new-api#6239).
+_BROKEN_OFF = "The upstream's response ended with [DONE], but the completion was not finished."
+
+
+class _Choice:
+    """
+    What is known of a choice.
+
+    @ivar finished: it has a finish reason.
+    @ivar has_text: it has content.
+    @ivar has_calls: it has calls, which could be incomplete without a word.
+    """
+
+    __slots__ = ("finished", "has_calls", "has_text")
+
+    def __init__(self) -> None:
+        self.finished = False
+        self.has_text = False
+        self.has_calls = False
+
+    def add(self, choice: dict[str, Any]) -> None:
+        if choice.get("finish_reason"):
+            self.finished = True
+        delta = choice.get("delta") or choice.get("message")
+        if isinstance(delta, dict):
+            if delta.get("content"):
+                self.has_text = True
+            if delta.get("tool_calls") or delta.get("function_call"):
+                self.has_calls = True
 
 
 class UpstreamStream:
@@ -26,23 +57,42 @@ class UpstreamStream:
 
     @ivar done: whether the upstream sent C{[DONE]}.
     @ivar broken: the number of events that are not JSON objects.
+    @ivar document: the document, if the response was one and has ended.
+    @ivar end_is_assumed: whether the response ended as it should, but with no word that its text is
+        complete.
     """
 
-    def __init__(self, include_usage: bool) -> None:
-        """@param include_usage: whether to include the usage of a single JSON document."""
+    def __init__(
+        self, include_usage: bool, choices: int = 1, setting: str = "the base URL"
+    ) -> None:
+        """
+        @param include_usage: whether to include the usage of a single JSON document.
+        @param choices: how many were requested.
+        @param setting: what the upstream's base URL is set by.
+        """
         self.done = False
         self.broken = 0
+        self.document: dict[str, Any] | None = None
+        self.end_is_assumed = False
         self._include_usage = include_usage
-        self._begun = False
-        self._document: bytearray | None = None
-        # Maps the index of each choice to whether it has a finish reason.
-        self._choices: dict[str, bool] = {}
-        self._decoder = SSEDecoder()
+        self._requested = choices
+        self._setting = setting
+        # The beginning, until it tells what the response is; then None.
+        self._opening: bytes | None = b""
+        self._body: bytearray | None = None
+        self._choices: dict[int, _Choice] = {}
+        self._last: dict[str, Any] = {}
+        self._decoder = SSEDecoder(takes_bare_json=True)
 
     @property
     def finished(self) -> bool:
-        """Whether every choice has a finish reason."""
-        return self.done or (bool(self._choices) and all(self._choices.values()))
+        """Whether there is a choice, and every choice has a finish reason."""
+        return bool(self._choices) and all(choice.finished for choice in self._choices.values())
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all choices that were requested are finished."""
+        return len(self._choices) >= self._requested and self.finished
 
     def feed(self, data: bytes) -> list[Event]:
         """
@@ -50,13 +100,11 @@ class UpstreamStream:
 
         @raise StreamError: the upstream reported an error or sent invalid data.
         """
-        if not self._begun and (beginning := data.lstrip()):
-            self._begun = True
-            if beginning.startswith(b"{"):
-                self._document = bytearray()
-        if self._document is not None:
-            self._document += data
-            if len(self._document) > _DOCUMENT_LIMIT:
+        if self._opening is not None:
+            data = self._begun(self._opening + data)
+        if self._body is not None:
+            self._body += data
+            if len(self._body) > _DOCUMENT_LIMIT:
                 raise StreamError([], upstream_failed("The upstream's response is too large."))
             return []
         try:
@@ -65,26 +113,47 @@ class UpstreamStream:
             raise StreamError([], upstream_failed(f"The upstream sent {error}.")) from None
         return self._judged(events)
 
-    def close(self) -> list[Event]:
+    def close(self, is_proper: bool) -> list[Event]:
         """
-        Process the regular end of the response; returns the remaining events.
+        Process the end of the response; returns the remaining events.
 
+        @param is_proper: whether the response says itself that this is its end.
         @raise StreamError: the upstream reported an error, or the stream ended before the
             completion.
         """
-        if self._document is not None:
-            return _document_events(bytes(self._document), self._include_usage)
+        if self._body is not None:
+            self.document = _completion(bytes(self._body))
+            return [Event(chunk) for chunk in chunks_of(self.document, self._include_usage)]
+        broken = self.broken
         # What the end has cut in the middle is not passed on.
         rest = [event for event in self._decoder.close() if not self._is_cut(event)]
         events = self._judged(rest)
-        if not self.finished:
-            raise StreamError(
-                events,
-                upstream_failed(
-                    "The upstream's response ended before the completion was finished."
-                ),
-            )
-        return events
+        if self.broken > broken:
+            pass
+        elif self.done or self.finished:
+            return events
+        elif is_proper and self._is_text():
+            self.end_is_assumed = True
+            return [*events, self._end()]
+        raise StreamError(events, upstream_failed(_UNFINISHED))
+
+    def _begun(self, data: bytes) -> bytes:
+        """Find out what the response is. Returns what of its beginning is to be processed."""
+        if len(data) < len(BOM) and BOM.startswith(data):
+            self._opening = data
+            return b""
+        data = data.removeprefix(BOM)
+        beginning = data.lstrip()
+        if not beginning:
+            # Such as another proxy's heartbeats.
+            self._opening = b""
+            return b""
+        self._opening = None
+        if beginning.startswith((b"{", b"[", b'"')):
+            self._body = bytearray()
+        elif is_page(beginning):
+            raise StreamError([], page_instead_of_answer(self._setting))
+        return data
 
     def _is_cut(self, event: Event) -> bool:
         if not event.data.startswith(b"{") or event.name == b"error" or len(event.apart()) > 1:
@@ -107,6 +176,8 @@ class UpstreamStream:
                 break
             if event.data == DONE or event.data.strip() == DONE:
                 self.done = True
+                if not self.finished:
+                    raise StreamError(good, upstream_failed(_BROKEN_OFF))
                 break
             try:
                 chunk = event.json()
@@ -116,7 +187,7 @@ class UpstreamStream:
                     self._judge(parts, good)
                     continue
                 chunk = None
-            if event.name == b"error" or (isinstance(chunk, dict) and chunk.get("error")):
+            if event.name == b"error" or is_error(chunk):
                 raise StreamError(good, error_of(chunk, event.data))
             if isinstance(chunk, dict):
                 if chunk.get("type") == "ping" and "choices" not in chunk:
@@ -132,11 +203,34 @@ class UpstreamStream:
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
-                index = str(choice.get("index"))
-                if choice.get("finish_reason"):
-                    self._choices[index] = True
-                elif index not in self._choices:
-                    self._choices[index] = False
+                index = _index_of(choice)
+                known = self._choices.get(index)
+                if known is None:
+                    known = self._choices[index] = _Choice()
+                known.add(choice)
+                self._last = chunk
+
+    def _is_text(self) -> bool:
+        """
+        Whether the answer consists of text alone, and of choices that have no finish reason: those
+        of an upstream that gives none.
+        """
+        return bool(self._choices) and not any(
+            choice.finished or choice.has_calls or not choice.has_text
+            for choice in self._choices.values()
+        )
+
+    def _end(self) -> Event:
+        frame = {k: v for k, v in self._last.items() if k not in ("choices", "usage")}
+        ends = [{"index": i, "delta": {}, "finish_reason": "stop"} for i in self._choices]
+        return Event.of(frame | {"choices": ends})
+
+
+def _index_of(choice: dict[str, Any]) -> int:
+    index = choice.get("index")
+    if isinstance(index, str) and index.isascii() and index.isdigit():
+        return int(index[:9])
+    return index if isinstance(index, int) else 0
 
 
 class StreamError(Exception):
@@ -152,33 +246,7 @@ class StreamError(Exception):
         self.error = error
 
 
-def error_of(payload: Any, data: bytes) -> ChatError:
-    """
-    Convert an error reported in a response with status 200.
-
-    @param payload: C{data} parsed as JSON, if it is JSON.
-    """
-    is_object = isinstance(payload, dict)
-    error = payload.get("error") if is_object else None
-    # Some upstreams send an event named "error" without an error object in its data.
-    fields = error or (payload if is_object else data.decode("utf-8", "replace"))
-    if not isinstance(fields, dict):
-        fields = {"message": str(fields)[:_MESSAGE_LENGTH]}
-    code = fields.get("code")
-    status = fields.get("status") if isinstance(fields.get("status"), int) else code
-    if isinstance(status, str) and status.isascii() and status.isdigit():
-        status = int(status)
-    if not isinstance(status, int) or not 400 <= status < 600:
-        status = 502
-    return ChatError(
-        status,
-        str(fields.get("type") or SERVER_ERROR),
-        str(fields.get("message") or "The upstream reported an error."),
-        verbatim=Verbatim(b"application/json", data, payload) if error else None,
-    )
-
-
-def _document_events(body: bytes, include_usage: bool) -> list[Event]:
+def _completion(body: bytes) -> dict[str, Any]:
     """
     @raise StreamError: the document is not a completion.
     """
@@ -186,8 +254,10 @@ def _document_events(body: bytes, include_usage: bool) -> list[Event]:
         document = read(body, exactly=True)
     except ValueError:
         raise StreamError([], upstream_failed("The upstream's response is not JSON.")) from None
-    if document.get("error"):
+    if is_error(document):
         raise StreamError([], error_of(document, body))
-    if not isinstance(document.get("choices"), list):
+    choices = document.get("choices") if isinstance(document, dict) else None
+    if not isinstance(choices, list) or not choices:
         raise StreamError([], upstream_failed("The upstream's response is not a chat completion."))
-    return [Event(chunk) for chunk in chunks_of(document, include_usage)]
+    assert isinstance(document, dict)
+    return document

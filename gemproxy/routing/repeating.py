@@ -40,6 +40,10 @@ class Watched:
         self.begun = True
         self._answer.events(events)
 
+    def document(self, document: dict[str, Any], events: Sequence[Event]) -> None:
+        self.begun = True
+        self._answer.document(document, events)
+
     def take_back(self, choice: int) -> bool:
         return self._answer.take_back(choice)
 

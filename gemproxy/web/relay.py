@@ -131,8 +131,19 @@ class _Relay:
     # Called by the backend:
 
     def events(self, events: Sequence[Event]) -> None:
+        if passed := self._before_a_tag(events):
+            self._has_data = True
+            self._pass_on(passed)
+
+    def document(self, document: dict[str, Any], events: Sequence[Event]) -> None:
+        if isinstance(document.get("usage"), dict):
+            # Known even if a tag cuts the answer.
+            self._exchange.usage = document["usage"]
+        self.events(events)
+
+    def _before_a_tag(self, events: Sequence[Event]) -> list[Event]:
         if self.state is RelayState.STOP_TAG:
-            return
+            return []
         passed: list[Event] = []
         for event in events:
             passed += self._filter.feed(event)
@@ -142,9 +153,7 @@ class _Relay:
                 # Not at once: the backend is calling this method.
                 self._clock.callLater(0, self.end_early)
                 break
-        if passed:
-            self._has_data = True
-            self._pass_on(passed)
+        return passed
 
     def take_back(self, choice: int) -> bool:
         return False
@@ -324,12 +333,24 @@ class DocumentRelay(_Relay):
         super().__init__(*args)
         self._collector = CompletionCollector()
         self._hole: ChatError | None = None
+        self._document: dict[str, Any] | None = None
 
     def fail(self, error: ChatError) -> None:
         if self._committed:
             self._send(dumps(error.payload()))
         else:
             send_error(self._request, error)
+
+    def document(self, document: dict[str, Any], events: Sequence[Event]) -> None:
+        self._document = document
+        super().document(document, events)
+
+    def _before_a_tag(self, events: Sequence[Event]) -> list[Event]:
+        passed = super()._before_a_tag(events)
+        if [*map(id, passed)] != [*map(id, events)]:
+            # A document is the backend's own only as long as nothing is cut off.
+            self._document = None
+        return passed
 
     def take_back(self, choice: int) -> bool:
         if not self._filter.discard(choice):
@@ -365,7 +386,8 @@ class DocumentRelay(_Relay):
         return self._hole or super().finish()
 
     def _end(self) -> None:
-        self._deliver(self._collector.completion())
+        own = self._document
+        self._deliver(self._collector.completion() if own is None else own)
 
     def _deliver(self, document: Any) -> None:
         if self._committed:
