@@ -124,7 +124,7 @@ async def test_what_was_added_is_taken_back_and_that_is_remembered(relay: Relay,
             assert bytes(call.body) == sent
             assert reply.json == WHOLE
     if not only_options:
-        assert again.header("accept") == "a/b"
+        assert again.header("accept").split(", ")[0] == "a/b"
 
 
 @pytest.mark.parametrize("name", OTHERS)

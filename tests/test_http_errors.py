@@ -19,8 +19,8 @@ from gemproxy.http.errors import describe_request_error
         (ResponseNeverReceived([Failure(ConnectionDone())]), "closed the connection without"),
         (ResponseNeverReceived([Failure(ConnectionLost())]), "closed the connection without"),
         (
-            ResponseNeverReceived([Failure(SSL.Error([("SSL", "", "certificate verify failed")]))]),
-            "cannot be reached: the TLS handshake failed: certificate verify failed.",
+            ResponseNeverReceived([Failure(SSL.Error([("SSL", "", "wrong version number")]))]),
+            "cannot be reached: the TLS handshake failed: wrong version number.",
         ),
         (ResponseNeverReceived([Failure(SSL.Error())]), "cannot be reached: the TLS handshake"),
         (ResponseFailed([Failure(ConnectionLost())]), "closed the connection before"),

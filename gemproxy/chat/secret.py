@@ -59,5 +59,13 @@ class SecretMask:
             if payload is not None:
                 payload = loads(self.masked(dumps(payload)))
             verbatim = evolve(verbatim, body=self.masked(verbatim.body), payload=payload)
-        message = error.message.replace(self._secret.decode(), self._mask.decode())
-        return evolve(error, message=message, verbatim=verbatim)
+        return evolve(
+            error,
+            message=self._shown(error.message),
+            type=self._shown(error.type),
+            code=error.code and self._shown(error.code),
+            verbatim=verbatim,
+        )
+
+    def _shown(self, text: str) -> str:
+        return text.replace(self._secret.decode(), self._mask.decode())
