@@ -283,7 +283,6 @@ class Daemon(MultiService):
                 self._upstream(config.url, key, timeout=config.timeout, agent=agent),
                 convert=Convert(config.convert or self._config.convert),
                 setting=_name_of_setting(config),
-                mark=self._mark,
                 headers=headers,
             )
             for key in config.keys or (None,)
@@ -341,6 +340,7 @@ class Daemon(MultiService):
             Convert.ON if is_gemproxy else Convert(self._config.convert),
             "GEMINI_PROXY_URL" if is_gemproxy else "UPSTREAM_URL",
             self._patience.finish,
+            self._mark,
         )
 
     def _chat_service(self, stop_tags: Sequence[str]) -> ChatService:

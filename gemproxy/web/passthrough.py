@@ -23,9 +23,11 @@ from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.secret import SecretMask
 from gemproxy.chat.sse import Event, encode
 from gemproxy.http.body import BytesBody
+from gemproxy.http.headers import without
 from gemproxy.http.server_request import ServerRequest
 from gemproxy.metrics import Metrics
 from gemproxy.util.idle_timeout import IdleTimeout
+from gemproxy.web.completions import StopTagCutter
 from gemproxy.web.responses import send_error
 from gemproxy.web.site import headers_of
 from gemproxy.web.tunnel import WebSocketTunnel
@@ -49,18 +51,24 @@ class Passthrough:
     _under_way: set[_ResponseRelay] = field(factory=set)
 
     async def serve(
-        self, request: ServerRequest, raw: bytes = b"", forwarder: Forwarder | None = None
+        self,
+        request: ServerRequest,
+        raw: bytes = b"",
+        forwarder: Forwarder | None = None,
+        cutter: StopTagCutter | None = None,
     ) -> None:
         """
         Answer a request with whatever the upstream answers.
 
         @param raw: the body, unless it is still arriving.
         @param forwarder: the upstream, if not the usual one.
+        @param cutter: what ends the response at a stop tag; None to pass it on as it is.
         @raise CancelledError: the client has disconnected.
         """
         idle_timeout = IdleTimeout(self.clock, self.timeout)
         forwarder = forwarder or self.upstream()
-        relay = _ResponseRelay(request, idle_timeout, SecretMask(forwarder.fixed_key))
+        mask = SecretMask(forwarder.fixed_key)
+        relay = _ResponseRelay(request, idle_timeout, mask, cutter)
         self._under_way.add(relay)
         asking = self._relay(request, relay, idle_timeout, raw, forwarder)
         # Release the memory while the response is received.
@@ -80,6 +88,8 @@ class Passthrough:
         except ChatError as error:
             relay.fail(error)
         finally:
+            if cutter is not None and cutter.ended:
+                self.metrics.stop_tags.inc()
             self._under_way.discard(relay)
             self.metrics.passed(request.code)
 
@@ -101,7 +111,12 @@ class Passthrough:
         if isinstance(request.content, Upload):
             body = request.content
             body.watch(idle_timeout)
-        asked = forwarder.forward(request.method, _target(request), headers_of(request), body)
+        headers = headers_of(request)
+        if relay.cutter is not None:
+            # What is compressed cannot be searched.
+            identity = (b"Accept-Encoding", b"identity")
+            headers = (*without(headers, b"accept-encoding"), identity)
+        asked = forwarder.forward(request.method, _target(request), headers, body)
         del body, raw
         response = await asked
         del asked
@@ -133,10 +148,18 @@ class _ResponseRelay(Protocol):
 
     @ivar interruption: the error with which the daemon ended the response, if it did.
     @ivar end_early: stops the upstream's response.
+    @ivar cutter: what ends the response at a stop tag; None if nothing does.
     """
 
-    def __init__(self, request: ServerRequest, idle_timeout: IdleTimeout, mask: SecretMask) -> None:
+    def __init__(
+        self,
+        request: ServerRequest,
+        idle_timeout: IdleTimeout,
+        mask: SecretMask,
+        cutter: StopTagCutter | None,
+    ) -> None:
         self.interruption: ChatError | None = None
+        self.cutter = cutter
         self.end_early: Callable[[], None] = lambda: None
         self._request = request
         self._idle_timeout = idle_timeout
@@ -178,11 +201,21 @@ class _ResponseRelay(Protocol):
         self._pass_headers(response)
         kind = (response.headers.getRawHeaders(b"content-type") or [b""])[0]
         self._is_events = kind.lower().startswith(b"text/event-stream")
+        if self.cutter is not None:
+            self._begin_cutting(response)
         length: Any = response.length
         # An error event may be added to a stream of events.
         has_body = self._request.method != b"HEAD" and response.code not in NO_BODY_CODES
-        if isinstance(length, int) and has_body and not self._is_events:
+        if isinstance(length, int) and has_body and not self._is_events and self.cutter is None:
             self._request.setHeader(b"content-length", str(length).encode())
+
+    def _begin_cutting(self, response: IResponse) -> None:
+        encoded = response.headers.getRawHeaders(b"content-encoding") or [b"identity"]
+        if response.code == 200 and encoded[0].lower() == b"identity":
+            assert self.cutter is not None
+            self.cutter.begin(self._is_events)
+        else:
+            self.cutter = None
 
     def _pass_headers(self, response: IResponse) -> None:
         for name, values in response.headers.getAllRawHeaders():
@@ -211,8 +244,16 @@ class _ResponseRelay(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self._idle_timeout.reset()
-        if self._is_producing:
+        if not self._is_producing:
+            return
+        if self.cutter is None:
             self._write(self._mask.feed(data))
+            return
+        self._write(self.cutter.feed(data))
+        if self.cutter.ended:
+            self._leave_client()
+            self._upstream.stopProducing()
+            self._done.callback(None)
 
     def _write(self, data: bytes) -> None:
         if data:
@@ -220,7 +261,10 @@ class _ResponseRelay(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._is_producing:
-            self._write(self._mask.close())
+            rest = self._mask.close()
+            if self.cutter is not None and reason.check(ResponseDone, PotentialDataLoss):
+                rest = self.cutter.close()
+            self._write(rest)
         self._leave_client()
         if self._done.called:
             return

@@ -19,9 +19,11 @@ from gemproxy.chat.request import ChatRequest, model_of
 from gemproxy.http.headers import asks_for_websocket
 from gemproxy.routing.router import Route, Router
 from gemproxy.routing.upstream_models import ListedModels
+from gemproxy.web import completions
 from gemproxy.web.admin import Admin
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.chat import ChatService
+from gemproxy.web.completions import StopTagCutter
 from gemproxy.web.detached import Detached
 from gemproxy.web.health import Health
 from gemproxy.web.passthrough import Passthrough
@@ -147,12 +149,15 @@ class StreamProxy:
     def _pass_on(
         self, request: ProxyRequest, raw: bytes, route: Route | None
     ) -> Coroutine[Deferred[Any], Any, None]:
+        cutter = None
+        if request.path == completions.PATH and raw and self._chats.stop_tags:
+            cutter = StopTagCutter(self._chats.stop_tags, raw)
         if route is None:
-            return self._passthrough.serve(request, raw)
+            return self._passthrough.serve(request, raw, cutter=cutter)
         if raw and model_of(raw) not in (None, route.model):
             # An alias, or a prefix: the upstream has another name for it.
             raw = dumps(loads(raw) | {"model": route.model})
-        return self._passthrough.serve(request, raw, route.forwarder)
+        return self._passthrough.serve(request, raw, route.forwarder, cutter)
 
     @app.route("/v1")
     def root(self, request: ProxyRequest) -> None:
