@@ -38,6 +38,9 @@ MODELS = b"/v1/models"
         (b"/v1/models/a%2Fb%0Ac", b"/v1/models/a%2Fb%0Ac"),
         (b"/health", b"/health"),
         (b"//health/", b"/health"),
+        (b"/v1/files//", b"/v1/files/"),
+        (b"/files/", b"/v1/files/"),
+        (b"/v1/embeddings/", b"/v1/embeddings"),
         (b"/v1", b"/v1"),
         (b"/v1/", b"/v1"),
         (b"/v1/health", b"/v1/health"),
@@ -70,7 +73,6 @@ def test_a_tidy_path_stays_as_it_is(path: bytes):
     tidy = tidy_path(path)
     assert tidy_path(tidy) == tidy
     assert b"//" not in tidy
-    assert tidy == b"/" or not tidy.endswith(b"/")
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,9 @@ from gemproxy.config_file import BadFile, UpstreamConfig, parse_config_file
 from gemproxy.routing.rest import FAILURES, LONGEST, SHORTEST, Rest
 from gemproxy.routing.table import BadRoute, Member, RoutingTable, Target, as_text
 from gemproxy.service import Daemon
-from testing.fake_newapi import FakeNewApi, document, stream
+from testing.fake_newapi import JSON, FakeNewApi, document, stream
 from testing.processes import free_port
+from testing.proxy import ProxyServer
 from tests.support import Client, chat
 
 ENV = [setting.env for setting in SETTINGS]
@@ -530,3 +531,42 @@ async def test_a_loop_ends_after_the_first_turn(
         reply = await (await client.send("POST", path, chat(model="one/x"))).reply()
         assert (reply.status, reply.error["code"]) == (508, "loop_detected")
         assert len(turns) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "tries"),
+    [
+        (503, [("Retry-After", "0")], 3),
+        (502, [("Retry-After", "0")], 3),
+        (503, [], 1),
+        (500, [("Retry-After", "0")], 1),
+        (503, [("Retry-After", "9999")], 1),
+        (400, [("Retry-After", "0")], 1),
+    ],
+)
+@ensureDeferred
+async def test_errors_are_repeated_where_the_upstream_says_when(
+    tmp_path: Path, status: int, headers: Any, tries: int
+) -> None:
+    async with routed(tmp_path, MAX_RETRIES="2") as client:
+        error = {"error": {"message": "No.", "code": "c"}}
+        client.one.always(document(error, status, [JSON, *headers]))
+        reply = await client.ask(chat(model="one/x"))
+        assert (reply.status, reply.error["message"]) == (status, "No.")
+        assert len(chats(client.one)) == tries
+
+
+@ensureDeferred
+async def test_an_upstream_has_a_proxy_of_its_own(tmp_path: Path) -> None:
+    proxy = ProxyServer()
+    text = FILE.replace('"{one}"', f'"http://upstream.test"\nproxy = "http://{proxy.address}"')
+    try:
+        async with routed(tmp_path, text) as client:
+            proxy.targets["upstream.test:80"] = client.one._number
+            client.one.always(stream("1"))
+            client.two.always(stream("2"))
+            assert (await client.ask(chat(model="one/x"))).content == "1"
+            assert (await client.ask(chat(model="two/x"))).content == "2"
+            assert len(proxy.asked) == 1
+    finally:
+        await proxy.stop()

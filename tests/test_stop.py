@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -290,6 +291,26 @@ async def test_a_terminal_that_goes_away_is_no_reason_to_end(tmp_path: Path) -> 
         reply = await streaming.reply()
         assert (reply.content, reply.data[-1]) == ("Half and the rest", "[DONE]")
         await daemon.until_ended()
+
+
+@ensureDeferred
+async def test_a_hangup_reads_the_configuration_anew(tmp_path: Path) -> None:
+    async with relaying(tmp_path) as (_, upstream):
+        file = tmp_path / "gemproxy.toml"
+        file.write_text(f"[[upstream]]\nname = 'a'\nurl = '{upstream.url}'\n")
+        folder = tmp_path / "second"
+        folder.mkdir()
+        settings = {"GEMINI_PROXY_URL": upstream.url, "GEMPROXY_CONFIG": file}
+        async with started(folder, **settings) as daemon:
+            file.write_text(f"{file.read_text()}[routes]\n'alias' = 'nowhere/x'\n")
+            daemon.signal(signal.SIGHUP)
+            await until(lambda: "stays as it is" in daemon.log.read_text(), "it is refused")
+            assert "route 'alias'" in daemon.log.read_text()
+            file.write_text(file.read_text().replace("nowhere", "a"))
+            daemon.signal(signal.SIGHUP)
+            await until(lambda: "was read anew" in daemon.log.read_text(), "it is read")
+            routes = (await daemon.get("/admin/routes")).body.decode()
+            assert re.search("alias +-> +a/x", routes)
 
 
 def test_a_stream_port_that_is_taken_is_an_error_at_start(tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ PATHS_WITH_A_MODEL = frozenset(
     )
 )
 
+_KNOWN = PATHS_WITH_A_MODEL | {b"/v1/chat/completions", b"/v1/images/generations"}
+
 # What New-API serves beside /v1, and passes on from there: billing as clients ask for it, the usage
 # of a token, Google's API, and those of Midjourney and Suno.
 PASSED_PREFIXES = ("dashboard/billing", "api/usage/token", "v1beta", "mj", "suno")
@@ -70,15 +72,18 @@ def split_target(target: bytes) -> tuple[bytes | None, bytes]:
 
 def tidy_path(path: bytes) -> bytes:
     """
-    Correct the path of a client with a wrong base URL. Outside of C{/v1} a slash at the end stays:
-    there are paths with one.
+    Correct the path of a client with a wrong base URL. A slash at the end is dropped where the path
+    is known here; the upstream may have others with one.
     """
     path = re.sub(rb"/{2,}", b"/", path)
     if is_outside(path):
         return path
-    path = path.rstrip(b"/") or b"/"
-    meant = _API_PATH.fullmatch(path)
-    return path if meant is None else b"/v1" + meant[1]
+    plain = path.rstrip(b"/") or b"/"
+    meant = _API_PATH.fullmatch(plain)
+    if meant is None:
+        return plain
+    tidy = b"/v1" + meant[1]
+    return tidy if tidy in _KNOWN or tidy.startswith(b"/v1/models") else tidy + path[len(plain) :]
 
 
 def is_outside(path: bytes) -> bool:
