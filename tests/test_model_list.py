@@ -504,7 +504,9 @@ async def shown(product: Product, path: str = "/v1/models") -> tuple[Reply, Repl
 @ensureDeferred
 async def test_the_models_are_google_s(tmp_path: Path) -> None:
     upstream = FakeNewApi()
-    upstream.always(document({"id": "theirs", "choices": []}))
+    upstream.always(
+        document({"id": "theirs", "choices": [{"index": 0, "message": {"content": "x"}}]})
+    )
     try:
         settings = {"GEMINI_API_KEY": "one,two,bad", "UPSTREAM_URL": upstream.url}
         async with running(tmp_path, **settings) as product:
@@ -587,7 +589,9 @@ async def all_are_served(product: Product) -> None:
         assert (reply.status, reply.error["code"]) == (404, "model_not_found")
         assert "Available models: gemini-2.5-flash, gemma-3-27b-it" in reply.error["message"]
     async with running_relay(GEMINI_PROXY_URL=f"http://127.0.0.1:{product.port}") as relay:
-        relay.upstream.always(document({"id": "theirs", "choices": []}))
+        relay.upstream.always(
+            document({"id": "theirs", "choices": [{"index": 0, "message": {"content": "x"}}]})
+        )
         described = await relay.get("/v1/models/models/GEMMA-4")
         assert described.json["display_name"] == "gemma-4"
         product.api.play(scenarios.answer("Yes."))

@@ -10,6 +10,9 @@ from twisted.internet import endpoints
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 
+FOREIGN = "<html>"
+"""What an upstream may put between its events; it is passed on as it is."""
+
 
 @define
 class Outcome:
@@ -50,7 +53,7 @@ class Outcome:
         """The data of the events that are there; JSON where it is."""
         whole = self.body.decode("utf-8", "replace").split("\n\n")[:-1]
         data = [event[6:] for event in whole if event.startswith("data: ")]
-        return [text if text == "[DONE]" else json.loads(text) for text in data]
+        return [text if text in ("[DONE]", FOREIGN) else json.loads(text) for text in data]
 
     @property
     def _chunked(self) -> bool:

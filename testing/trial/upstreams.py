@@ -15,6 +15,7 @@ from testing.google import scenarios
 from testing.google.app import StandIn
 from testing.google.recorded_request import ReceivedRequest
 from testing.google.scenarios import Scenario
+from testing.trial.client import FOREIGN
 from testing.trial.markers import marker_in, pieces_for
 
 SAID = "the chaos says so"
@@ -211,7 +212,7 @@ class NewApi:
             case "trickle":
                 script = events(*whole, pace=0.1)
             case "no JSON in between":
-                script = events(*whole[:some], b"data: <html>\n\n", *whole[some:])
+                script = events(*whole[:some], f"data: {FOREIGN}\n\n".encode(), *whole[some:])
             case "error event":
                 error = {"error": {"message": SAID, "code": 503}}
                 script = events(*whole[:some], error)
