@@ -63,8 +63,9 @@ class Exchange:
         """
         if not isinstance(chunk, dict):
             return
-        if chunk.get("usage") and isinstance(chunk["usage"], dict):
-            self.usage = chunk["usage"]
+        usage = chunk.get("usage")
+        if usage and isinstance(usage, dict):
+            self.usage = usage
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             if not isinstance(choice, dict):
@@ -74,9 +75,14 @@ class Exchange:
                 native = choice.get("native_finish_reason")
                 self.native_finish_reason = _one_word(native) if native else None
             delta = choice.get("delta")
-            for kind, value in delta.items() if isinstance(delta, dict) else ():
+            if not isinstance(delta, dict):
+                continue
+            index = choice.get("index")
+            if type(index) is not int:
+                index = index_of(index) or 0
+            for kind, value in delta.items():
                 if value and kind != "role":
-                    self._add_text(index_of(choice.get("index")) or 0, kind, value, now)
+                    self._add_text(index, kind, value, now)
 
     def _add_text(self, index: int, kind: str, value: Any, now: float) -> None:
         if self.first_token is None:
@@ -89,7 +95,7 @@ class Exchange:
         room = TEXT_LIMIT - self._size
         self._size += len(text)
         if room > 0:
-            part = _part(index, kind)
+            part = _part(index, kind) if index else kind
             kept = self._texts.get(part)
             if kept is None:
                 kept = self._texts[part] = bytearray()

@@ -15,9 +15,9 @@ _MOST_LEVELS = 200
 
 # orjson reads an integer beyond 64 bits, which has 20 digits at least, as a float.
 _LONG_INTEGER = re.compile(rb"(?<![^\s:,\[])-?[0-9]{20,}(?![0-9.eE])")
-# Of that many digits, two neighbours at least are among every tenth byte.
-_STEP = 10
-_TWO_DIGITS = re.compile(rb"[0-9]{2}")
+_MANY_ZEROS = b"0" * 20
+_DIGITS_AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
+_PIECE = 1 << 20
 
 _WHITE_SPACE = " \t\r\n"
 _VALUE = json.JSONDecoder()
@@ -118,7 +118,14 @@ def read(text: bytes, exactly: bool = False) -> Any:
 
 def has_long_integer(text: bytes) -> bool:
     """Whether there may be an integer that does not fit in 64 bits. False is certain."""
-    if _TWO_DIGITS.search(text[::_STEP]) is None:
+    # Much faster than a search for the pattern, which few texts need.
+    if len(text) < _PIECE:
+        if _MANY_ZEROS not in text.translate(_DIGITS_AS_ZEROS):
+            return False
+    elif not any(
+        _MANY_ZEROS in text[start : start + _PIECE + len(_MANY_ZEROS)].translate(_DIGITS_AS_ZEROS)
+        for start in range(0, len(text), _PIECE)
+    ):
         return False
     return _LONG_INTEGER.search(text) is not None
 

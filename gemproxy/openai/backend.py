@@ -172,6 +172,7 @@ class OpenAIBackend:
         idle_timeout.reset()
         received = headers_of(response)
         answer.passed_on(to_client(received), request_id_of(received))
+        del received
         if response.code not in _GOOD:
             return await self._refusal(response)
         for names in response.headers.getRawHeaders("x-gemproxy-ignored") or ():

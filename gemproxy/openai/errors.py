@@ -146,6 +146,19 @@ class _Said:
     is_final: bool
 
 
+_HINTS = frozenset({"error", "success", "base_resp", "type"})
+
+
+def is_plain_chunk(payload: Any) -> bool:
+    """Whether JSON is so surely a chunk that L{is_error} need not be asked."""
+    return (
+        type(payload) is dict
+        and bool(payload.get("choices"))
+        and _HINTS.isdisjoint(payload)
+        and payload.get("object") != "error"
+    )
+
+
 def is_error(payload: Any) -> bool:
     """
     Whether JSON is an error in one of the spellings that upstreams use in a response with status

@@ -32,8 +32,8 @@ _KEY_PARAMETER = b"key"
 _ABOUT_THE_PAGE = frozenset({b"origin", b"referer"})
 # Limits and when to try again, as OpenAI, Anthropic and the draft of the IETF name them; and the
 # name that New-API gives a request.
-_FOR_THE_CLIENT = ("x-ratelimit-", "anthropic-ratelimit-", "ratelimit")
-_FOR_THE_CLIENT_TOO = frozenset({"retry-after-ms", "x-oneapi-request-id"})
+_FOR_THE_CLIENT = (b"x-ratelimit-", b"anthropic-ratelimit-", b"ratelimit")
+_FOR_THE_CLIENT_TOO = frozenset({b"retry-after-ms", b"x-oneapi-request-id"})
 _REQUEST_IDS = (b"x-oneapi-request-id", b"x-request-id", b"request-id")
 
 
@@ -94,16 +94,20 @@ def query_to_upstream(query: bytes, fixed_key: str | None) -> bytes:
 
 def to_client(headers: Headers) -> Headers:
     """The headers of a chat answer that mean something to the client, once for each name."""
-    passed: dict[str, tuple[bytes, bytes]] = {}
-    for name, value in headers:
-        text = name.decode("latin-1").lower()
-        if text.startswith(_FOR_THE_CLIENT) or text in _FOR_THE_CLIENT_TOO:
-            passed[text] = (name, value)
+    passed: dict[bytes, tuple[bytes, bytes]] = {}
+    for header in headers:
+        name = header[0].lower()
+        if name.startswith(_FOR_THE_CLIENT) or name in _FOR_THE_CLIENT_TOO:
+            passed[name] = header
     return tuple(passed.values())
 
 
 def request_id_of(headers: Headers) -> str | None:
     """The upstream's own name of a request; None if it gave none."""
-    named = {name.lower(): value for name, value in headers}
-    found = next((named[name] for name in _REQUEST_IDS if named.get(name)), None)
+    named = {
+        name: value
+        for name, value in ((name.lower(), value) for name, value in headers)
+        if name in _REQUEST_IDS and value
+    }
+    found = next((named[name] for name in _REQUEST_IDS if name in named), None)
     return None if found is None else found.decode("latin-1")

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from gemproxy.chat.chunks import index_of
 from gemproxy.chat.errors import ChatError, upstream_failed
 from gemproxy.chat.jsontext import read
 from gemproxy.chat.request import BOM
 from gemproxy.chat.split import chunks_of
 from gemproxy.chat.sse import DONE, Event, SSEDecoder
-from gemproxy.openai.errors import error_of, is_error, is_page, page_instead_of_answer
+from gemproxy.openai.errors import (
+    error_of,
+    is_error,
+    is_page,
+    is_plain_chunk,
+    page_instead_of_answer,
+)
 
 _DOCUMENT_LIMIT = 256 * 1024 * 1024
 # Data that say no more than that the upstream is alive.
@@ -19,6 +26,9 @@ _PINGS = frozenset(
 _UNFINISHED = "The upstream's response ended before the completion was finished."
 # New-API ends so what its own provider broke off (QuantumNous/new-api#6239).
 _BROKEN_OFF = "The upstream's response ended with [DONE], but the completion was not finished."
+
+
+_CALLS = frozenset({"tool_calls", "function_call"})
 
 
 class _Choice:
@@ -41,10 +51,12 @@ class _Choice:
         if choice.get("finish_reason"):
             self.finished = True
         delta = choice.get("delta") or choice.get("message")
-        if isinstance(delta, dict):
-            if delta.get("content"):
+        if type(delta) is dict:
+            if not self.has_text and delta.get("content"):
                 self.has_text = True
-            if delta.get("tool_calls") or delta.get("function_call"):
+            if not _CALLS.isdisjoint(delta) and (
+                delta.get("tool_calls") or delta.get("function_call")
+            ):
                 self.has_calls = True
 
 
@@ -187,6 +199,10 @@ class UpstreamStream:
                     self._judge(parts, good)
                     continue
                 chunk = None
+            if is_plain_chunk(chunk) and event.name != b"error":
+                self._look_at_choices(chunk)
+                good.append(event)
+                continue
             if event.name == b"error" or is_error(chunk):
                 raise StreamError(good, error_of(chunk, event.data))
             if isinstance(chunk, dict):
@@ -202,8 +218,10 @@ class UpstreamStream:
     def _look_at_choices(self, chunk: dict[str, Any]) -> None:
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
-            if isinstance(choice, dict):
-                index = _index_of(choice)
+            if type(choice) is dict:
+                index = choice.get("index")
+                if type(index) is not int:
+                    index = index_of(index) or 0
                 known = self._choices.get(index)
                 if known is None:
                     known = self._choices[index] = _Choice()
@@ -224,13 +242,6 @@ class UpstreamStream:
         frame = {k: v for k, v in self._last.items() if k not in ("choices", "usage")}
         ends = [{"index": i, "delta": {}, "finish_reason": "stop"} for i in self._choices]
         return Event.of(frame | {"choices": ends})
-
-
-def _index_of(choice: dict[str, Any]) -> int:
-    index = choice.get("index")
-    if isinstance(index, str) and index.isascii() and index.isdigit():
-        return int(index[:9])
-    return index if isinstance(index, int) else 0
 
 
 class StreamError(Exception):

@@ -28,20 +28,26 @@ class Watched:
     An answer that knows whether it has begun.
 
     @ivar begun: whether the client may have seen something of it.
+    @ivar headers: those of the request, for as long as it may be repeated.
     """
 
-    __slots__ = ("_answer", "begun")
+    __slots__ = ("_answer", "begun", "headers")
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, headers: Headers) -> None:
         self.begun = False
+        self.headers = headers
         self._answer = answer
 
     def events(self, events: Sequence[Event]) -> None:
-        self.begun = True
+        self._begin()
         self._answer.events(events)
 
-    def document(self, document: dict[str, Any], events: Sequence[Event]) -> None:
+    def _begin(self) -> None:
         self.begun = True
+        self.headers = ()
+
+    def document(self, document: dict[str, Any], events: Sequence[Event]) -> None:
+        self._begin()
         self._answer.document(document, events)
 
     def take_back(self, choice: int) -> bool:
@@ -102,11 +108,10 @@ class RepeatingBackend:
         return Deferred.fromCoroutine(self._complete(request, answer))
 
     async def _complete(self, request: ChatRequest, answer: Answer) -> None:
-        headers = request.headers
+        watched = Watched(answer, request.headers)
         retried = 0
         while True:
             self.rest.check()
-            watched = Watched(answer)
             try:
                 await self.backend.complete(request, watched)
             except ChatError as error:
@@ -128,7 +133,7 @@ class RepeatingBackend:
             retried += 1
             await deferLater(self.clock, delay)
             # The request has forgotten its headers, to save memory.
-            request.headers = headers
+            request.headers = watched.headers
 
     def _note(self, error: ChatError) -> None:
         if error.status in (500, 502, 503, 504):
@@ -182,10 +187,9 @@ class FallbackBackend:
         return Deferred.fromCoroutine(self._complete(request, answer))
 
     async def _complete(self, request: ChatRequest, answer: Answer) -> None:
-        headers = request.headers
+        watched = Watched(answer, request.headers)
         for position, (name, backend, model) in enumerate(self.members, 1):
-            watched = Watched(answer)
-            request.headers, request.model = headers, model
+            request.headers, request.model = watched.headers, model
             try:
                 await backend.complete(request, watched)
             except ChatError as error:

@@ -74,7 +74,10 @@ class StreamProxy:
         route = await self._router.route(chat.model, chat.headers)
         if route.model != chat.model:
             chat = evolve(chat, model=route.model)
-        await self._chats.answer(request, chat, route.backend, route.label)
+        answering = self._chats.answer(request, chat, route.backend, route.label)
+        # Release the memory while the response is received.
+        del chat, route
+        await answering
 
     @app.route("/v1/images/generations", methods=["POST"])
     async def images_generations(self, request: ProxyRequest) -> None:
