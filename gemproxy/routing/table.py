@@ -142,6 +142,7 @@ class RoutingTable:
     def rows(self) -> list[tuple[str, str]]:
         """The rules for people: what is asked for, and who gets it."""
         rows = [(name, ", then ".join(targets)) for name, targets in self.routes.items()]
+        rows.append((f"{GEMINI}/*", f"{GEMINI}/*"))
         rows += [(f"{member.prefix}/*", f"{member.name}/*") for member in self.members]
         rows += [
             (pattern, f"{member.name}/*") for member in self.members for pattern in member.patterns
