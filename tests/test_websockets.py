@@ -1,9 +1,10 @@
-"""WebSockets between clients and an upstream. The frames are written by hand (RFC 6455)."""
+"""WebSockets between clients and an upstream, with frames by hand (RFC 6455) and by a library."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,16 @@ from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import (
+    AcceptConnection,
+    BytesMessage,
+    CloseConnection,
+    Message,
+    Request,
+    TextMessage,
+)
+from wsproto.extensions import PerMessageDeflate
 
 from gemproxy.openai.headers import to_upstream
 from gemproxy.web.access import websocket_keys
@@ -359,3 +370,79 @@ async def test_a_websocket_does_not_keep_the_daemon() -> None:
         assert reactor.seconds() - began < 3
         await client.when(lambda: client.closed, 5)
         await call.when_closed()
+
+
+# With a library at both ends.
+
+
+async def wsproto_server(call: Call) -> None:
+    """Accepts, echoes each message, and closes with the code that it is told."""
+    lines = [f"{call.method} {call.target} HTTP/1.1"]
+    lines += [f"{name}: {value}" for name, value in call.headers]
+    server = WSConnection(ConnectionType.SERVER)
+    server.receive_data("\r\n".join([*lines, "", ""]).encode())
+    read = 0
+    while True:
+        for event in server.events():
+            match event:
+                case Request():
+                    await call.send(server.send(AcceptConnection(extensions=[PerMessageDeflate()])))
+                case TextMessage() if event.data.startswith("close "):
+                    code = int(event.data.removeprefix("close "))
+                    await call.send(server.send(CloseConnection(code, "as asked")))
+                case Message():
+                    await call.send(server.send(evolved(event)))
+                case CloseConnection():
+                    call.close()
+                    return
+        await until(partial(has_more, call.connection._received, read), "more has come")
+        more = bytes(call.connection._received[read:])
+        read += len(more)
+        server.receive_data(more)
+
+
+def has_more(received: bytearray, read: int) -> bool:
+    return len(received) > read
+
+
+def evolved(event: Message) -> Message:
+    return type(event)(data=event.data, message_finished=event.message_finished)
+
+
+@pytest.mark.parametrize("code", [1000, 1011, 4321])
+@ensureDeferred
+async def test_a_library_at_both_ends_sees_messages_and_close_codes(
+    relay: Relay, code: int
+) -> None:
+    relay.upstream.play(wsproto_server)
+    connection = await relay.connect()
+    client = WSConnection(ConnectionType.CLIENT)
+    request = Request("localhost", "/v1/realtime?model=gpt", extensions=[PerMessageDeflate()])
+    connection.transport.write(client.send(request))
+    seen: list[Any] = []
+    read = 0
+
+    async def until_seen(kind: type) -> Any:
+        nonlocal read
+        while not any(isinstance(event, kind) for event in seen):
+            await connection.when(partial(has_more, connection.received, read))
+            more = bytes(connection.received[read:])
+            read += len(more)
+            client.receive_data(more)
+            seen.extend(client.events())
+        return next(event for event in seen if isinstance(event, kind))
+
+    await until_seen(AcceptConnection)
+    for message in (TextMessage("h\u00e9llo" * 5000), BytesMessage(bytes(range(256)) * 300)):
+        connection.transport.write(client.send(message))
+        whole = message.data[:0]
+        while len(whole) < len(message.data):
+            echo = await until_seen(type(message))
+            seen.remove(echo)
+            whole += echo.data
+        assert whole == message.data
+    connection.transport.write(client.send(TextMessage(f"close {code}")))
+    closed = await until_seen(CloseConnection)
+    assert (closed.code, closed.reason) == (code, "as asked")
+    connection.transport.write(client.send(closed.response()))
+    await connection.when(lambda: connection.closed)
