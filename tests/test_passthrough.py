@@ -603,3 +603,14 @@ async def test_a_stalled_client_stalls_the_upstream() -> None:
         assert memory() - before < 20 * MB
         client.transport.resumeProducing()
         assert len((await client.reply()).body) == 60 * MB
+
+
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT"])
+@pytest.mark.parametrize("path", ["/v1/files", "/v1/chat/completions", "/health"])
+@ensureDeferred
+async def test_methods_that_show_what_is_sent_are_refused(
+    relay: Relay, method: str, path: str
+) -> None:
+    reply = await (await relay.send(method, path)).reply()
+    assert (reply.status, relay.upstream.calls) == (501, [])
+    assert method in reply.error["message"]

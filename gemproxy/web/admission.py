@@ -25,6 +25,8 @@ from gemproxy.web.paths import split_target, tidy_path
 from gemproxy.web.responses import send_error
 from gemproxy.web.throttle import AdmissionThrottle
 
+_REFUSED_METHODS = (b"TRACE", b"CONNECT")
+
 # Monitoring requests these every few seconds.
 _UNLOGGED_PATHS = OPEN_PATHS | {b"/metrics"}
 
@@ -117,8 +119,12 @@ class Admission:
         The path and query that a request target means.
 
         @param host: the Host header, if there is one.
-        @raise ChatError: 400, the target is neither a path nor a URI of this proxy.
+        @raise ChatError: 400, the target is neither a path nor a URI of this proxy; 501, the method
+            is not for proxies of this kind.
         """
+        if method in _REFUSED_METHODS:
+            # An upstream that echoes TRACE would show its key to the client.
+            raise ChatError(501, INVALID_REQUEST, f"{method.decode()} is not served.", final=True)
         if target == b"*" and method == b"OPTIONS":
             return target
         try:
