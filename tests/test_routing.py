@@ -570,3 +570,16 @@ async def test_an_upstream_has_a_proxy_of_its_own(tmp_path: Path) -> None:
             assert len(proxy.asked) == 1
     finally:
         await proxy.stop()
+
+
+@ensureDeferred
+async def test_an_upstream_that_begins_to_answer_is_back(tmp_path: Path) -> None:
+    async with routed(tmp_path, MAX_RETRIES="0") as client:
+        rest = client.daemon._router._upstreams["one"].rest
+        rest.failed(upstream_failed("x"))
+        rest._failures, rest._seconds, rest._until = FAILURES, SHORTEST, reactor.seconds()
+        client.one.play(stream("Slow", then="hang"))
+        slow = await client.begin(chat(model="one/x", stream=True))
+        await slow.when(lambda: b"Slow" in slow.received)
+        client.one.play(stream("1"))
+        assert (await client.ask(chat(model="one/x"))).content == "1"

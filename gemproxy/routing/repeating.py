@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import evolve, frozen
@@ -31,20 +31,26 @@ class Watched:
     @ivar headers: those of the request, for as long as it may be repeated.
     """
 
-    __slots__ = ("_answer", "begun", "headers")
+    __slots__ = ("_answer", "_begins", "begun", "headers")
 
-    def __init__(self, answer: Answer, headers: Headers) -> None:
+    def __init__(
+        self, answer: Answer, headers: Headers, begins: Callable[[], None] = lambda: None
+    ) -> None:
+        """@param begins: called when it begins."""
         self.begun = False
         self.headers = headers
         self._answer = answer
+        self._begins = begins
 
     def events(self, events: Sequence[Event]) -> None:
-        self._begin()
+        if not self.begun:
+            self._begin()
         self._answer.events(events)
 
     def _begin(self) -> None:
         self.begun = True
         self.headers = ()
+        self._begins()
 
     def document(self, document: dict[str, Any], events: Sequence[Event]) -> None:
         self._begin()
@@ -108,7 +114,8 @@ class RepeatingBackend:
         return Deferred.fromCoroutine(self._complete(request, answer))
 
     async def _complete(self, request: ChatRequest, answer: Answer) -> None:
-        watched = Watched(answer, request.headers)
+        # An upstream that begins to answer is back, however long the answer takes.
+        watched = Watched(answer, request.headers, self.rest.succeeded)
         retried = 0
         while True:
             self.rest.check()
@@ -136,7 +143,8 @@ class RepeatingBackend:
             request.headers = watched.headers
 
     def _note(self, error: ChatError) -> None:
-        if error.status in (500, 502, 503, 504):
+        # What it answers for one model says nothing of the others.
+        if isinstance(error, Unanswered):
             self.rest.failed(error)
         else:
             self.rest.succeeded()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
@@ -40,6 +41,7 @@ SETTINGS = {
     "MAX_BODY": "1MB",
     "DRAIN": 10,
 }
+_REST = re.compile(rb"rests for ([0-9]+) s")
 KINDS = {"gemini": 4, "other": 6, "passed": 1}
 # Longer than any request may take: all its tries, each of them silent as long as that is allowed.
 STUCK = 45.0
@@ -93,6 +95,11 @@ class Chaos:
         for kind in KINDS:
             order = self.course.order({kind: 1})
             outcome = await self.course.ask(order, STUCK)
+            while outcome.status == 503 and (rest := _REST.search(outcome.body)):
+                # An upstream that could not be reached rests for a while.
+                await deferLater(self._reactor, float(rest[1]) + 0.5)
+                order = self.course.order({kind: 1})
+                outcome = await self.course.ask(order, STUCK)
             if outcome.status != 200:
                 self.course.wrong.append(f"not served afterwards: {order} {outcome}")
 
