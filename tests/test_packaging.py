@@ -359,6 +359,23 @@ def test_each_key_is_where_it_is_used_alone():
     assert "GEMINI_API_KEY" not in two["stream-proxy"]["environment"]
 
 
+def test_new_api_is_between_the_two_ports():
+    three = services("docker-compose.new-api.yml")
+    assert three.keys() == {"gemini-proxy", "new-api", "stream-proxy"}
+    stream, new_api = three["stream-proxy"]["environment"], three.pop("new-api")
+    assert stream["UPSTREAM_URL"] == "http://new-api:3000"
+    assert stream["GEMINI_PROXY_URL"] == f"http://gemini-proxy:{DEFAULTS['PORT']}"
+    assert published(three["stream-proxy"]) == [
+        f"{DEFAULTS['STREAM_PORT']}:{DEFAULTS['STREAM_PORT']}"
+    ]
+    assert new_api["volumes"] == ["new-api-data:/data"]
+    for service in three.values():
+        given = service["environment"].keys()
+        assert given <= DEFAULTS.keys()
+        assert service["cap_drop"] == ["ALL"]
+    assert "FIXED_API_KEY" not in three["gemini-proxy"]["environment"]
+
+
 @pytest.mark.parametrize("name", ["docker-compose.yml", "docker-compose.two.yml"])
 def test_every_service_has_time_to_end_and_no_power_over_docker(name: str):
     for service in services(name).values():
