@@ -45,13 +45,6 @@ def asks_for_websocket(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     )
 
 
-def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
-    """The headers that are not about the connection, nor named by its C{Connection} header."""
-    headers = tuple(headers)
-    dropped = HOP_BY_HOP | options_of(headers)
-    return tuple((name, value) for name, value in headers if name.lower() not in dropped)
-
-
 def without(headers: Iterable[tuple[bytes, bytes]], *names: bytes) -> Fields:
     """@param names: in lower case."""
     return tuple((name, value) for name, value in headers if name.lower() not in names)

@@ -26,9 +26,14 @@ class LoopMark:
 
     def added(self, headers: Headers) -> Headers:
         """The headers of a request to an upstream, with the mark."""
-        others = tuple((name, value) for name, value in headers if name.lower() != b"accept")
-        accepted = [value for name, value in headers if name.lower() == b"accept"] or [b"*/*"]
-        accept = b", ".join([*accepted, _TYPE + self.id + b";q=0"])
+        others: list[tuple[bytes, bytes]] = []
+        accepted: list[bytes] = []
+        for header in headers:
+            if header[0].lower() == b"accept":
+                accepted.append(header[1])
+            else:
+                others.append(header)
+        accept = b", ".join([*(accepted or [b"*/*"]), _TYPE + self.id + b";q=0"])
         return (*others, (b"Accept", accept), (_VIA, self.id))
 
     def is_in(self, headers: Headers) -> bool:

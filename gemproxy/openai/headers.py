@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import unquote_to_bytes as unquote
 
 from gemproxy.chat.request import Headers
-from gemproxy.http.headers import asks_for_websocket, end_to_end
+from gemproxy.http.headers import HOP_BY_HOP, asks_for_websocket, options_of
 
 # What a fixed key replaces: it is the client's, or a key for this proxy. New-API prefers some of
 # them to Authorization on some of its paths.
@@ -30,6 +30,8 @@ _UPGRADE = ((b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"))
 _KEY_PARAMETER = b"key"
 # Sent by browsers about the requesting page; access has already been checked here.
 _ABOUT_THE_PAGE = frozenset({b"origin", b"referer"})
+_NEVER_PASSED = HOP_BY_HOP | _ABOUT_THE_PAGE
+_NEVER_PASSED_WITH_A_KEY = _NEVER_PASSED | _KEYS
 # Limits and when to try again, as OpenAI, Anthropic and the draft of the IETF name them; and the
 # name that New-API gives a request.
 _FOR_THE_CLIENT = (b"x-ratelimit-", b"anthropic-ratelimit-", b"ratelimit")
@@ -44,21 +46,22 @@ def to_upstream(headers: Headers, fixed_key: str | None) -> Headers:
 
     @param fixed_key: the key to send instead of the client's own.
     """
-    is_websocket = asks_for_websocket(headers)
+    named = [(header[0].lower(), header) for header in headers]
+    names = {name for name, _ in named}
+    is_websocket = b"upgrade" in names and asks_for_websocket(headers)
+    dropped = _NEVER_PASSED if fixed_key is None else _NEVER_PASSED_WITH_A_KEY
+    if b"connection" in names:
+        dropped |= options_of(headers)
     kept = tuple(
-        (name, value)
-        for name, value in end_to_end(headers)
-        if name.lower() not in _ABOUT_THE_PAGE
-        and (
-            not name.lower().startswith(b"sec-")
-            or (is_websocket and name.lower().startswith(_WEBSOCKET))
-        )
+        header
+        for name, header in named
+        if name not in dropped
+        and (not name.startswith(b"sec-") or (is_websocket and name.startswith(_WEBSOCKET)))
     )
     if is_websocket:
         kept = (*_UPGRADE, *kept)
     if fixed_key is None:
         return kept
-    kept = tuple((name, value) for name, value in kept if name.lower() not in _KEYS)
     if is_websocket:
         kept = _without_protocols_of_keys(kept)
     return (*kept, (b"Authorization", b"Bearer " + fixed_key.encode()))

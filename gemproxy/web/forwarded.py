@@ -36,6 +36,8 @@ class TrustedProxies:
 
     def trusts(self, peer: str) -> bool:
         """@param peer: the address of a client; empty if it has none."""
+        if not self.networks:
+            return False
         try:
             address = ipaddress.ip_address(peer)
         except ValueError:
