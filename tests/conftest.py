@@ -6,8 +6,12 @@ from collections.abc import AsyncIterator
 import hypothesis
 import pytest
 import pytest_twisted
+from twisted.internet import reactor
 
+from gemproxy.http.agent import PersistentAgent, endpoints
+from gemproxy.http.write_coalescer import WriteCoalescer
 from gemproxy.service import Patience
+from testing.fake_newapi import FakeNewApi
 from tests.support import Product, Relay, running_relay, shared_daemon
 
 # An example takes long when the machine is busy, and that is no fault of the code. Where nobody
@@ -45,3 +49,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "shared_product" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.cli)
+
+
+@pytest_twisted.async_yield_fixture
+async def upstream() -> AsyncIterator[FakeNewApi]:
+    fake = FakeNewApi()
+    yield fake
+    await fake.stop()
+
+
+@pytest_twisted.async_yield_fixture
+async def agent() -> AsyncIterator[PersistentAgent]:
+    agent = PersistentAgent(reactor, WriteCoalescer(), endpoints(reactor, 10))
+    yield agent
+    await agent.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -79,20 +79,6 @@ async def read(response: Any) -> Reader:
     response.deliverBody(reader)
     await reader.end()
     return reader
-
-
-@pytest_twisted.async_yield_fixture
-async def upstream() -> AsyncIterator[FakeNewApi]:
-    fake = FakeNewApi()
-    yield fake
-    await fake.stop()
-
-
-@pytest_twisted.async_yield_fixture
-async def agent() -> AsyncIterator[PersistentAgent]:
-    agent = PersistentAgent(reactor, WriteCoalescer(), endpoints(reactor, 10))
-    yield agent
-    await agent.close()
 
 
 def get(agent: PersistentAgent, upstream: FakeNewApi, method: bytes = b"GET") -> Deferred[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,10 @@ from twisted.internet.protocol import Factory
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
 from twisted.web.client import ResponseFailed
 
-from gemproxy.http.agent import PersistentAgent, endpoints
+from gemproxy.http.agent import PersistentAgent
 from gemproxy.http.body import RepeatableBody
 from gemproxy.http.client_connections import STALLED
 from gemproxy.http.connection import UNACKNOWLEDGED
-from gemproxy.http.write_coalescer import WriteCoalescer
 from testing.fake_newapi import FakeNewApi, document, hang, verbatim
 from testing.google import scenarios
 from testing.tls import make_certificate
@@ -49,20 +48,6 @@ def options(transport: Any) -> dict[str, int]:
 
 
 PROBED = {"probed": 1, "after": 10, "interval": 10, "most": 3}
-
-
-@pytest_twisted.async_yield_fixture
-async def upstream() -> AsyncIterator[FakeNewApi]:
-    fake = FakeNewApi()
-    yield fake
-    await fake.stop()
-
-
-@pytest_twisted.async_yield_fixture
-async def agent() -> AsyncIterator[PersistentAgent]:
-    agent = PersistentAgent(reactor, WriteCoalescer(), endpoints(reactor, 10))
-    yield agent
-    await agent.close()
 
 
 def idle_connection(agent: PersistentAgent) -> Any:

@@ -10,8 +10,9 @@ from typing import Any
 from attrs import field, frozen
 
 from gemproxy.chat.errors import SERVER_ERROR, ChatError, bad_request
-from gemproxy.chat.jsontext import dumps, loads
-from gemproxy.chat.request import BOM, ChatRequest, Headers
+from gemproxy.chat.jsontext import dumps
+from gemproxy.chat.request import BOM, ChatRequest, Headers, body_and_model
+from gemproxy.chat.shapes import objects_in
 
 MAX_PICTURES = 4
 
@@ -65,15 +66,7 @@ def parse_images_request(raw: bytes, headers: Headers = ()) -> ImagesRequest:
 
     @raise ChatError: 400, the request is invalid; C{param} names the field.
     """
-    try:
-        body = loads(raw.removeprefix(BOM))
-    except ValueError as error:
-        raise bad_request(f"The request body is not valid JSON: {error}.") from None
-    if not isinstance(body, dict):
-        raise bad_request("The request body must be a JSON object.")
-    model = body.get("model")
-    if not isinstance(model, str) or not model:
-        raise bad_request("'model' must be a non-empty string.", "model")
+    body, model = body_and_model(raw.removeprefix(BOM))
     prompt = body.get("prompt")
     if not isinstance(prompt, str) or not prompt.strip():
         raise bad_request("'prompt' must be a non-empty string.", "prompt")
@@ -196,7 +189,7 @@ _UNABLE = ("NO_IMAGE", "IMAGE_OTHER", "OTHER")
 def no_picture(completion: dict[str, Any]) -> ChatError:
     """Why a completion without pictures is no answer."""
     refused, reasons, texts = False, [], []
-    for choice in _objects(completion.get("choices")):
+    for choice in objects_in(completion.get("choices")):
         message = choice.get("message")
         message = message if isinstance(message, dict) else {}
         is_filtered = choice.get("finish_reason") == "content_filter"
@@ -215,17 +208,11 @@ def no_picture(completion: dict[str, Any]) -> ChatError:
     return ChatError(502, SERVER_ERROR, message, code="no_image", final=True)
 
 
-def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    for item in value if isinstance(value, list) else ():
-        if isinstance(item, dict):
-            yield item
-
-
 def _pictures(completion: dict[str, Any]) -> Iterator[str]:
     """The URLs of the pictures, in the shape that OpenRouter gave to C{message.images}."""
-    for choice in _objects(completion.get("choices")):
+    for choice in objects_in(completion.get("choices")):
         message = choice.get("message")
-        for part in _objects(message.get("images") if isinstance(message, dict) else None):
+        for part in objects_in(message.get("images") if isinstance(message, dict) else None):
             image = part.get("image_url")
             url = image.get("url") if isinstance(image, dict) else None
             if isinstance(url, str) and url:

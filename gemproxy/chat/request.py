@@ -59,15 +59,7 @@ def parse_chat_request(raw: bytes, headers: Headers = ()) -> ChatRequest:
         stream_options; C{param} names the field.
     """
     raw = raw.removeprefix(BOM)
-    try:
-        body = loads(raw)
-    except ValueError as error:
-        raise bad_request(f"The request body is not valid JSON: {error}.") from None
-    if not isinstance(body, dict):
-        raise bad_request("The request body must be a JSON object.")
-    model = body.get("model")
-    if not isinstance(model, str) or not model:
-        raise bad_request("'model' must be a non-empty string.", "model")
+    body, model = body_and_model(raw)
     stream = body.get("stream")
     if stream is not None and not isinstance(stream, bool):
         raise bad_request("'stream' must be true or false.", "stream")
@@ -80,6 +72,23 @@ def parse_chat_request(raw: bytes, headers: Headers = ()) -> ChatRequest:
             "'stream_options.include_usage' must be true or false.", "stream_options.include_usage"
         )
     return ChatRequest(raw, body, model, bool(stream), bool(include_usage), headers)
+
+
+def body_and_model(raw: bytes) -> tuple[dict[str, Any], str]:
+    """
+    @param raw: without a byte order mark.
+    @raise ChatError: 400, the body is not JSON, not an object, or names no model.
+    """
+    try:
+        body = loads(raw)
+    except ValueError as error:
+        raise bad_request(f"The request body is not valid JSON: {error}.") from None
+    if not isinstance(body, dict):
+        raise bad_request("The request body must be a JSON object.")
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise bad_request("'model' must be a non-empty string.", "model")
+    return body, model
 
 
 def model_of(raw: bytes) -> str | None:

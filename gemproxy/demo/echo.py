@@ -9,6 +9,7 @@ from typing import Any
 from attrs import frozen
 
 from gemproxy.chat.jsontext import dumps
+from gemproxy.chat.shapes import as_object, objects_in
 from gemproxy.demo.samples import sample
 
 PACE = 0.02
@@ -49,8 +50,8 @@ def echo(model: str, request: dict[str, Any]) -> Echo:
         return Echo((tuple(map(_call, functions)),))
     if results and not message:
         message = dumps(results).decode()
-    config = _object(request.get("generationConfig"))
-    if schema := _object(config.get("responseJsonSchema")):
+    config = as_object(request.get("generationConfig"))
+    if schema := as_object(config.get("responseJsonSchema")):
         text = dumps(sample(schema)).decode()
     elif config.get("responseMimeType") == "application/json":
         document: dict[str, Any] = {"demo": True, "model": model, "echo": message}
@@ -62,7 +63,7 @@ def echo(model: str, request: dict[str, Any]) -> Echo:
         )
     text, finish_reason = _limited(text, config)
     chunks: list[tuple[Part, ...]] = [({"text": words},) for words in word_chunks(text)]
-    if _object(config.get("thinkingConfig")).get("includeThoughts") is True:
+    if as_object(config.get("thinkingConfig")).get("includeThoughts") is True:
         chunks.insert(0, ({"text": _THOUGHT, "thought": True},))
     return Echo(tuple(chunks), finish_reason)
 
@@ -74,27 +75,19 @@ def word_chunks(text: str, limit: int = _CHUNKS_LIMIT) -> list[str]:
     return ["".join(words[start : start + step]) for start in range(0, len(words), step)]
 
 
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _objects(value: Any) -> list[dict[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
 def _last_parts(request: dict[str, Any]) -> list[Part]:
-    contents = _objects(request.get("contents"))
-    return _objects(contents[-1].get("parts")) if contents else []
+    contents = objects_in(request.get("contents"))
+    return objects_in(contents[-1].get("parts")) if contents else []
 
 
 def _functions(request: dict[str, Any]) -> Iterable[dict[str, Any]]:
-    for tool in _objects(request.get("tools")):
-        yield from _objects(tool.get("functionDeclarations"))
+    for tool in objects_in(request.get("tools")):
+        yield from objects_in(tool.get("functionDeclarations"))
 
 
 def _functions_to_call(request: dict[str, Any], message: str) -> list[dict[str, Any]]:
     """The functions that a message names; or the last one, if a call is required."""
-    calling = _object(_object(request.get("toolConfig")).get("functionCallingConfig"))
+    calling = as_object(as_object(request.get("toolConfig")).get("functionCallingConfig"))
     allowed = calling.get("allowedFunctionNames")
     functions = [
         function
@@ -114,9 +107,9 @@ def _is_named(function: dict[str, Any], message: str) -> bool:
 
 def _call(function: dict[str, Any]) -> Part:
     """A call with a value of the right type for each argument that is required."""
-    schema = _object(function.get("parametersJsonSchema") or function.get("parameters"))
+    schema = as_object(function.get("parametersJsonSchema") or function.get("parameters"))
     args = sample(schema)
-    return {"functionCall": {"name": function["name"], "args": _object(args)}}
+    return {"functionCall": {"name": function["name"], "args": as_object(args)}}
 
 
 def _limited(text: str, config: dict[str, Any]) -> tuple[str, str]:

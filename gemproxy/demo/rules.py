@@ -14,6 +14,8 @@ from typing import Any
 
 from attrs import field, frozen
 
+from gemproxy.chat.shapes import as_object, objects_in
+
 Json = dict[str, Any]
 
 DUMMY_SIGNATURE = "skip_thought_signature_validator"
@@ -92,31 +94,20 @@ def fault(model: str, request: Json) -> str | None:
     return None
 
 
-# Access to a request whose shape is not known.
-
-
-def _object(value: Any) -> Json:
-    return value if isinstance(value, dict) else {}
-
-
-def _objects(value: Any) -> list[Json]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
 def _config(request: Json) -> Json:
-    return _object(request.get("generationConfig"))
+    return as_object(request.get("generationConfig"))
 
 
 def _thinking(request: Json) -> Json:
-    return _object(_config(request).get("thinkingConfig"))
+    return as_object(_config(request).get("thinkingConfig"))
 
 
 def _contents(request: Json) -> list[Json]:
-    return _objects(request.get("contents"))
+    return objects_in(request.get("contents"))
 
 
 def _parts(content: Json) -> list[Json]:
-    return _objects(content.get("parts"))
+    return objects_in(content.get("parts"))
 
 
 def _calls(content: Json) -> list[Json]:
@@ -128,12 +119,12 @@ def _responses(content: Json) -> list[Json]:
 
 
 def _functions(request: Json) -> list[Json]:
-    tools = _objects(request.get("tools"))
-    return [function for tool in tools for function in _objects(tool.get("functionDeclarations"))]
+    tools = objects_in(request.get("tools"))
+    return [function for tool in tools for function in objects_in(tool.get("functionDeclarations"))]
 
 
 def _schema(function: Json) -> Json:
-    return _object(function.get("parametersJsonSchema") or function.get("parameters"))
+    return as_object(function.get("parametersJsonSchema") or function.get("parameters"))
 
 
 def _nested(value: Any) -> Iterator[Json]:
@@ -222,7 +213,7 @@ _BUILT_IN = _TOOLS - {"functionDeclarations", "computerUse"}
 
 def _unknown(known: frozenset[str], *objects: Any) -> str | None:
     for item in objects:
-        for name in _object(item):
+        for name in as_object(item):
             if name not in known:
                 return f'Invalid JSON payload received. Unknown name "{name}": Cannot find field.'
     return None
@@ -237,7 +228,7 @@ def _shape(request: Json) -> str | None:
         _unknown(_FIELDS, request)
         or _unknown(_CONFIG_FIELDS, _config(request))
         or _unknown(_PART_FIELDS, *parts)
-        or _unknown(_TOOLS, *_objects(request.get("tools")))
+        or _unknown(_TOOLS, *objects_in(request.get("tools")))
     )
     if unknown:
         return unknown
@@ -371,8 +362,8 @@ def _functions_with_json(request: Json) -> str | None:
 def _function_names(request: Json) -> str | None:
     names = [function.get("name") for function in _functions(request)]
     for content in _contents(request):
-        names += [_object(part["functionCall"]).get("name") for part in _calls(content)]
-        names += [_object(part["functionResponse"]).get("name") for part in _responses(content)]
+        names += [as_object(part["functionCall"]).get("name") for part in _calls(content)]
+        names += [as_object(part["functionResponse"]).get("name") for part in _responses(content)]
     if all(isinstance(name, str) and _FUNCTION_NAME.fullmatch(name) for name in names):
         return None
     return (
@@ -391,7 +382,7 @@ def _double_names(request: Json) -> str | None:
 
 
 def _calling(request: Json) -> Json:
-    return _object(_object(request.get("toolConfig")).get("functionCallingConfig"))
+    return as_object(as_object(request.get("toolConfig")).get("functionCallingConfig"))
 
 
 def _any_without_object(request: Json) -> str | None:
@@ -425,7 +416,7 @@ def _reference_with_siblings(request: Json) -> str | None:
 def _reference_in_result(request: Json) -> str | None:
     for content in _contents(request):
         for part in _responses(content):
-            for item in _nested(_object(part["functionResponse"]).get("response")):
+            for item in _nested(as_object(part["functionResponse"]).get("response")):
                 if "$ref" in item:
                     return (
                         f"The referenced name `{item['$ref']}` does not match to a display_name in"
@@ -435,7 +426,7 @@ def _reference_in_result(request: Json) -> str | None:
 
 
 def _built_in(request: Json) -> set[str]:
-    return {name for tool in _objects(request.get("tools")) for name in tool if name in _BUILT_IN}
+    return {name for tool in objects_in(request.get("tools")) for name in tool if name in _BUILT_IN}
 
 
 def _search_with_functions(request: Json) -> str | None:
@@ -445,7 +436,7 @@ def _search_with_functions(request: Json) -> str | None:
 
 
 def _search_without_circulation(request: Json) -> str | None:
-    config = _object(request.get("toolConfig"))
+    config = as_object(request.get("toolConfig"))
     if _search_with_functions(request) and not config.get("includeServerSideToolInvocations"):
         return (
             "Please enable tool_config.include_server_side_tool_invocations to use Built-in tools"

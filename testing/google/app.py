@@ -17,13 +17,14 @@ from twisted.web.iweb import IRequest
 from twisted.web.server import Request, Site
 from werkzeug.exceptions import HTTPException
 
+from gemproxy.chat.shapes import objects_in
 from gemproxy.demo import echo as demo
 from gemproxy.demo import rules
 from gemproxy.http.site import QuietSite
 from testing.google import refusals
 from testing.google.playback import Playback
 from testing.google.receive import receive
-from testing.google.recorded_request import Once, ReceivedRequest, objects
+from testing.google.recorded_request import Once, ReceivedRequest
 from testing.google.refusals import Refusal
 from testing.google.responses import ARRAY, SSE, Responder, prompt_tokens, token_count
 from testing.google.scenarios import Scenario
@@ -231,7 +232,7 @@ class StandIn:
         """Whether a signature was not made here, with the same key."""
         if received.model.startswith("gemini-2"):
             return False
-        parts = (part for content in received.contents for part in objects(content.get("parts")))
+        parts = (part for content in received.contents for part in objects_in(content.get("parts")))
         given = {part["thoughtSignature"] for part in parts if "thoughtSignature" in part}
         return any(self._signatures.get(signature, key) != key for signature in given) or bool(
             given - self._signatures.keys() - {rules.DUMMY_SIGNATURE}

@@ -9,6 +9,8 @@ from typing import Any, Generic, TypeVar
 from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 
+from gemproxy.chat.shapes import as_object, objects_in
+
 T = TypeVar("T")
 
 
@@ -49,17 +51,8 @@ class Closed(Enum):
     CUT = "cut"
 
 
-def objects(value: Any) -> list[dict[str, Any]]:
-    """The JSON objects in a JSON array; whatever else it holds, or is, does not count."""
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
 def _joined_text(content: Any) -> str:
-    texts = (part.get("text") for part in objects(_object(content).get("parts")))
+    texts = (part.get("text") for part in objects_in(as_object(content).get("parts")))
     return "".join(words for words in texts if isinstance(words, str))
 
 
@@ -111,7 +104,7 @@ class ReceivedRequest:
     @property
     def contents(self) -> list[dict[str, Any]]:
         """The turns of the conversation, as they came."""
-        return objects((self.body or {}).get("contents"))
+        return objects_in((self.body or {}).get("contents"))
 
     @property
     def texts(self) -> list[tuple[str, str]]:
@@ -128,18 +121,18 @@ class ReceivedRequest:
 
     @property
     def generation_config(self) -> dict[str, Any]:
-        return _object((self.body or {}).get("generationConfig"))
+        return as_object((self.body or {}).get("generationConfig"))
 
     @property
     def functions(self) -> list[dict[str, Any]]:
         """The functions that are declared to the model."""
         return [
             function
-            for tool in objects((self.body or {}).get("tools"))
-            for function in objects(tool.get("functionDeclarations"))
+            for tool in objects_in((self.body or {}).get("tools"))
+            for function in objects_in(tool.get("functionDeclarations"))
         ]
 
     @property
     def parts(self) -> list[dict[str, Any]]:
         """The parts of the last turn."""
-        return objects(self.contents[-1].get("parts")) if self.contents else []
+        return objects_in(self.contents[-1].get("parts")) if self.contents else []

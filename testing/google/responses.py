@@ -8,8 +8,9 @@ from typing import Any
 import orjson
 from attrs import frozen
 
+from gemproxy.chat.shapes import objects_in
 from gemproxy.demo.echo import CHARACTERS_PER_TOKEN
-from testing.google.recorded_request import ReceivedRequest, objects
+from testing.google.recorded_request import ReceivedRequest
 from testing.google.scenarios import Part, Scenario
 
 TOKENS_PER_IMAGE = 258
@@ -55,7 +56,7 @@ def _characters(part: Part) -> int:
 
 def prompt_tokens(request: ReceivedRequest) -> int:
     """The tokens of the conversation and the system instruction."""
-    parts = (part for content in request.contents for part in objects(content.get("parts")))
+    parts = (part for content in request.contents for part in objects_in(content.get("parts")))
     return tokens(sum(map(_characters, parts)) + len(request.system or ""))
 
 

@@ -18,11 +18,11 @@ by its own estimate of the token count.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from attrs import field, frozen
 
+from gemproxy.chat.shapes import objects_in
 from gemproxy.gemini.translate.history import Turn
 
 # The maximum length of a conversation, in characters, whose texts are passed to the CLI. It
@@ -72,10 +72,10 @@ class Marks:
         # Computed once: there may be hundreds of parts of earlier conversations to compare.
         expected = self._stand_ins()
         index = 0
-        for content in _dicts(contents):
+        for content in objects_in(contents):
             if content.get("role") != "user":
                 continue
-            for part in _dicts(content.get("parts")):
+            for part in objects_in(content.get("parts")):
                 if index == len(expected):
                     break
                 if part.get("text") == expected[index]:
@@ -105,15 +105,9 @@ def prompted(contents: Any) -> str | None:
 
     @param contents: the contents written by the CLI.
     """
-    for content in reversed(_dicts(contents)):
-        for part in reversed(_dicts(content.get("parts"))):
+    for content in reversed(objects_in(contents)):
+        for part in reversed(objects_in(content.get("parts"))):
             text = part.get("text")
             if isinstance(text, str) and (go := _GO.fullmatch(text)):
                 return go[1]
     return None
-
-
-def _dicts(values: Any) -> Sequence[dict[str, Any]]:
-    return (
-        [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
-    )

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from gemproxy.chat.shapes import as_object, objects_in
+
 Json = dict[str, Any]
 
 # More would take long to place, and nobody reads them.
@@ -76,10 +78,10 @@ _Citation = tuple[int, int, str, str]
 
 
 def _grounded(grounding: Json, transcript: Transcript, content: str) -> Iterator[_Citation]:
-    sources = [_source(chunk) for chunk in _objects(grounding.get("groundingChunks"))]
+    sources = [_source(chunk) for chunk in objects_in(grounding.get("groundingChunks"))]
     used = set()
-    for support in _objects(grounding.get("groundingSupports"))[:_SUPPORTS_LIMIT]:
-        segment = _object(support.get("segment"))
+    for support in objects_in(grounding.get("groundingSupports"))[:_SUPPORTS_LIMIT]:
+        segment = as_object(support.get("segment"))
         start, end = _placed(segment, transcript, content)
         indices = support.get("groundingChunkIndices")
         for index in indices if isinstance(indices, list) else ():
@@ -106,7 +108,7 @@ def _placed(segment: Json, transcript: Transcript, content: str) -> tuple[int, i
 
 def _cited(citation: Json, transcript: Transcript) -> Iterator[_Citation]:
     sources = citation.get("citationSources") or citation.get("citations")
-    for source in _objects(sources):
+    for source in objects_in(sources):
         url = source.get("uri")
         if isinstance(url, str) and url:
             title = source.get("title")
@@ -116,7 +118,7 @@ def _cited(citation: Json, transcript: Transcript) -> Iterator[_Citation]:
 
 
 def _fetched(url_context: Json, end: int) -> Iterator[_Citation]:
-    for fetched in _objects(url_context.get("urlMetadata")):
+    for fetched in objects_in(url_context.get("urlMetadata")):
         url, status = fetched.get("retrievedUrl"), fetched.get("urlRetrievalStatus")
         if isinstance(url, str) and status in (None, "URL_RETRIEVAL_STATUS_SUCCESS"):
             yield end, end, url, url
@@ -125,19 +127,11 @@ def _fetched(url_context: Json, end: int) -> Iterator[_Citation]:
 def _source(chunk: Json) -> tuple[str, str] | tuple[()]:
     """The address and title of a source; nothing if it has no address."""
     for kind in ("web", "retrievedContext", "maps"):
-        source = _object(chunk.get(kind))
+        source = as_object(chunk.get(kind))
         url, title = source.get("uri"), source.get("title")
         if isinstance(url, str) and url:
             return url, title if isinstance(title, str) and title else url
     return ()
-
-
-def _object(value: Any) -> Json:
-    return value if isinstance(value, dict) else {}
-
-
-def _objects(value: Any) -> list[Json]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _whole(value: Any) -> int:
