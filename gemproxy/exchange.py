@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,10 +12,9 @@ from attrs import define, field
 
 from gemproxy.chat.chunks import Usage, index_of
 from gemproxy.chat.jsontext import dumps, loads
+from gemproxy.util.masking import NO_KEYS, Masking
 
 TEXT_LIMIT = 2_000_000
-# Shorter keys are not redacted: they are placeholders such as "none", or ordinary words.
-_SECRET_LENGTH = 8
 # Characters of an error in the log line.
 _ERROR_LENGTH = 300
 _MEDIA = re.compile(r"\s{0,100}data:([^;,]{0,100})[^,]{0,100},", re.I)
@@ -32,7 +30,7 @@ class Exchange:
     @ivar began: the time of the request, in seconds since the epoch.
     @ivar request: the JSON sent by the client.
     @ivar upstream_request: what the upstream calls the request.
-    @ivar secrets: keys that must not appear in the journal.
+    @ivar masking: of the keys that must not appear in log and journal.
     """
 
     id: str
@@ -41,7 +39,7 @@ class Exchange:
     model: str
     stream: bool
     request: bytes = field(repr=False)
-    secrets: Sequence[str] = field(default=(), repr=False)
+    masking: Masking = field(default=NO_KEYS, repr=False)
     first_token: float | None = None
     duration: float | None = None
     retries: int = 0
@@ -145,7 +143,7 @@ class Exchange:
             "stream": self.stream,
             "request": without_media(loads(self.request)),
         }
-        return self._without_secrets(_readable(document))
+        return self.masking.in_bytes(_readable(document))
 
     def output(self) -> bytes:
         """The content of the response's file: the facts, a blank line and the text."""
@@ -169,18 +167,11 @@ class Exchange:
                 pieces += [f"\n\n--- {part} ---\n".encode("utf-8", "replace"), text]
         if self._size > TEXT_LIMIT:
             pieces.append(b"\n\n--- truncated: the rest is not kept ---")
-        return self._without_secrets(b"".join([*pieces, b"\n"]))
+        return self.masking.in_bytes(b"".join([*pieces, b"\n"]))
 
     def _quoted(self, text: str) -> str:
         """A text for the log: in one line, not too long, without keys."""
-        masked = self._without_secrets(" ".join(text.split()).encode("utf-8", "replace"))
-        return json.dumps(masked.decode()[:_ERROR_LENGTH])
-
-    def _without_secrets(self, text: bytes) -> bytes:
-        for secret in self.secrets:
-            if len(secret) >= _SECRET_LENGTH:
-                text = text.replace(secret.encode(), b"[secret]")
-        return text
+        return json.dumps(self.masking.in_text(" ".join(text.split()))[:_ERROR_LENGTH])
 
 
 def _part(index: int, kind: str) -> str:

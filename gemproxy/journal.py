@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from gemproxy.exchange import Exchange
 from gemproxy.util.log import make_logger
+from gemproxy.util.masking import Masking
 
 # Exchanges are written in batches, because only the last ones of a burst are kept.
 WRITE_DELAY = 0.25
@@ -34,7 +35,7 @@ class Journal(Protocol):
         model: str,
         stream: bool,
         request: bytes,
-        secrets: Sequence[str],
+        masking: Masking,
     ) -> Exchange:
         """Create the record of a new exchange; the caller fills it in."""
 
@@ -55,9 +56,9 @@ class NoJournal:
         model: str,
         stream: bool,
         request: bytes,
-        secrets: Sequence[str],
+        masking: Masking,
     ) -> Exchange:
-        return Exchange(self.new_id(), self.clock.seconds(), route, model, stream, b"", secrets)
+        return Exchange(self.new_id(), self.clock.seconds(), route, model, stream, b"", masking)
 
     def end(self, exchange: Exchange) -> None:
         """Do nothing."""
@@ -99,10 +100,10 @@ class DiskJournal(Service):
         model: str,
         stream: bool,
         request: bytes,
-        secrets: Sequence[str],
+        masking: Masking,
     ) -> Exchange:
         now = self._clock.seconds()
-        return Exchange(self._new_id(), now, route, model, stream, request, secrets)
+        return Exchange(self._new_id(), now, route, model, stream, request, masking)
 
     def end(self, exchange: Exchange) -> None:
         self._pending.append(exchange)

@@ -43,6 +43,7 @@ from gemproxy.routing.router import Router
 from gemproxy.routing.table import RoutingTable
 from gemproxy.shutdown import LAST_WORDS, Drain
 from gemproxy.util.log import log_details, make_logger
+from gemproxy.util.masking import Masking
 from gemproxy.web.access import Access
 from gemproxy.web.admin import Admin
 from gemproxy.web.admission import Admission, Limits
@@ -355,7 +356,7 @@ class Daemon(MultiService):
             config.admin_key or "",
         ]
         chats = ChatService(
-            self._reactor, heartbeats, self._journal, self._metrics, keys, stop_tags
+            self._reactor, heartbeats, self._journal, self._metrics, Masking(keys), stop_tags
         )
         self._interruptions.append(chats.interrupt_all)
         return chats

@@ -19,6 +19,7 @@ from twisted.internet.task import Clock, deferLater
 from gemproxy.chat.chunks import Usage
 from gemproxy.exchange import TEXT_LIMIT, Exchange, without_media
 from gemproxy.journal import WRITE_DELAY, DiskJournal
+from gemproxy.util.masking import NO_KEYS, Masking
 from testing.fake_newapi import answer, chunk, document, event, events, hang, stream
 from testing.google import scenarios
 from tests.support import Product, chat, fresh_model, gpt, running_relay, until
@@ -177,7 +178,7 @@ def test_media_in_an_answer_are_kept_as_type_and_size() -> None:
 
 
 def test_keys_are_nowhere() -> None:
-    kept = exchange(gpt("My key is sk-0123456789"), secrets=["sk-0123456789", "none"])
+    kept = exchange(gpt("My key is sk-0123456789"), masking=Masking(["sk-0123456789", "none"]))
     kept.add(chunk("sk-0123456789 and none"), DAY)
     assert "0123456789" not in repr(kept)
     kept.error = "401: Incorrect key: sk-0123456789"
@@ -212,7 +213,7 @@ def keeping(folder: Path, keep: int = 3) -> tuple[DiskJournal, Clock]:
 
 def end(journal: DiskJournal, *names: str) -> None:
     for name in names:
-        journal.end(journal.begin("gemini", "m", False, b'{"name": "%b"}' % name.encode(), ()))
+        journal.end(journal.begin("gemini", "m", False, b'{"name": "%b"}' % name.encode(), NO_KEYS))
 
 
 def names_in(folder: Path) -> list[str]:

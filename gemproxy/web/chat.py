@@ -21,6 +21,7 @@ from gemproxy.exchange import Exchange
 from gemproxy.journal import Journal
 from gemproxy.metrics import Metrics
 from gemproxy.util.log import make_logger
+from gemproxy.util.masking import NO_KEYS, Masking, shown_keys
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.heartbeat_timer import HeartbeatTimer
 from gemproxy.web.images import ImagesRelay
@@ -37,7 +38,7 @@ class ChatService:
     """
     Answers requests by means of backends.
 
-    @ivar own_keys: secrets of this daemon, which are masked in the journal as clients' keys are.
+    @ivar own_keys: of this daemon, which are masked in log and journal as the clients' are.
     @ivar stop_tags: the texts that end an answer.
     """
 
@@ -47,7 +48,7 @@ class ChatService:
     heartbeats: Heartbeats
     journal: Journal
     metrics: Metrics
-    own_keys: Sequence[str] = ()
+    own_keys: Masking = NO_KEYS
     stop_tags: Sequence[str] = ()
     _under_way: set[EventStreamRelay | DocumentRelay] = field(factory=set)
     _heartbeat_timer: HeartbeatTimer = field(init=False)
@@ -89,7 +90,7 @@ class ChatService:
         stop_tags: Sequence[str],
     ) -> None:
         """@param sent: the body that the client sent."""
-        keys = [*self.own_keys, *bearer_keys(chat.headers)]
+        keys = self.own_keys.with_keys(shown_keys(_credentials(chat.headers)))
         exchange = self.journal.begin(route, chat.model, chat.stream, sent, keys)
         request.setHeader(b"x-request-id", exchange.id.encode())
         if isinstance(request, ProxyRequest):
@@ -180,11 +181,9 @@ def _commits_in(headers: Headers) -> float | None:
     return None
 
 
-def bearer_keys(headers: Headers) -> list[str]:
-    """The keys that a client sent."""
+def _credentials(headers: Headers) -> list[str]:
     return [
-        word
+        value.decode("latin-1")
         for name, value in headers
         if name.lower() in (b"authorization", *KEY_HEADERS)
-        for word in value.decode("latin-1").split()
     ]
