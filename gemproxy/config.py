@@ -226,6 +226,17 @@ def _origins(text: str) -> tuple[str, ...]:
     return origins
 
 
+def _hosts(text: str) -> tuple[str, ...]:
+    hosts = tuple(name.strip().lower() for name in text.split(",") if name.strip())
+    for host in hosts:
+        if host != "*" and not re.fullmatch(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*", host):
+            raise ValueError(
+                "host names without a port such as chat.example.org, or .example.org for all below "
+                "it, comma separated, or *"
+            )
+    return hosts
+
+
 def _size(text: str) -> int:
     match = re.fullmatch(r"([0-9]{1,9}) ?([kKMG]?)B?", text)
     if match is None or not int(match[1]):
@@ -443,6 +454,13 @@ SETTINGS: tuple[Setting, ...] = (
         "origins of web pages that may use gemproxy from a browser, comma separated; `*` for all",
     ),
     Setting(
+        "ALLOWED_HOSTS",
+        "",
+        _hosts,
+        "public host names by which clients without a key may reach gemproxy, comma separated; "
+        "`.example.org` for all names below it, `*` for every name",
+    ),
+    Setting(
         "ADMIN_KEY",
         "",
         _optional(_key),
@@ -509,6 +527,7 @@ class Config:
     log_keep: int
     proxy_api_keys: tuple[str, ...] = field(repr=False)
     cors_origins: tuple[str, ...]
+    allowed_hosts: tuple[str, ...]
     admin_key: str | None = field(repr=False)
     trusted_proxies: tuple[str, ...]
     max_body: int

@@ -131,7 +131,7 @@ class Daemon(MultiService):
         }
         self._admission = Admission(
             reactor,
-            Access(config.proxy_api_keys, config.cors_origins, self._is_local),
+            Access(config.proxy_api_keys, config.cors_origins, config.allowed_hosts),
             Limits(
                 config.max_body,
                 config.client_requests,

@@ -37,9 +37,13 @@ def status(
         "gemproxy:3002",
         "chat.localhost:3000",
         "192.168.1.5:3000",
+        "host.docker.internal:3002",
+        "box.lan",
+        "Box.Local.:3000",
+        "box.home.arpa",
     ],
 )
-def test_an_open_loopback_port_goes_by_local_names(host: str | None) -> None:
+def test_a_proxy_without_keys_goes_by_local_names(host: str | None) -> None:
     assert status(OPEN, host) == 200
 
 
@@ -57,17 +61,57 @@ def test_an_open_loopback_port_goes_by_local_names(host: str | None) -> None:
         "",
         ":3000",
         "1.2.3",
+        "evil.example.",
+        "lan.evil.example",
+        "evil.localx",
     ],
 )
-def test_a_stranger_s_name_for_an_open_loopback_port_is_refused(host: str) -> None:
+def test_a_stranger_s_name_for_a_proxy_without_keys_is_refused(host: str) -> None:
     error = OPEN.refusal(b"/v1/models", host, None, None)
     assert error is not None
     assert (error.status, error.code) == (403, "host_not_allowed")
 
 
-def test_names_are_anybody_s_business_where_keys_or_other_machines_are() -> None:
-    assert status(Access(on_loopback=False), "chat.example") == 200
+def test_the_refusal_of_a_name_says_how_to_allow_it() -> None:
+    error = OPEN.refusal(b"/v1/models", "evil.example" * 1000, None, None)
+    assert error is not None
+    assert "ALLOWED_HOSTS" in error.message
+    assert len(error.message) < 400
+
+
+def test_names_are_anybody_s_business_where_keys_are() -> None:
     assert status(Access(("k",)), "chat.example", None, "Bearer k") == 200
+
+
+@pytest.mark.parametrize(
+    ("allowed", "welcome", "refused"),
+    [
+        (
+            "chat.example",
+            ("chat.example", "CHAT.example:3000", "chat.example."),
+            ("a.chat.example", "evilchat.example", "chat.example.evil.example"),
+        ),
+        (".example", ("chat.example:80", "a.chat.example"), ("example.org", "evilexample.org")),
+    ],
+)
+def test_an_allowed_name_is_one_of_its_own(
+    allowed: str, welcome: tuple[str, ...], refused: tuple[str, ...]
+) -> None:
+    access = Access(hosts=(allowed,))
+    for host in welcome:
+        assert status(access, host) == 200
+        assert status(access, host, f"http://{host}") == 200
+        assert access.is_own(host, host)
+    for host in refused:
+        assert status(access, host) == 403
+        assert status(access, host, f"http://{host}") == 403
+        assert not access.is_own(host, host)
+
+
+def test_all_names_are_welcome_with_a_star_but_not_their_pages() -> None:
+    access = Access(hosts=("*",))
+    assert status(access, "any.example") == 200
+    assert status(access, "any.example", "http://any.example") == 403
 
 
 @pytest.mark.parametrize(
@@ -101,8 +145,7 @@ def test_pages_of_its_own_address_are_welcome() -> None:
 
 
 def test_a_page_whose_name_was_made_to_point_here_is_not_one_of_its_own() -> None:
-    for access in (OPEN, Access(on_loopback=False)):
-        assert status(access, "evil.example:3000", "http://evil.example:3000") == 403
+    assert status(OPEN, "evil.example:3000", "http://evil.example:3000") == 403
 
 
 def test_listed_pages_are_welcome_and_may_read() -> None:
@@ -221,7 +264,8 @@ def test_every_other_path_does(path: bytes) -> None:
 def test_nothing_that_a_client_may_send_is_too_much(
     host: str | None, origin: str | None, authorization: str | None, path: bytes, keys: list[str]
 ) -> None:
-    for access in (OPEN, KEYS, Access(origins=("https://chat.example",)), Access(origins=("*",))):
+    lists = (Access(origins=("https://chat.example",)), Access(hosts=(".example",)))
+    for access in (OPEN, KEYS, *lists, Access(origins=("*",))):
         error = access.refusal(path, host, origin, authorization, keys)
         assert error is None or error.status in (401, 403)
         access.cors_headers(origin, True)

@@ -562,6 +562,21 @@ async def test_pages_of_other_origins_cannot_drive_an_open_port(relay: Relay) ->
     assert relay.upstream.calls == []
 
 
+@ensureDeferred
+async def test_names_are_checked_wherever_it_listens() -> None:
+    async with running_relay(
+        HOST="0.0.0.0", FIXED_API_KEY="sk-of-new-api", ALLOWED_HOSTS="chat.example"
+    ) as relay:
+        evil = await say(relay, b"GET /v1/files HTTP/1.1\r\nHost: evil.example\r\n\r\n")
+        error = (await evil.reply()).error
+        assert error["code"] == "host_not_allowed"
+        assert "ALLOWED_HOSTS" in error["message"]
+        assert relay.upstream.calls == []
+        for host in (b"chat.example", b"box.lan:3002", b"172.17.0.2:3002"):
+            client = await say(relay, b"GET /health HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+            assert (await client.reply()).status == 200
+
+
 @pytest.mark.parametrize("keys", ["", "the-key"])
 @ensureDeferred
 async def test_listed_pages_may_ask_and_read(keys: str) -> None:

@@ -172,6 +172,13 @@ CASES = [
         "origins such as https://chat.example",
     ),
     Case(
+        "ALLOWED_HOSTS",
+        (),
+        {"*": ("*",), " Chat.Example ,.b,box": ("chat.example", ".b", "box")},
+        ("a.example:80", "http://a.example"),
+        "host names without a port",
+    ),
+    Case(
         "ADMIN_KEY",
         None,
         {"a-key": "a-key", "": None},
@@ -245,6 +252,7 @@ PARSERS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "GEMINI_CLI": ({}, ("a\0b",)),
     "GEMINI_MODELS": ({}, (",", "a/b", "a;b", "mödel")),
     "CORS_ORIGINS": ({}, ("https://", "https://a/b", "https://a b", "**")),
+    "ALLOWED_HOSTS": ({}, ("a:80", "[::1]", "*.a", ".", "a..b", "a b", "http://a")),
     "MAX_BODY": (
         {"1": 1, "7B": 7, "512kB": 512_000, "1G": 10**9, "3K": 3000},
         ("0MB", "MB", "-1", "1.5MB", "1TB", "1 0MB", "٣MB", "9" * 5000),

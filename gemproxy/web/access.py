@@ -16,8 +16,19 @@ OPEN_PATHS = frozenset({b"/health", b"/ready"})
 # The WebSocket protocol by which OpenAI's clients in browsers show a key.
 _KEY_PROTOCOL = "openai-insecure-api-key."
 
-# RFC 6761, RFC 6762, RFC 8375, and ICANN's reservation of .internal.
-_PRIVATE_DOMAINS = (".localhost", ".internal", ".local", ".home.arpa", ".test")
+# RFC 6761; RFC 6762 with its appendix G; RFC 8375; and ICANN's reservation of .internal.
+_PRIVATE_DOMAINS = (
+    ".corp",
+    ".home",
+    ".home.arpa",
+    ".internal",
+    ".intranet",
+    ".lan",
+    ".local",
+    ".localhost",
+    ".private",
+    ".test",
+)
 
 _ALLOWED_METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
 
@@ -40,12 +51,13 @@ class Access:
     """
     @ivar keys: the API keys, one of which a client must send; empty if no key is required.
     @ivar origins: the origins of web pages with access; C{"*"} for all.
-    @ivar on_loopback: whether the ports are reachable from this machine only.
+    @ivar hosts: the host names of this proxy in public DNS, in lower case; one that begins with a
+        dot stands for all below it, and C{"*"} for every name.
     """
 
     keys: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
-    on_loopback: bool = True
+    hosts: tuple[str, ...] = ()
 
     def refusal(
         self,
@@ -71,14 +83,14 @@ class Access:
                 "To allow them, add the origin to CORS_ORIGINS.",
                 "origin_not_allowed",
             )
-        if self.on_loopback and not self.keys and not self._is_own_name(host):
-            # Prevents DNS rebinding: a web page whose host name resolves to this machine would
-            # otherwise count as same-origin.
+        if not self.keys and not self._is_own_name(host):
+            # Prevents DNS rebinding: a web page whose host name resolves to this machine, or to
+            # another one in the network of its reader, would otherwise count as same-origin.
             return ChatError(
                 403,
                 "permission_error",
-                "The Host header must be localhost or an IP address. "
-                "To allow other names, set CORS_ORIGINS or PROXY_API_KEYS.",
+                f"This proxy is not known by the host name {(host or '')[:200]!r}. To allow the "
+                "name, add it to ALLOWED_HOSTS, or set PROXY_API_KEYS.",
                 "host_not_allowed",
             )
         if self.keys and not is_open(path) and not self._knows(authorization, keys):
@@ -114,9 +126,12 @@ class Access:
     def _is_welcome(self, origin: str, host: str | None) -> bool:
         if self._is_listed(origin):
             return True
-        # A same-origin page is permitted, unless its host is a public name, which can be made to
-        # resolve to this machine.
-        return host is not None and _place_of(origin) == host and _is_local_name(host)
+        # A same-origin page is permitted, unless its host is a public name that is not ours: it
+        # can be made to resolve to this machine.
+        if host is None or _place_of(origin) != host:
+            return False
+        name = _name_of(host)
+        return _is_local_name(name) or self._is_allowed(name)
 
     def is_own(self, authority: str, host: str | None) -> bool:
         """
@@ -127,9 +142,19 @@ class Access:
         return authority == host and self._is_own_name(host)
 
     def _is_own_name(self, host: str | None) -> bool:
-        if host is None or _is_local_name(host) or "*" in self.origins:
+        if host is None or "*" in self.origins or "*" in self.hosts:
+            return True
+        name = _name_of(host)
+        if _is_local_name(name) or self._is_allowed(name):
             return True
         return any(_place_of(origin) == host for origin in self.origins)
+
+    def _is_allowed(self, name: str) -> bool:
+        """Whether a name is one of the hosts that are written out."""
+        return any(
+            name.endswith(allowed) if allowed.startswith(".") else name == allowed
+            for allowed in self.hosts
+        )
 
     def _knows(self, authorization: str | None, keys: Sequence[str]) -> bool:
         """Whether any of the keys that a client sent is one of this proxy's."""
@@ -160,15 +185,19 @@ def _place_of(origin: str) -> str:
     return origin.partition("://")[2]
 
 
-def _is_local_name(host: str) -> bool:
-    """
-    Whether a Host header is an IP address or a name of the local machine or network. Names without
-    a dot or under _PRIVATE_DOMAINS do not exist in public DNS.
-    """
+def _name_of(host: str) -> str:
+    """The name or address in a Host header, in lower case; empty if there is none."""
     try:
-        name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
     except ValueError:
-        return False
+        return ""
+
+
+def _is_local_name(name: str) -> bool:
+    """
+    Whether a host is an IP address or a name of the local machine or network. Names without a dot
+    or under _PRIVATE_DOMAINS do not exist in public DNS.
+    """
     if "." not in name and ":" not in name:
         return bool(name)
     if name.endswith(_PRIVATE_DOMAINS):
