@@ -102,6 +102,48 @@ class Answer(Protocol):
         """Set the producer to pause while the client reads too slowly; None to remove it."""
 
 
+class PassingAnswer:
+    """An answer that passes everything on to another one; subclasses change some of it."""
+
+    __slots__ = ("_answer",)
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    def events(self, events: Sequence[Event]) -> None:
+        self._answer.events(events)
+
+    def document(self, document: dict[str, Any], events: Sequence[Event]) -> None:
+        self._answer.document(document, events)
+
+    def take_back(self, choice: int) -> bool:
+        return self._answer.take_back(choice)
+
+    def stop_at(self, sequences: Sequence[str]) -> None:
+        self._answer.stop_at(sequences)
+
+    def counted(self, usage: Usage) -> None:
+        self._answer.counted(usage)
+
+    def ignored(self, parameters: Sequence[str]) -> None:
+        self._answer.ignored(parameters)
+
+    def passed_on(self, headers: Headers, upstream_request: str | None) -> None:
+        self._answer.passed_on(headers, upstream_request)
+
+    def note(self, text: str) -> None:
+        self._answer.note(text)
+
+    def retrying(self, error: ChatError) -> None:
+        self._answer.retrying(error)
+
+    def commitment(self) -> Commitment | None:
+        return self._answer.commitment()
+
+    def pace(self, producer: IPushProducer | None) -> None:
+        self._answer.pace(producer)
+
+
 class Backend(Protocol):
     """Processes chat completion requests."""
 

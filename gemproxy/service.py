@@ -20,6 +20,7 @@ from gemproxy.chat.errors import INVALID_REQUEST, ChatError
 from gemproxy.config import DEFAULT_UPSTREAM, BadSetting, Config
 from gemproxy.config_file import UpstreamConfig
 from gemproxy.demo.server import Demo
+from gemproxy.dialects.seal import Seal
 from gemproxy.gemini.cli.install import Cli
 from gemproxy.gemini.cli.limits import CliLimits
 from gemproxy.gemini.cli.worker_pool import MemberState, WorkerPool
@@ -121,6 +122,7 @@ class Daemon(MultiService):
         self._mark = LoopMark(secrets.token_hex(8).encode())
         self._metrics = Metrics(__version__)
         self._journal = self._add_journal()
+        self._seal = Seal.of_keys(self._keys())
         self._interruptions: list[Callable[[ChatError], None]] = []
         self._ports: list[PortService] = []
         self._connections: list[Connections] = []
@@ -349,17 +351,27 @@ class Daemon(MultiService):
         heartbeats = Heartbeats(
             config.heartbeat_interval, config.json_heartbeat_delay, config.early_heartbeats
         )
-        keys = [
+        chats = ChatService(
+            self._reactor,
+            heartbeats,
+            self._journal,
+            self._metrics,
+            self._seal,
+            Masking(self._keys()),
+            stop_tags,
+        )
+        self._interruptions.append(chats.interrupt_all)
+        return chats
+
+    def _keys(self) -> list[str]:
+        """All that the configuration has."""
+        config = self._config
+        return [
             *config.gemini_api_key,
             *config.proxy_api_keys,
             *(key for upstream in config.upstreams for key in upstream.keys),
             config.admin_key or "",
         ]
-        chats = ChatService(
-            self._reactor, heartbeats, self._journal, self._metrics, Masking(keys), stop_tags
-        )
-        self._interruptions.append(chats.interrupt_all)
-        return chats
 
     def _add_journal(self) -> Journal:
         config = self._config

@@ -31,6 +31,7 @@ from gemproxy.chat.images import (
 )
 from gemproxy.chat.models import served_model
 from gemproxy.chat.request import ChatRequest, Headers
+from gemproxy.dialects.seal import Seal
 from gemproxy.gemini.translate.families import family_of
 from gemproxy.gemini.translate.parameters import Defaults, parameters
 from gemproxy.journal import NoJournal
@@ -500,7 +501,7 @@ async def test_pictures_of_others_are_the_upstreams_affair(relay: Relay, raw: by
         "/v1/messages",
         "/v1/embeddings",
         "/embeddings",
-        "/v1/v1/completions?a=b",
+        "/v1/v1/embeddings?a=b",
         "/v1/images/edits",
         "/v1/images/variations",
         "/v1/audio/speech",
@@ -666,7 +667,8 @@ class Painter:
 @async_yield_fixture
 async def painted() -> AsyncIterator[tuple[Client, Painter]]:
     metrics, painter = Metrics("1"), Painter()
-    chats = ChatService(reactor, Heartbeats(9, None), NoJournal(reactor, lambda: "x"), metrics)
+    journal = NoJournal(reactor, lambda: "x")
+    chats = ChatService(reactor, Heartbeats(9, None), journal, metrics, Seal(b""))
     health = Health(metrics, lambda: True, lambda: True, dict)
     admin = Admin(None, False, lambda: RoutingTable((), {}), list)
     proxy = GeminiProxy(painter, health, admin, chats)

@@ -60,7 +60,7 @@ def test_a_room_imports_what_it_may(path: Path):
         )
 
 
-@pytest.mark.parametrize("room", ["chat", "gemini/translate"])
+@pytest.mark.parametrize("room", ["chat", "dialects", "gemini/translate"])
 def test_pure_rooms_have_neither_twisted_nor_io(room: str):
     for path in (PACKAGE / room).rglob("*.py"):
         text = path.read_text()

@@ -270,3 +270,19 @@ def test_every_shape_of_content_ends_at_the_same_place(
     whole = "".join(piece for _, piece in pieces)
     starts = [whole.find(tag) for tag in tags if tag in whole]
     assert collector.text == (whole[: min(starts)] if starts else whole)
+
+
+def test_a_named_tag_is_named_by_the_choice_that_it_ends():
+    for pieces in (["a", "b!", "c"], ["ab!c"], ["ab!"]):
+        stop_filter = StopTagFilter(["?"], 1)
+        stop_filter.add_tags(["b!"], named=True)
+        passed = [e for text in pieces for e in stop_filter.feed(Event.of(chunk(delta(text))))]
+        passed += stop_filter.flush()
+        choices = [choice for event in passed for choice in event.json()["choices"]]
+        assert [choice.get("stop_reason") for choice in choices if choice["finish_reason"]] == [
+            "b!"
+        ]
+    stop_filter = StopTagFilter(["?"], 1)
+    stop_filter.add_tags(["b!"], named=True)
+    (event,) = stop_filter.feed(Event.of(chunk(delta("a?"))))
+    assert "stop_reason" not in event.json()["choices"][0]

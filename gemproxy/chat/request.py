@@ -74,6 +74,12 @@ def parse_chat_request(raw: bytes, headers: Headers = ()) -> ChatRequest:
     return ChatRequest(raw, body, model, bool(stream), bool(include_usage), headers)
 
 
+def choices_of(chat: ChatRequest) -> int:
+    """How many choices a request is for."""
+    n = chat.body.get("n")
+    return n if isinstance(n, int) and n > 0 else 1
+
+
 def body_and_model(raw: bytes) -> tuple[dict[str, Any], str]:
     """
     @param raw: without a byte order mark.

@@ -26,11 +26,21 @@ class StopTagFilter:
         can be ignored.
     """
 
-    __slots__ = ("_alert", "_choices", "_filters", "_frame", "_patterns", "_stopped", "_tags")
+    __slots__ = (
+        "_alert",
+        "_choices",
+        "_filters",
+        "_frame",
+        "_named",
+        "_patterns",
+        "_stopped",
+        "_tags",
+    )
 
     def __init__(self, tags: Sequence[str], choices: int) -> None:
         """@param choices: the number of choices requested by the client."""
         self._tags = tuple(tags)
+        self._named: frozenset[str] = frozenset()
         self._choices = choices
         self._filters: dict[int, _ChoiceFilter] = {}
         self._frame: dict[str, Any] = {}
@@ -38,8 +48,15 @@ class StopTagFilter:
         self._alert = False
         self._stopped = False
 
-    def add_tags(self, tags: Sequence[str]) -> None:
-        """Must be called before the first event."""
+    def add_tags(self, tags: Sequence[str], named: bool = False) -> None:
+        """
+        Must be called before the first event.
+
+        @param named: whether a choice that one of them ends names it, as C{stop_reason}; vLLM's
+            field.
+        """
+        if named:
+            self._named |= frozenset(tags)
         self._tags = (*self._tags, *tags)
         self._patterns = patterns(self._tags)
 
@@ -120,7 +137,8 @@ class StopTagFilter:
         for index, choice_filter in self._filters.items():
             choice = None if choice_filter.stopped else choice_filter.flush()
             if choice is not None:
-                events.append(Event.of(self._frame | {"choices": [{"index": index} | choice]}))
+                choice = {"index": index} | self._with_reason(choice, choice_filter)
+                events.append(Event.of(self._frame | {"choices": [choice]}))
         return events
 
     def _filter_choice(self, index: int, choice: dict[str, Any]) -> dict[str, Any] | None:
@@ -132,7 +150,11 @@ class StopTagFilter:
             self._stopped = True
         elif choice.get("finish_reason"):
             choice_filter.finished = True
-        return passed
+        return None if passed is None else self._with_reason(passed, choice_filter)
+
+    def _with_reason(self, choice: dict[str, Any], choice_filter: _ChoiceFilter) -> dict[str, Any]:
+        tag = choice_filter.found
+        return choice | {"stop_reason": tag} if tag in self._named else choice
 
 
 class _ChoiceFilter:
@@ -161,6 +183,11 @@ class _ChoiceFilter:
     @property
     def stopped(self) -> bool:
         return self._scanner.stopped
+
+    @property
+    def found(self) -> str | None:
+        """The tag that ended the choice; None if none did."""
+        return self._scanner.found
 
     def feed(self, choice: dict[str, Any]) -> dict[str, Any] | None:
         """The choice to send: the same object if it is unchanged, None if nothing is to be sent."""

@@ -107,17 +107,22 @@ class StopTagScanner:
     for half a surrogate pair behind it.
     """
 
-    __slots__ = ("_patterns", "_stopped", "_tail")
+    __slots__ = ("_found", "_patterns", "_tail")
 
     def __init__(self, tags: Sequence[str]) -> None:
         self._patterns = patterns(tuple(tags))
         self._tail = ""
-        self._stopped = False
+        self._found: str | None = None
+
+    @property
+    def found(self) -> str | None:
+        """The tag that was found; None if none was."""
+        return self._found
 
     @property
     def stopped(self) -> bool:
         """Whether a tag was found."""
-        return self._stopped
+        return self._found is not None
 
     @property
     def held(self) -> bool:
@@ -128,13 +133,13 @@ class StopTagScanner:
         """Whether more text would be passed on as it is, for certain, and nothing is held back."""
         known = self._patterns
         return (
-            not (self._tail or self._stopped or known.has_pairs)
+            not (self._tail or self.stopped or known.has_pairs)
             and known.beginning.search(text) is None
         )
 
     def feed(self, text: str) -> str:
         """Process more text; returns the text that certainly precedes any tag."""
-        if self._stopped:
+        if self.stopped:
             return ""
         half = ""
         if self._tail:
@@ -148,7 +153,7 @@ class StopTagScanner:
         end = len(text) if found is None else found.start()
         certain = self._before_unfinished_tag(text, end)
         if found is not None and certain == end:
-            self._stopped = True
+            self._found = found.group()
             self._tail = ""
         else:
             # This may contain a whole tag, inside a longer one that is still incomplete.
@@ -161,7 +166,7 @@ class StopTagScanner:
         found = self._patterns.tag.search(tail)
         if found is None:
             return tail
-        self._stopped = True
+        self._found = found.group()
         return tail[: found.start()]
 
     def _before_unfinished_tag(self, text: str, end: int) -> int:

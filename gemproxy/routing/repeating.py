@@ -7,12 +7,11 @@ from typing import Any
 
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
-from gemproxy.backend import Answer, Backend, Commitment
+from gemproxy.backend import Answer, Backend, Commitment, PassingAnswer
 from gemproxy.backoff import RetryPolicy
-from gemproxy.chat.chunks import Usage
 from gemproxy.chat.errors import ChatError, Unanswered
 from gemproxy.chat.request import ChatRequest, Headers
 from gemproxy.chat.sse import Event
@@ -23,7 +22,7 @@ _QUICK_RETRIES = 2
 _QUICK_BASE = 0.25
 
 
-class Watched:
+class Watched(PassingAnswer):
     """
     An answer that knows whether it has begun.
 
@@ -31,15 +30,15 @@ class Watched:
     @ivar headers: those of the request, for as long as it may be repeated.
     """
 
-    __slots__ = ("_answer", "_begins", "begun", "headers")
+    __slots__ = ("_begins", "begun", "headers")
 
     def __init__(
         self, answer: Answer, headers: Headers, begins: Callable[[], None] = lambda: None
     ) -> None:
         """@param begins: called when it begins."""
+        super().__init__(answer)
         self.begun = False
         self.headers = headers
-        self._answer = answer
         self._begins = begins
 
     def events(self, events: Sequence[Event]) -> None:
@@ -55,33 +54,6 @@ class Watched:
     def document(self, document: dict[str, Any], events: Sequence[Event]) -> None:
         self._begin()
         self._answer.document(document, events)
-
-    def take_back(self, choice: int) -> bool:
-        return self._answer.take_back(choice)
-
-    def stop_at(self, sequences: Sequence[str]) -> None:
-        self._answer.stop_at(sequences)
-
-    def counted(self, usage: Usage) -> None:
-        self._answer.counted(usage)
-
-    def ignored(self, parameters: Sequence[str]) -> None:
-        self._answer.ignored(parameters)
-
-    def passed_on(self, headers: Headers, request_id: str | None) -> None:
-        self._answer.passed_on(headers, request_id)
-
-    def note(self, text: str) -> None:
-        self._answer.note(text)
-
-    def retrying(self, error: ChatError) -> None:
-        self._answer.retrying(error)
-
-    def commitment(self) -> Commitment | None:
-        return self._answer.commitment()
-
-    def pace(self, producer: IPushProducer | None) -> None:
-        self._answer.pace(producer)
 
 
 def is_worth_another(error: ChatError) -> bool:

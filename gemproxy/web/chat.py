@@ -14,9 +14,12 @@ from twisted.web.server import Request
 
 from gemproxy.backend import COMMITS_IN, Backend
 from gemproxy.chat.errors import SERVER_ERROR, ChatError
+from gemproxy.chat.form import CHAT_FORM, AnswerForm
 from gemproxy.chat.images import ImagesRequest
-from gemproxy.chat.request import KEY_HEADERS, ChatRequest, Headers
+from gemproxy.chat.request import KEY_HEADERS, ChatRequest, Headers, choices_of
 from gemproxy.chat.stopfilter import StopTagFilter
+from gemproxy.dialects.dialect import Dialect, DialectRequest, Translation
+from gemproxy.dialects.seal import Seal
 from gemproxy.exchange import Exchange
 from gemproxy.journal import Journal
 from gemproxy.metrics import Metrics
@@ -26,6 +29,8 @@ from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.heartbeat_timer import HeartbeatTimer
 from gemproxy.web.images import ImagesRelay
 from gemproxy.web.relay import DocumentRelay, EventStreamRelay, Heartbeats, RelayState
+from gemproxy.web.site import headers_of
+from gemproxy.web.together import Together
 
 _SECONDS = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,3})?")
 
@@ -40,6 +45,7 @@ class ChatService:
 
     @ivar own_keys: of this daemon, which are masked in log and journal as the clients' are.
     @ivar stop_tags: the texts that end an answer.
+    @ivar seal: for what clients are to bring back unchanged.
     """
 
     log = make_logger()
@@ -48,6 +54,7 @@ class ChatService:
     heartbeats: Heartbeats
     journal: Journal
     metrics: Metrics
+    seal: Seal
     own_keys: Masking = NO_KEYS
     stop_tags: Sequence[str] = ()
     _under_way: set[EventStreamRelay | DocumentRelay] = field(factory=set)
@@ -66,8 +73,46 @@ class ChatService:
         @param route: the name of the way the request takes, for the journal.
         @raise CancelledError: the client has disconnected.
         """
-        kind = EventStreamRelay if chat.stream else DocumentRelay
-        return self._answer(request, chat, chat.raw, backend, route, kind, self.stop_tags)
+        stop_filter = StopTagFilter(self.stop_tags, choices_of(chat))
+        kind = _kind(chat, CHAT_FORM)
+        return self._answer(request, chat, chat.raw, backend, route, stop_filter, kind)
+
+    def translate(self, request: ProxyRequest, dialect: Dialect, raw: bytes) -> Translation:
+        """
+        A request in another dialect, translated. Its headers are freed.
+
+        @param raw: its body.
+        @raise ChatError: 400, it cannot be understood.
+        """
+        asked = DialectRequest(
+            request.path,
+            raw,
+            request.id,
+            int(self.clock.seconds()),
+            self.seal,
+            headers_of(request),
+            request.args or {},
+        )
+        translation = dialect.translate(asked)
+        request.forget_request_headers()
+        return translation
+
+    def answer_in(
+        self, request: Request, translation: Translation, sent: bytes, backend: Backend, route: str
+    ) -> Coroutine[Deferred[Any], Any, None]:
+        """
+        The same in another dialect.
+
+        @param sent: the body that the client sent.
+        """
+        chat, *others = translation.chats
+        if others:
+            backend = Together(backend, translation.chats)
+        choices = sum(map(choices_of, translation.chats))
+        stop_filter = StopTagFilter(self.stop_tags, choices)
+        stop_filter.add_tags(translation.stops, named=True)
+        kind = _kind(chat, translation.form)
+        return self._answer(request, chat, sent, backend, route, stop_filter, kind)
 
     def answer_images(
         self, request: Request, images: ImagesRequest, backend: Backend, route: str
@@ -76,8 +121,9 @@ class ChatService:
         The same for a request for pictures. There are no stop tags: a word of the model's before
         its picture must not cost the picture.
         """
-        kind = partial(ImagesRelay, images.as_urls)
-        return self._answer(request, images.chat, images.raw, backend, route, kind, ())
+        kind = partial(ImagesRelay, images.as_urls, form=CHAT_FORM)
+        stop_filter = StopTagFilter((), choices_of(images.chat))
+        return self._answer(request, images.chat, images.raw, backend, route, stop_filter, kind)
 
     async def _answer(
         self,
@@ -86,8 +132,8 @@ class ChatService:
         sent: bytes,
         backend: Backend,
         route: str,
+        stop_filter: StopTagFilter,
         kind: Callable[..., EventStreamRelay | DocumentRelay],
-        stop_tags: Sequence[str],
     ) -> None:
         """@param sent: the body that the client sent."""
         keys = self.own_keys.with_keys(shown_keys(_credentials(chat.headers)))
@@ -100,7 +146,7 @@ class ChatService:
             request,
             self.clock,
             heartbeats,
-            StopTagFilter(stop_tags, _choices(chat)),
+            stop_filter,
             exchange,
             chat,
             self.metrics,
@@ -168,9 +214,8 @@ class ChatService:
         self.journal.end(exchange)
 
 
-def _choices(chat: ChatRequest) -> int:
-    n = chat.body.get("n")
-    return n if isinstance(n, int) and n > 0 else 1
+def _kind(chat: ChatRequest, form: AnswerForm) -> Callable[..., EventStreamRelay | DocumentRelay]:
+    return partial(EventStreamRelay if chat.stream else DocumentRelay, form=form)
 
 
 def _commits_in(headers: Headers) -> float | None:

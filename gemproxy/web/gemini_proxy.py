@@ -6,6 +6,7 @@ from attrs import evolve
 
 from gemproxy.backend import Backend
 from gemproxy.chat.models import by_name, plain_name, served_model
+from gemproxy.dialects.registry import DIALECTS, dialect_at
 from gemproxy.web.admin import Admin
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.chat import ChatService
@@ -44,6 +45,21 @@ class GeminiProxy:
         chat = chat_request_of(request)
         chat = evolve(chat, model=plain_name(chat.model))
         return Detached(self._chats.answer(request, chat, self._backend, "gemini"))
+
+    for dialect in DIALECTS:
+
+        @app.route(dialect.rule, methods=["POST"], endpoint=f"dialect_{dialect.name}")
+        def in_a_dialect(self, request: ProxyRequest, **_: str) -> Detached:
+            dialect = dialect_at(request.path)
+            assert dialect is not None
+            raw = body_of(request)
+            translation = self._chats.translate(request, dialect, raw).renamed(plain_name)
+            answering = self._chats.answer_in(
+                request, translation, raw, self._backend, f"gemini/{dialect.name}"
+            )
+            return Detached(answering)
+
+    del dialect
 
     @app.route("/v1/images/generations", methods=["POST"])
     def images_generations(self, request: ProxyRequest) -> Detached:

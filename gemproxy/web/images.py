@@ -12,9 +12,9 @@ from gemproxy.web.relay import DocumentRelay
 class ImagesRelay(DocumentRelay):
     """Collects an answer, and sends its pictures as OpenAI's images API does."""
 
-    def __init__(self, as_urls: bool, *args: Any) -> None:
+    def __init__(self, as_urls: bool, *args: Any, **kwargs: Any) -> None:
         """@param as_urls: whether the client wants data URLs instead of base64."""
-        super().__init__(*args)
+        super().__init__(*args, **kwargs)
         self._as_urls = as_urls
 
     def finish(self) -> ChatError | None:

@@ -21,9 +21,10 @@ from gemproxy.backend import Commitment
 from gemproxy.chat.chunks import Usage, estimated_usage
 from gemproxy.chat.collect import CompletionCollector
 from gemproxy.chat.errors import ChatError, upstream_failed
+from gemproxy.chat.form import AnswerForm
 from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.request import ChatRequest, Headers
-from gemproxy.chat.sse import DONE, Event, comment, encode
+from gemproxy.chat.sse import DONE, Event
 from gemproxy.chat.stopfilter import StopTagFilter
 from gemproxy.exchange import Exchange
 from gemproxy.metrics import Metrics
@@ -109,7 +110,10 @@ class _Relay:
         exchange: Exchange,
         chat: ChatRequest,
         metrics: Metrics,
+        *,
+        form: AnswerForm,
     ) -> None:
+        """@param form: the shape in which the client wants the answer."""
         self.state = RelayState.OPEN
         self.interruption: ChatError | None = None
         self.end_early: Callable[[], None] = lambda: None
@@ -120,6 +124,7 @@ class _Relay:
         self._exchange = exchange
         self._chat = chat
         self._metrics = metrics
+        self._form = form
         self._begun = clock.seconds()
         self._last_sent = self._begun
         self._note = "waiting"
@@ -127,6 +132,7 @@ class _Relay:
         self._committed = False
         self._has_data = False
         self._paced: _Paced | None = None
+        self.ignored(())
 
     # Called by the backend:
 
@@ -166,7 +172,8 @@ class _Relay:
         self._exchange.count(usage)
 
     def ignored(self, parameters: Sequence[str]) -> None:
-        names = ", ".join(filter(_PARAMETER.fullmatch, parameters))
+        parameters = (*self._form.ignored, *parameters)
+        names = ", ".join(filter(_PARAMETER.fullmatch, dict.fromkeys(parameters)))
         if names and self._request.channel is not None:
             self._request.setHeader(b"x-gemproxy-ignored", names.encode())
 
@@ -280,9 +287,9 @@ class EventStreamRelay(_Relay):
             if rest := self._filter.flush():
                 self._pass_on(rest)
             # SillyTavern hangs forever on a truncated body: send the error, and end the body.
-            self._send(encode(Event(dumps(error.payload()))))
+            self._send(self._form.failure(error))
         else:
-            send_error(self._request, error)
+            send_error(self._request, error, self._form)
 
     def commitment(self) -> Commitment | None:
         # An error is an event, for which it is never too late, unless another gemproxy makes a
@@ -299,7 +306,7 @@ class EventStreamRelay(_Relay):
         self._commit()
         for event in events:
             self._record(event)
-        self._send(b"".join(map(encode, events)))
+        self._send(self._form.events(events))
 
     def _record(self, event: Event) -> None:
         try:
@@ -311,35 +318,35 @@ class EventStreamRelay(_Relay):
 
     def _end(self) -> None:
         self._commit()
-        self._send(encode(Event(DONE)))
+        self._send(self._form.end())
 
     def _commit(self) -> None:
         if not self._committed:
             self._committed = True
-            self._request.setHeader(b"content-type", b"text/event-stream; charset=utf-8")
+            self._request.setHeader(b"content-type", self._form.stream_type)
             self._request.setHeader(b"cache-control", b"no-cache")
             self._request.setHeader(b"x-accel-buffering", b"no")
 
     def _send_heartbeat(self) -> None:
         self._commit()
         self._metrics.heartbeats.inc()
-        self._send(comment(f"heartbeat {self._note}"))
+        self._send(self._form.heartbeat(self._note))
 
 
 class DocumentRelay(_Relay):
     """Collects an answer into the one document that the client requested."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self._collector = CompletionCollector()
         self._hole: ChatError | None = None
         self._document: dict[str, Any] | None = None
 
     def fail(self, error: ChatError) -> None:
         if self._committed:
-            self._send(dumps(error.payload()))
+            self._send(dumps(self._form.failed_document(error)))
         else:
-            send_error(self._request, error)
+            send_error(self._request, error, self._form)
 
     def document(self, document: dict[str, Any], events: Sequence[Event]) -> None:
         self._document = document
@@ -387,7 +394,8 @@ class DocumentRelay(_Relay):
 
     def _end(self) -> None:
         own = self._document
-        self._deliver(self._collector.completion() if own is None else own)
+        completion = self._collector.completion() if own is None else own
+        self._deliver(self._form.document(completion))
 
     def _deliver(self, document: Any) -> None:
         if self._committed:

@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from gemproxy.chat.errors import INVALID_REQUEST, ChatError, bad_request, unknown_url
 from gemproxy.chat.images import ImagesRequest, parse_images_request
 from gemproxy.chat.request import ChatRequest, Headers, parse_chat_request
+from gemproxy.dialects.registry import DIALECTS
 from gemproxy.http.client_connections import ClientChannel, Connections
 from gemproxy.http.encodings import (
     DECODED,
@@ -29,9 +30,10 @@ from gemproxy.web.responses import send_error
 from gemproxy.web.throttle import AdmissionThrottle
 from gemproxy.web.upload import IsStreamed, StreamedRequest, never_streamed
 
+_SERVED = ("/v1/chat/completions", *(dialect.rule for dialect in DIALECTS))
 # A sentence of errors.
 SERVED_FOR_GEMINI = (
-    "Gemini's models are served at /v1/chat/completions and /v1/images/generations, and listed at "
+    f"Gemini's models are served at {', '.join(_SERVED)} and /v1/images/generations, and listed at "
     "/v1/models."
 )
 

@@ -16,6 +16,7 @@ from gemproxy.chat.errors import model_not_found, unknown_url
 from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.chat.models import served_model
 from gemproxy.chat.request import ChatRequest, model_of
+from gemproxy.dialects.registry import DIALECTS, dialect_at
 from gemproxy.http.headers import asks_for_websocket
 from gemproxy.routing.router import Route, Router
 from gemproxy.routing.upstream_models import ListedModels
@@ -77,6 +78,32 @@ class StreamProxy:
         answering = self._chats.answer(request, chat, route.backend, route.label)
         # Release the memory while the response is received.
         del chat, route
+        await answering
+
+    for dialect in DIALECTS:
+
+        @app.route(dialect.rule, methods=["POST"], endpoint=f"dialect_{dialect.name}")
+        async def in_a_dialect(self, request: ProxyRequest, **_: str) -> None:
+            await self._answer_in(request)
+
+    del dialect
+
+    async def _answer_in(self, request: ProxyRequest) -> None:
+        dialect = dialect_at(request.path)
+        assert dialect is not None
+        raw = body_of(request)
+        route = await self._route_of(request, raw)
+        if route is None or route.forwarder is not None:
+            passing = self._pass_on(request, raw, route)
+            # Release the memory while the response is received.
+            del raw
+            await passing
+            return
+        model = route.model
+        translation = self._chats.translate(request, dialect, raw).renamed(lambda _: model)
+        label = f"{route.label}/{dialect.name}"
+        answering = self._chats.answer_in(request, translation, raw, route.backend, label)
+        del raw, translation, route
         await answering
 
     @app.route("/v1/images/generations", methods=["POST"])

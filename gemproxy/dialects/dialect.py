@@ -1,0 +1,74 @@
+"""What an API dialect is: a pure pair of translators beside OpenAI's chat completions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from attrs import evolve, field, frozen
+
+from gemproxy.chat.form import AnswerForm, ErrorForm
+from gemproxy.chat.request import ChatRequest, Headers
+from gemproxy.dialects.seal import Seal
+
+
+@frozen
+class DialectRequest:
+    """
+    A client's request in some dialect.
+
+    @ivar path: a tidy one, without the query.
+    @ivar raw: the body.
+    @ivar id: identifies the request; what needs an id in the answer is named after it.
+    @ivar now: the time, in seconds since the epoch.
+    @ivar seal: for what the client is to bring back unchanged.
+    @ivar query: the values of each of its parameters.
+    """
+
+    path: bytes
+    raw: bytes = field(repr=False)
+    id: str
+    now: int
+    seal: Seal
+    headers: Headers = field(default=(), repr=False)
+    query: Mapping[bytes, Sequence[bytes]] = field(factory=dict)
+
+
+@frozen
+class Translation:
+    """
+    A request of a dialect in OpenAI's chat completions, and the shape of its answer.
+
+    @ivar chats: what to ask the backend. The choices of all of them are numbered through.
+    @ivar stops: texts that end the answer, if the answer has to say which of them did.
+    """
+
+    chats: tuple[ChatRequest, ...]
+    form: AnswerForm
+    stops: tuple[str, ...] = ()
+
+    def renamed(self, name: Callable[[str], str]) -> Translation:
+        """@param name: makes the backend's name of a model of the client's."""
+        chats = tuple(evolve(chat, model=name(chat.model)) for chat in self.chats)
+        return evolve(self, chats=chats)
+
+
+class Dialect(ErrorForm, Protocol):
+    """
+    Another shape of requests and answers. It knows no backend.
+
+    @ivar name: by which the log and the configuration know it.
+    @ivar rule: the path of its requests, as one of werkzeug's URL rules.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def rule(self) -> str: ...
+
+    def owns(self, path: bytes) -> bool:
+        """Whether a tidy path belongs to it, so that errors there have its shape."""
+
+    def translate(self, request: DialectRequest) -> Translation:
+        """@raise ChatError: 400, the request cannot be understood; the error names the field."""
