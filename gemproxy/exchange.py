@@ -27,13 +27,15 @@ class Exchange:
     """
     A request and its outcome.
 
-    @ivar began: the time of the request, in seconds since the epoch.
+    @ivar time: that of the request, in seconds since the epoch.
+    @ivar began: the same on the clock that measures how long the answer takes, in seconds.
     @ivar request: the JSON sent by the client.
     @ivar upstream_request: what the upstream calls the request.
     @ivar masking: of the keys that must not appear in log and journal.
     """
 
     id: str
+    time: float
     began: float
     route: str
     model: str
@@ -57,7 +59,7 @@ class Exchange:
         """
         Record a chunk of the response, or a whole completion.
 
-        @param now: the current time, in seconds since the epoch.
+        @param now: the current time on the clock of C{began}, in seconds.
         """
         if not isinstance(chunk, dict):
             return
@@ -137,7 +139,7 @@ class Exchange:
         """The content of the request's file."""
         document = {
             "id": self.id,
-            "time": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="milliseconds"),
+            "time": datetime.fromtimestamp(self.time, UTC).isoformat(timespec="milliseconds"),
             "route": self.route,
             "model": self.model,
             "stream": self.stream,

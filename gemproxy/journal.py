@@ -8,6 +8,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from time import time
 from typing import Any, Protocol
 
 from attrs import frozen
@@ -49,6 +50,7 @@ class NoJournal:
 
     clock: IReactorTime
     new_id: Callable[[], str]
+    wall_clock: Callable[[], float] = time
 
     def begin(
         self,
@@ -58,7 +60,8 @@ class NoJournal:
         request: bytes,
         masking: Masking,
     ) -> Exchange:
-        return Exchange(self.new_id(), self.clock.seconds(), route, model, stream, b"", masking)
+        now, began = self.wall_clock(), self.clock.seconds()
+        return Exchange(self.new_id(), now, began, route, model, stream, b"", masking)
 
     def end(self, exchange: Exchange) -> None:
         """Do nothing."""
@@ -81,13 +84,18 @@ class DiskJournal(Service):
         new_id: Callable[[], str],
         folder: Path,
         keep: int,
+        wall_clock: Callable[[], float] = time,
     ) -> None:
-        """@param in_thread: calls a function in a thread."""
+        """
+        @param in_thread: calls a function in a thread.
+        @param wall_clock: the time of requests, in seconds since the epoch.
+        """
         self._clock = clock
         self._in_thread = in_thread
         self._new_id = new_id
         self._folder = folder
         self._keep = keep
+        self._wall_clock = wall_clock
         self._pending: deque[Exchange] = deque(maxlen=keep)
         self._timer: IDelayedCall | None = None
         self._writing: Deferred[None] | None = None
@@ -102,8 +110,8 @@ class DiskJournal(Service):
         request: bytes,
         masking: Masking,
     ) -> Exchange:
-        now = self._clock.seconds()
-        return Exchange(self._new_id(), now, route, model, stream, request, masking)
+        now, began = self._wall_clock(), self._clock.seconds()
+        return Exchange(self._new_id(), now, began, route, model, stream, request, masking)
 
     def end(self, exchange: Exchange) -> None:
         self._pending.append(exchange)

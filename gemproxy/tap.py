@@ -23,6 +23,7 @@ from gemproxy.config import (
     read_config,
 )
 from gemproxy.gemini.cli.install import Cli, CliUnusable, find_cli
+from gemproxy.util.monotonic import use_monotonic_time
 
 
 def _help(meaning: str, env: str, default: str | None) -> str:
@@ -96,6 +97,7 @@ def makeService(options: Options) -> IService:
     from gemproxy.service import Daemon
     from gemproxy.shutdown import Signals
 
+    use_monotonic_time(reactor)
     cast("IReactorCore", reactor).callWhenRunning(_spare_the_collector)
     try:
         daemon = Daemon(

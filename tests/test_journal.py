@@ -24,14 +24,15 @@ from testing.fake_newapi import answer, chunk, document, event, events, hang, st
 from testing.google import scenarios
 from tests.support import Product, chat, fresh_model, gpt, running_relay, until
 
-DAY = 1_750_000_000.0
+DAY, BEGAN = 1_750_000_000.0, 100.0
 
 
 def exchange(request: Any = None, **fields: Any) -> Exchange:
     return Exchange(
         **{
             "id": "x1",
-            "began": DAY,
+            "time": DAY,
+            "began": BEGAN,
             "route": "stream/upstream",
             "model": "gpt-x",
             "stream": True,
@@ -63,10 +64,10 @@ def parts_of(output: bytes) -> tuple[dict[str, str], str]:
 
 def test_the_output_is_the_text_and_what_is_known_of_it() -> None:
     kept = exchange()
-    kept.add(chunk(delta={"role": "assistant", "content": ""}), DAY + 1)
-    kept.add(chunk("One\n\n"), DAY + 1.5)
-    kept.add(chunk("two"), DAY + 2)
-    kept.add(chunk(finish="stop"), DAY + 2)
+    kept.add(chunk(delta={"role": "assistant", "content": ""}), BEGAN + 1)
+    kept.add(chunk("One\n\n"), BEGAN + 1.5)
+    kept.add(chunk("two"), BEGAN + 2)
+    kept.add(chunk(finish="stop"), BEGAN + 2)
     kept.count(Usage(3, 4, 1))
     kept.duration, kept.retries = 2.25, 1
     head, text = parts_of(kept.output())
@@ -84,10 +85,10 @@ def test_the_output_is_the_text_and_what_is_known_of_it() -> None:
 
 def test_thoughts_calls_and_other_choices_are_separated() -> None:
     kept = exchange()
-    kept.add(chunk(delta={"reasoning_content": "Hm"}), DAY)
-    kept.add(chunk(delta={"tool_calls": [{"index": 0, "function": {"name": "f"}}]}), DAY)
-    kept.add(chunk("B", index=1), DAY)
-    kept.add(chunk("A"), DAY)
+    kept.add(chunk(delta={"reasoning_content": "Hm"}), BEGAN)
+    kept.add(chunk(delta={"tool_calls": [{"index": 0, "function": {"name": "f"}}]}), BEGAN)
+    kept.add(chunk("B", index=1), BEGAN)
+    kept.add(chunk("A"), BEGAN)
     _, text = parts_of(kept.output())
     assert text.startswith("A\n\n--- reasoning_content ---\nHm")
     assert '--- tool_calls ---\n[{"index":0,"function":{"name":"f"}}]' in text
@@ -104,7 +105,7 @@ def test_an_error_is_in_one_line() -> None:
 def test_a_long_answer_is_cut(pieces: int) -> None:
     kept = exchange()
     for _ in range(pieces):
-        kept.add(chunk("ü" * (3 * TEXT_LIMIT // pieces)), DAY)
+        kept.add(chunk("ü" * (3 * TEXT_LIMIT // pieces)), BEGAN)
     assert len(kept.output().decode()) < TEXT_LIMIT + 1000 + TEXT_LIMIT // 10
     assert "the rest is not kept" in kept.output().decode()
     assert kept.text_length == 3 * TEXT_LIMIT // pieces * pieces
@@ -123,7 +124,7 @@ def test_strange_chunks_do_no_harm() -> None:
         {"choices": [{"delta": {"content": "\ud800"}, "finish_reason": ["x"]}]},
     ]
     for item in strange:
-        kept.add(item, DAY)
+        kept.add(item, BEGAN)
     assert kept.output()
     assert kept.summary()
 
@@ -164,11 +165,11 @@ def test_media_in_an_answer_are_kept_as_type_and_size() -> None:
         return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
 
     kept = exchange()
-    kept.add(chunk(delta={"images": [picture("A" * 4000)]}), DAY)
+    kept.add(chunk(delta={"images": [picture("A" * 4000)]}), BEGAN)
     sound = {"id": "a1", "data": "B" * 800, "transcript": "Hello"}
-    kept.add(chunk(delta={"audio": sound}), DAY)
-    kept.add(chunk(delta={"audio": {"expires_at": 3}}), DAY)
-    kept.add(chunk(delta={"content": [picture("C" * 400)]}), DAY)
+    kept.add(chunk(delta={"audio": sound}), BEGAN)
+    kept.add(chunk(delta={"audio": {"expires_at": 3}}), BEGAN)
+    kept.add(chunk(delta={"content": [picture("C" * 400)]}), BEGAN)
     output = kept.output().decode()
     for text in ("[image/png, 3000 bytes]", "[image/png, 300 bytes]", "[audio, 600 bytes]"):
         assert text in output
@@ -179,7 +180,7 @@ def test_media_in_an_answer_are_kept_as_type_and_size() -> None:
 
 def test_keys_are_nowhere() -> None:
     kept = exchange(gpt("My key is sk-0123456789"), masking=Masking(["sk-0123456789", "none"]))
-    kept.add(chunk("sk-0123456789 and none"), DAY)
+    kept.add(chunk("sk-0123456789 and none"), BEGAN)
     assert "0123456789" not in repr(kept)
     kept.error = "401: Incorrect key: sk-0123456789"
     for text in (kept.input().decode(), kept.output().decode()):
@@ -190,7 +191,7 @@ def test_keys_are_nowhere() -> None:
 
 def test_the_line_in_the_log_has_no_texts() -> None:
     kept = exchange(gpt("the question"), model='gpt"\n\x1b[31m')
-    kept.add(chunk("the answer"), DAY)
+    kept.add(chunk("the answer"), BEGAN)
     assert "the question" not in kept.summary()
     assert "the answer" not in kept.summary()
     assert "\n" not in kept.summary()

@@ -34,7 +34,8 @@ class Ring(KeyRing):
     def __init__(self, *names: str) -> None:
         self.clock = Clock()
         self.clock.advance(1000)
-        super().__init__(self.clock, names)
+        self.date = 1_750_000_000.0
+        super().__init__(self.clock, names, wall_clock=lambda: self.date)
 
     def fail(self, failure: AttemptFailure, model: str = MODEL) -> tuple[str, bool]:
         """Which key was used for a request that failed, and whether to try another at once."""
@@ -46,6 +47,11 @@ class Ring(KeyRing):
         assert self.release(lease, None) is False
         return lease.key
 
+    def advance(self, seconds: float, by_date: float) -> None:
+        """@param by_date: the seconds for which the wall clock takes this."""
+        self.clock.advance(seconds)
+        self.date += by_date
+
     def refusal(self, model: str = MODEL) -> ChatError:
         with pytest.raises(ChatError) as caught:
             self.acquire(model)
@@ -55,6 +61,22 @@ class Ring(KeyRing):
 def test_requests_are_spread_evenly() -> None:
     ring = Ring("a", "b", "c")
     assert Counter(ring.acquire(MODEL).key for _ in range(30)) == {"a": 10, "b": 10, "c": 10}
+
+
+def test_a_rest_does_not_grow_if_the_clock_is_set_back() -> None:
+    ring = Ring("a")
+    ring.fail(DAILY)
+    ring.advance(REST, by_date=-3600)
+    assert ring.succeed() == "a"
+
+
+def test_a_rest_passes_while_the_machine_sleeps() -> None:
+    ring = Ring("a")
+    ring.fail(DAILY)
+    ring.advance(0, by_date=REST - 2)
+    assert ring.refusal().retry_after == 2
+    ring.advance(0, by_date=2)
+    assert ring.succeed() == "a"
 
 
 def test_one_key_serves_all() -> None:

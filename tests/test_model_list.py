@@ -212,7 +212,9 @@ class Google:
         self.clock = Clock()
         self.clock.advance(1_000_000.5)
         base = BaseURL.parse("http://google.test/base")
-        self.list = ModelList(self.clock, self, lambda: base, keys or ("k",), configured)
+        self.list = ModelList(
+            self.clock, self, lambda: base, keys or ("k",), configured, self.clock.seconds
+        )
         self.list.startService()
 
     def request(self, method: bytes, uri: bytes, headers: Any = None, body: Any = None) -> Any:

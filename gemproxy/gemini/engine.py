@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable
+from time import time
 from typing import Any
 
 from attrs import field, frozen
@@ -40,7 +41,7 @@ class GeminiEngine:
     @ivar fetch_pictures: replaces the URLs of pictures by the pictures; None to reject messages
         with such URLs.
     @ivar signatures: the signatures of function calls made by models.
-    @ivar clock: also used for the creation time of completions.
+    @ivar wall_clock: the creation time of completions, in seconds since the epoch.
     """
 
     log = make_logger()
@@ -53,6 +54,7 @@ class GeminiEngine:
     defaults: Defaults
     fetch_pictures: Callable[[Any], Awaitable[Any]] | None = None
     signatures: Signatures = field(factory=Signatures)
+    wall_clock: Callable[[], float] = time
 
     def models(self, headers: Headers) -> Deferred[list[dict[str, Any]]]:
         return self.model_list.get()
@@ -81,7 +83,7 @@ class GeminiEngine:
         # Release the memory while the response is generated.
         del body, messages
         chunks = ChunkFactory(
-            f"chatcmpl-{secrets.token_hex(12)}", int(self.clock.seconds()), request.model
+            f"chatcmpl-{secrets.token_hex(12)}", int(self.wall_clock()), request.model
         )
         opening = Opening()
         flow = Flow()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from time import time
 
 from attrs import define, evolve, field, frozen
 from twisted.internet.interfaces import IReactorTime
@@ -25,9 +26,16 @@ _QUOTA_CODES = frozenset({"insufficient_quota", "rate_limit_exceeded"})
 
 @define
 class _Rest:
-    """The pause of a key for one model."""
+    """
+    The pause of a key for one model. It is over when one of two clocks says so. The wall clock may
+    be set back; the other one stands still while the machine sleeps, but Google's quotas do not.
+
+    @ivar until: on the clock that measures intervals.
+    @ivar until_date: in seconds since the epoch.
+    """
 
     until: float
+    until_date: float
     seconds: float
     error: ChatError
     probing: bool = False
@@ -61,6 +69,7 @@ class KeyRing:
         keys: Sequence[str],
         rest: float = REST,
         rests_limit: int = RESTS_LIMIT,
+        wall_clock: Callable[[], float] = time,
     ) -> None:
         """
         @param rest: seconds for which a key rests first if Google does not say how long.
@@ -69,6 +78,7 @@ class KeyRing:
         self._rest_seconds = rest
         self._rests_limit = rests_limit
         self._clock = clock
+        self._wall_clock = wall_clock
         self._keys = list(keys)
         self._rests: dict[tuple[str, str], _Rest] = {}
 
@@ -130,8 +140,8 @@ class KeyRing:
         """@param seconds: used if the API reported no delay."""
         if failure.delay is not None:
             seconds = min(max(failure.delay, _SHORTEST_DELAY), _LONGEST_DELAY)
-        until = self._clock.seconds() + seconds
-        self._rests[place] = _Rest(until, seconds, failure.error)
+        until, until_date = self._clock.seconds() + seconds, self._wall_clock() + seconds
+        self._rests[place] = _Rest(until, until_date, seconds, failure.error)
         if len(self._rests) > self._rests_limit:
             del self._rests[min(self._rests, key=lambda place: self._rests[place].until)]
 
@@ -151,4 +161,5 @@ class KeyRing:
         rest = self._rests.get((key, model))
         if rest is None:
             return 0.0
-        return max(rest.until - self._clock.seconds(), 1.0 if rest.probing else 0.0)
+        left = min(rest.until - self._clock.seconds(), rest.until_date - self._wall_clock())
+        return max(left, 1.0 if rest.probing else 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from time import time
 from typing import Any
 from urllib.parse import quote
 
@@ -61,11 +62,13 @@ class ModelList(MultiService):
         api_url: Callable[[], BaseURL],
         keys: Sequence[str],
         configured: Sequence[str],
+        wall_clock: Callable[[], float] = time,
     ) -> None:
         """
         @param api_url: the base URL of the Gemini API.
         @param keys: those whose lists are read; if there are none, the built-in list serves.
         @param configured: the names to list; if there are any, Google is not asked.
+        @param wall_clock: when a model was first seen, in seconds since the epoch.
         """
         super().__init__()
         self._clock = clock
@@ -73,6 +76,7 @@ class ModelList(MultiService):
         self._api_url = api_url
         self._keys = keys
         self._configured = configured
+        self._wall_clock = wall_clock
         self._lists: dict[str, Models] = {}
         self._first_seen: dict[str, int] = {}
         self._problems: list[str] = []
@@ -101,7 +105,7 @@ class ModelList(MultiService):
         return [self._dated(model_object(name)) for name in names]
 
     def _dated(self, model: dict[str, Any]) -> dict[str, Any]:
-        now = int(self._clock.seconds())
+        now = int(self._wall_clock())
         return model | {"created": self._first_seen.setdefault(model["id"], now)}
 
     async def _read(self) -> tuple[Models | None, bool]:

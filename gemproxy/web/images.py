@@ -27,8 +27,7 @@ class ImagesRelay(DocumentRelay):
             super().fail(error)
 
     def _has_delivered(self, completion: dict[str, Any]) -> bool:
-        created = int(self._clock.seconds())
-        usage = self._exchange.usage
+        created, usage = int(self._exchange.time), self._exchange.usage
         document = images_document(completion, self._as_urls, created, usage)
         if document is not None:
             self._deliver(document)

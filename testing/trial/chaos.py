@@ -2,10 +2,10 @@
 Mixed traffic on both ports, while everything around it goes wrong.
 
 A daemon in a process of its own, with the real Gemini CLI, is asked by many clients at once.
-Workers are killed and stopped, Google and New-API answer errors, hang, cut, trickle, are down and
-come back, clients leave at random, and garbage comes in between. Each request has a marker that
-its answer must consist of. At the end every request must have been answered rightly or with a
-clear error, and nothing may be left of any of them.
+Workers are killed and stopped, the wall clock is set, Google and New-API answer errors, hang, cut,
+trickle, are down and come back, clients leave at random, and garbage comes in between. Each request
+has a marker that its answer must consist of. At the end every request must have been answered
+rightly or with a clear error, and nothing may be left of any of them.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ STUCK = 45.0
 MARGINS = Margins(memory=24 * 1024 * 1024)
 _BADNESS = 0.3
 _PROMPT = 2.0
+_HOUR = 3600.0
 
 
 class Chaos:
@@ -80,7 +81,12 @@ class Chaos:
         self._over = False
         loops: list[Loop] = [self._ask] * self._clients + [self._ask_health]
         if badness:
-            loops += [self._send_garbage, self._hurt_a_worker, self._close_an_upstream]
+            loops += [
+                self._send_garbage,
+                self._hurt_a_worker,
+                self._close_an_upstream,
+                self._set_the_clock,
+            ]
         running = [Deferred.fromCoroutine(self._loop(loop)) for loop in loops]
         await deferLater(self._reactor, seconds)
         self._over = True
@@ -169,6 +175,11 @@ class Chaos:
         await upstream.close()
         await self._sleep(self._randomness.uniform(0.2, 1.0))
         upstream.open()
+
+    async def _set_the_clock(self) -> None:
+        await self._sleep(self._randomness.uniform(0.5, 3.0))
+        self._weather.faults["wall clock set"] += 1
+        self._daemon.clock.set(self._randomness.choice((-_HOUR, 0.0, _HOUR)))
 
     async def _sleep(self, seconds: float) -> None:
         end = self._reactor.seconds() + seconds

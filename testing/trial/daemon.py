@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from twisted.internet.task import deferLater
 
 from testing.processes import children, cost, free_port, processes_at_home_in
 from testing.trial.client import request, send
+from testing.wall_clock import WallClock
 
 ROOT = Path(__file__).parent.parent.parent
 CLI = ROOT / "node_modules" / ".bin" / "gemini"
@@ -71,26 +71,35 @@ def leaks(before: Census | None, after: Census, margins: Margins) -> list[str]:
 
 
 class Daemon:
-    """A running gemproxy."""
+    """
+    A running gemproxy.
+
+    @ivar clock: its wall clock.
+    """
 
     def __init__(self, reactor: Any, folder: Path, environ: Mapping[str, Any]) -> None:
         self.port, self.stream_port = free_port(), free_port()
         self.log = folder / "log"
         self.journal = folder / "journal"
         self.runs = folder / "gemproxy"
+        self.clock = WallClock(folder / "wall-clock")
         self._reactor = reactor
         settings = {
             "PATH": f"{CLI.parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
             "XDG_RUNTIME_DIR": str(folder),
             "GEMINI_API_KEY": "the-key",
             "PORT": str(self.port),
             "STREAM_PORT": str(self.stream_port),
             "LOG_DIR": str(self.journal),
         } | {name: str(value) for name, value in environ.items()}
-        command = [str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", "gemproxy"]
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
-                command, cwd=folder, env=settings, stdout=output, stderr=output
+                [*self.clock.twistd, "-n", "--pidfile=", "gemproxy"],
+                cwd=folder,
+                env=settings,
+                stdout=output,
+                stderr=output,
             )
 
     async def until_ready(self, seconds: float = 60.0) -> None:
