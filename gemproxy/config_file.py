@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 from attrs import field, frozen
 
 CONVERSIONS = ("auto", "on", "off")
+# Those of L{gemproxy.dialects.registry}.
+DIALECT_NAMES = ("completions",)
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
@@ -36,6 +38,8 @@ class UpstreamConfig:
     @ivar timeout: seconds without data after which a request is cancelled; None for the setting.
     @ivar proxy: the URL of the proxy to go through; None for what the environment says.
     @ivar headers: headers to send with each request.
+    @ivar dialects: those that it speaks beside chat completions, of DIALECT_NAMES; None to find
+        out.
     """
 
     name: str
@@ -47,6 +51,7 @@ class UpstreamConfig:
     timeout: float | None = None
     proxy: str | None = None
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    dialects: tuple[str, ...] | None = None
 
 
 @frozen
@@ -148,9 +153,19 @@ def _upstream(item: Mapping[str, Any], number: int) -> UpstreamConfig:
         reader.seconds("timeout"),
         proxy,
         reader.headers("headers"),
+        _dialects(reader),
     )
     reader.check_rest()
     return upstream
+
+
+def _dialects(reader: _Reader) -> tuple[str, ...] | None:
+    if not reader.has("dialects"):
+        return None
+    dialects = reader.texts("dialects")
+    if not set(dialects) <= set(DIALECT_NAMES):
+        raise reader.bad("dialects", f"may have {', '.join(DIALECT_NAMES)}")
+    return dialects
 
 
 def _is_url(text: str, *schemes: str) -> bool:
@@ -196,6 +211,9 @@ class _Reader:
     def _get(self, name: str) -> Any:
         self._read.add(name)
         return self._item.get(name)
+
+    def has(self, name: str) -> bool:
+        return name in self._item
 
     def text(self, name: str) -> str | None:
         value = self._get(name)

@@ -323,7 +323,7 @@ def test_memory_is_bounded() -> None:
     memory.learn("x" * 1000, Form.AS_SENT, 0.0)
     for number in range(5000):
         memory.learn(f"m{number}", Form.AS_SENT, 0.0)
-    assert len(memory._learnt) <= 1000
+    assert len(memory._learnt._known) <= 1000
     assert memory.form("m4999", 1.0) is Form.AS_SENT
     assert memory.form("m0", 1.0) is Form.STREAM
 

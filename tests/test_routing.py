@@ -60,6 +60,7 @@ def test_an_upstream_has_all_of_its_fields():
         timeout = 5
         proxy = "http://proxy.example:8080"
         headers = { X-Title = "x" }
+        dialects = ["completions"]
         [[upstream]]
         name = "two"
         url = "https://two.example"
@@ -79,6 +80,7 @@ def test_an_upstream_has_all_of_its_fields():
         5.0,
         "http://proxy.example:8080",
         (("X-Title", "x"),),
+        ("completions",),
     )
     assert two == UpstreamConfig("two", "https://two.example", prefix="two")
     assert file.routes == {"gpt-4o": ("one/gpt-4o",), "best": ("one/a", "gemini/gemini-3.8-flash")}
@@ -107,6 +109,7 @@ UPSTREAM = '[[upstream]]\nname = "a"\nurl = "http://a.example"\n'
         (UPSTREAM + "timeout = 0", "upstream 'a': 'timeout'"),
         (UPSTREAM + "timeout = true", "upstream 'a': 'timeout'"),
         (UPSTREAM + "convert = 'maybe'", "one of auto, on, off"),
+        (UPSTREAM + "dialects = ['klingon']", "may have completions"),
         (UPSTREAM + "proxy = 'x'", "upstream 'a': 'proxy'"),
         (UPSTREAM + "headers = { a = 1 }", "upstream 'a': 'headers'"),
         (UPSTREAM + "prefix = 'models'", "upstream 'a': 'prefix'"),

@@ -18,12 +18,10 @@ from attrs import define, field
 from gemproxy.chat.errors import ChatError
 from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.chat.request import ChatRequest
+from gemproxy.util.remembered import Remembered
 
 # Seconds for which an upstream's refusal is remembered.
 MEMORY = 3600.0
-_MOST_MODELS = 1000
-# Clients choose the names of models.
-_LONGEST_NAME = 200
 
 # OpenAI's audio guide: the only format that can be streamed.
 _STREAMED_AUDIO = "pcm16"
@@ -87,23 +85,14 @@ class Form(Enum):
 class ConversionMemory:
     """What an upstream has refused to stream, by model. The oldest is forgotten first."""
 
-    _learnt: dict[str, tuple[Form, float]] = field(factory=dict)
+    _learnt: Remembered[Form] = field(factory=lambda: Remembered(MEMORY))
 
     def form(self, model: str, now: float) -> Form:
         """@param now: in seconds, on any clock."""
-        form, until = self._learnt.get(model, (Form.STREAM, now))
-        if until > now:
-            return form
-        self._learnt.pop(model, None)
-        return Form.STREAM
+        return self._learnt.get(model, now) or Form.STREAM
 
     def learn(self, model: str, form: Form, now: float) -> None:
-        if len(model) > _LONGEST_NAME:
-            return
-        self._learnt.pop(model, None)
-        self._learnt[model] = (form, now + MEMORY)
-        if len(self._learnt) > _MOST_MODELS:
-            del self._learnt[next(iter(self._learnt))]
+        self._learnt.put(model, form, now)
 
 
 def first_form(

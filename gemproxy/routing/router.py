@@ -20,6 +20,7 @@ from gemproxy.chat.request import Headers
 from gemproxy.config_file import UpstreamConfig
 from gemproxy.routing.repeating import FallbackBackend, RepeatingBackend
 from gemproxy.routing.rest import Rest
+from gemproxy.routing.spoken import SpokenDialects
 from gemproxy.routing.table import GEMINI, Member, RoutingTable, Target
 from gemproxy.routing.upstream_models import ListedModels, UpstreamModels
 from gemproxy.util.log import make_logger
@@ -106,16 +107,19 @@ class Upstream:
     An upstream at work.
 
     @ivar backends: one for each of its keys.
+    @ivar spoken: the dialects that it speaks.
     """
 
     config: UpstreamConfig
     backends: Sequence[ForwardingBackend]
     rest: Rest
     known_models: KnownModels = field(init=False)
+    spoken: SpokenDialects = field(init=False)
     _models: UpstreamModels = field(init=False)
     _turns: Any = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.spoken = SpokenDialects(self.rest.clock, self.config.dialects)
         self._turns = itertools.cycle(self.backends)
         self._models = UpstreamModels(self.backend, bool(self.config.keys))
         self.known_models = KnownModels(

@@ -22,7 +22,7 @@ from gemproxy.chat.errors import ChatError, bad_request, upstream_failed, upstre
 from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.secret import SecretMask
 from gemproxy.chat.sse import Event, encode
-from gemproxy.http.body import BytesBody
+from gemproxy.http.body import BytesBody, read_beginning
 from gemproxy.http.headers import without
 from gemproxy.http.server_request import ServerRequest
 from gemproxy.metrics import Metrics
@@ -35,6 +35,14 @@ from gemproxy.web.upload import Upload
 
 # Twisted sends its own. The HTTP client has removed what is about its connection.
 _NOT_PASSED = frozenset({b"server", b"date"})
+
+# What a server says to a path that it does not have.
+_UNSERVED = (404, 405, 501)
+# New-API's 500 where a channel does not have the path: relay/channel/*/adaptor.go
+_NOT_IMPLEMENTED = re.compile(rb"not[ _]implemented|convert_request_failed", re.I)
+_ERROR_LIMIT = 64 * 1024
+# Seconds to wait for the body of an error.
+_ERROR_PATIENCE = 5.0
 
 
 @frozen(eq=False)
@@ -56,27 +64,32 @@ class Passthrough:
         raw: bytes = b"",
         forwarder: Forwarder | None = None,
         cutter: StopTagCutter | None = None,
-    ) -> None:
+        may_be_unserved: bool = False,
+    ) -> bool:
         """
         Answer a request with whatever the upstream answers.
 
         @param raw: the body, unless it is still arriving.
         @param forwarder: the upstream, if not the usual one.
         @param cutter: what ends the response at a stop tag; None to pass it on as it is.
+        @param may_be_unserved: whether to leave the request unanswered if the upstream does not
+            serve such requests.
+        @return: whether it was answered.
         @raise CancelledError: the client has disconnected.
         """
+        is_answered = True
         idle_timeout = IdleTimeout(self.clock, self.timeout)
         forwarder = forwarder or self.upstream()
         mask = SecretMask(forwarder.fixed_key)
         relay = _ResponseRelay(request, idle_timeout, mask, cutter)
         self._under_way.add(relay)
-        asking = self._relay(request, relay, idle_timeout, raw, forwarder)
+        asking = self._relay(request, relay, idle_timeout, raw, forwarder, may_be_unserved)
         # Release the memory while the response is received.
         del raw
         try:
             work = Deferred.fromCoroutine(asking)
             relay.end_early = work.cancel
-            await idle_timeout.watch(work)
+            is_answered = await idle_timeout.watch(work)
         except CancelledError:
             relay.abort()
             if relay.interruption is None:
@@ -91,7 +104,9 @@ class Passthrough:
             if cutter is not None and cutter.ended:
                 self.metrics.stop_tags.inc()
             self._under_way.discard(relay)
-            self.metrics.passed(request.code)
+            if is_answered:
+                self.metrics.passed(request.code)
+        return is_answered
 
     def interrupt_all(self, error: ChatError) -> None:
         """End all responses that are under way."""
@@ -106,7 +121,8 @@ class Passthrough:
         idle_timeout: IdleTimeout,
         raw: bytes,
         forwarder: Forwarder,
-    ) -> None:
+        may_be_unserved: bool,
+    ) -> bool:
         body: IBodyProducer | None = BytesBody(raw) if raw else None
         if isinstance(request.content, Upload):
             body = request.content
@@ -124,8 +140,15 @@ class Passthrough:
             # An open WebSocket may be silent for as long as it likes.
             idle_timeout.pause()
             await relay.tunnel(response)
+            return True
+        if may_be_unserved and _may_say_unserved(response):
+            body_read = await read_beginning(response, _ERROR_LIMIT, self.clock, _ERROR_PATIENCE)
+            if _says_unserved(response.code, body_read):
+                return False
+            relay.deliver_read(response, body_read)
         else:
             await relay.deliver(response)
+        return True
 
 
 def _target(request: ServerRequest) -> bytes:
@@ -191,6 +214,11 @@ class _ResponseRelay(Protocol):
         self._begin(response)
         response.deliverBody(self)
         await self._done
+
+    def deliver_read(self, response: IResponse, body: bytes) -> None:
+        """Deliver a response whose body has been read already."""
+        self._begin(response)
+        self._write(self._mask.feed(body) + self._mask.close())
 
     def _begin(self, response: IResponse) -> None:
         self._begun = True
@@ -299,6 +327,16 @@ class _ResponseRelay(Protocol):
             self._is_producing = False
             if self._request.channel is not None:
                 self._request.unregisterProducer()
+
+
+def _may_say_unserved(response: IResponse) -> bool:
+    length: Any = response.length
+    is_small = isinstance(length, int) and length <= _ERROR_LIMIT
+    return response.code in _UNSERVED or (response.code == 500 and is_small)
+
+
+def _says_unserved(status: int, body: bytes) -> bool:
+    return status in _UNSERVED or _NOT_IMPLEMENTED.search(body) is not None
 
 
 def _is_readable_error(response: IResponse) -> bool:

@@ -20,6 +20,7 @@ from gemproxy.dialects.registry import DIALECTS, dialect_at
 from gemproxy.http.headers import asks_for_websocket
 from gemproxy.routing.router import Route, Router
 from gemproxy.routing.upstream_models import ListedModels
+from gemproxy.util.log import make_logger
 from gemproxy.web import completions
 from gemproxy.web.admin import Admin
 from gemproxy.web.admission import ProxyRequest
@@ -50,6 +51,7 @@ class StreamProxy:
     @ivar admin: what the routes below C{/admin} do.
     """
 
+    log = make_logger()
     app = make_app()
 
     def __init__(
@@ -93,18 +95,40 @@ class StreamProxy:
         assert dialect is not None
         raw = body_of(request)
         route = await self._route_of(request, raw)
-        if route is None or route.forwarder is not None:
-            passing = self._pass_on(request, raw, route)
-            # Release the memory while the response is received.
-            del raw
-            await passing
+        if await self._has_passed_on(request, raw, route, dialect.name):
             return
+        assert route is not None
         model = route.model
         translation = self._chats.translate(request, dialect, raw).renamed(lambda _: model)
         label = f"{route.label}/{dialect.name}"
         answering = self._chats.answer_in(request, translation, raw, route.backend, label)
         del raw, translation, route
         await answering
+
+    async def _has_passed_on(
+        self, request: ProxyRequest, raw: bytes, route: Route | None, dialect: str
+    ) -> bool:
+        """
+        Have an upstream answer a request in a dialect that it speaks itself. Returns whether it has
+        done so.
+        """
+        if route is None:
+            await self._pass_on(request, raw, None)
+            return True
+        if route.upstream is None or not route.upstream.spoken.includes(dialect, route.model):
+            return False
+        spoken = route.upstream.spoken
+        if await self._pass_on(request, raw, route, may_be_unserved=not spoken.are_certain):
+            return True
+        self.log.info(
+            "the upstream '{name}' does not speak the dialect '{dialect}' for {model}, which is"
+            " translated from now on",
+            name=route.upstream.config.name,
+            dialect=dialect,
+            model=route.model,
+        )
+        spoken.refuse(dialect, route.model)
+        return False
 
     @app.route("/v1/images/generations", methods=["POST"])
     async def images_generations(self, request: ProxyRequest) -> None:
@@ -177,8 +201,12 @@ class StreamProxy:
         return None if not model else await self._router.route(model, headers)
 
     def _pass_on(
-        self, request: ProxyRequest, raw: bytes, route: Route | None
-    ) -> Coroutine[Deferred[Any], Any, None]:
+        self,
+        request: ProxyRequest,
+        raw: bytes,
+        route: Route | None,
+        may_be_unserved: bool = False,
+    ) -> Coroutine[Deferred[Any], Any, bool]:
         cutter = None
         if request.path == completions.PATH and raw and self._chats.stop_tags:
             cutter = StopTagCutter(self._chats.stop_tags, raw)
@@ -187,7 +215,7 @@ class StreamProxy:
         if raw and model_of(raw) not in (None, route.model):
             # An alias, or a prefix: the upstream has another name for it.
             raw = dumps(loads(raw) | {"model": route.model})
-        return self._passthrough.serve(request, raw, route.forwarder, cutter)
+        return self._passthrough.serve(request, raw, route.forwarder, cutter, may_be_unserved)
 
     @app.route("/v1")
     def root(self, request: ProxyRequest) -> None:

@@ -1,0 +1,37 @@
+"""Which API dialects an upstream speaks, by its configuration or by what it has refused."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from attrs import define, field
+from twisted.internet.interfaces import IReactorTime
+
+from gemproxy.util.remembered import Remembered
+
+# Seconds, after which a refused dialect is tried again: upstreams are updated.
+MEMORY = 3600.0
+
+
+@define
+class SpokenDialects:
+    """@ivar configured: the names of the dialects that it speaks; None to find out."""
+
+    clock: IReactorTime
+    configured: Collection[str] | None = None
+    _refused: Remembered[bool] = field(factory=lambda: Remembered(MEMORY), init=False)
+
+    def includes(self, dialect: str, model: str) -> bool:
+        """Whether it is worth asking for a model in a dialect."""
+        if self.configured is not None:
+            return dialect in self.configured
+        return not self._refused.get(f"{dialect} {model}", self.clock.seconds())
+
+    @property
+    def are_certain(self) -> bool:
+        """Whether a refusal is an answer, because the configuration says what is spoken."""
+        return self.configured is not None
+
+    def refuse(self, dialect: str, model: str) -> None:
+        """Take note that it does not speak a dialect for a model."""
+        self._refused.put(f"{dialect} {model}", True, self.clock.seconds())
