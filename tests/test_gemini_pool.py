@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from gemproxy.gemini.cli.limits import CliLimits
 from testing.google import scenarios
 from testing.google.recorded_request import Closed
 from testing.processes import processes_at_home_in
-from tests.support import CLI, Product, chat, running, until
+from tests.support import CLI, Product, chat, fresh_model, running, until
 
 pytestmark = pytest.mark.cli
 
@@ -167,7 +168,7 @@ async def test_a_cli_that_does_not_start_is_an_error_until_it_does(tmp_path: Pat
 async def test_a_worn_worker_retires_when_its_successor_is_warm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str, value: int
 ) -> None:
-    async with running(tmp_path, GEMINI_WORKERS=1) as product:
+    async with running(tmp_path, GEMINI_WORKERS=2) as product:
         (old,) = product.worker_pids()
         product.api.play(scenarios.hang("One", " two", after=1))
         slow = await product.begin(chat("slow", stream=True))
@@ -189,6 +190,85 @@ async def test_a_worn_worker_retires_when_its_successor_is_warm(
         assert product.worker_pids() == [new]
         assert len(list(product.run_root.glob("*/worker-*"))) == 1
         assert (await product.ask(chat())).status == 200
+
+
+@ensureDeferred
+async def test_the_only_one_allowed_is_succeeded_when_it_has_nothing_to_do(tmp_path: Path) -> None:
+    limits = CliLimits(prompts_per_session=1, sessions_per_worker=10)
+    async with running(tmp_path, cli_limits=limits, GEMINI_WORKERS=1) as product:
+        (old,) = product.worker_pids()
+        product.api.play(scenarios.hang("One", " two", after=1))
+        slow = await product.begin(chat("slow", stream=True))
+        await slow.until_received(b"One")
+        for _ in range(10):
+            assert (await product.ask(chat())).status == 200
+        assert product.worker_pids() == [old]
+        slow.drop()
+        new = await until_other_worker(product, old)
+        assert product.worker_pids() == [new]
+        assert (await product.ask(chat())).status == 200
+
+
+@ensureDeferred
+async def test_refusals_cost_no_process_and_no_session(tmp_path: Path) -> None:
+    plays = [scenarios.error(400), scenarios.rate_limited(0.1), scenarios.error(500)]
+    async with running(tmp_path, GEMINI_WORKERS=1, MAX_RETRIES=0) as product:
+        (pid,) = product.worker_pids()
+        (member,) = product.daemon.pool._members
+        product.api.play(*plays * 20)
+        replies = await product.ask_all(chat(model=fresh_model()) for _ in range(60))
+        assert Counter(reply.status for reply in replies) == {400: 20, 429: 20, 500: 20}
+        await product.until_idle()
+        assert processes_at_home_in(product.run_root) == product.worker_pids() == [pid]
+        assert member.worker.opened <= product.daemon.pool._limits.sessions
+
+
+async def until_stopped(pid: int) -> None:
+    """Stop a process, as a debugger does, or a full disk behind its swapped pages."""
+    os.kill(pid, signal.SIGSTOP)
+    stat = Path(f"/proc/{pid}/stat")
+    await until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", "it is stopped")
+
+
+@ensureDeferred
+async def test_requests_of_a_worker_that_stops_to_react_are_had_by_another(tmp_path: Path) -> None:
+    limits = CliLimits(look_interval=0.2)
+    settings = {"GEMINI_WORKERS": 1, "RETRY_DELAY": 0.05}
+    async with running(tmp_path, cli_limits=limits, **settings) as product:
+        (pid,) = product.worker_pids()
+        await until_stopped(pid)
+        replies = await product.ask_all(chat(f"{number}") for number in range(10))
+        contents = [reply.content.rpartition("\n")[2] for reply in replies]
+        assert contents == [str(number) for number in range(10)]
+        assert not is_alive(pid)
+
+
+@ensureDeferred
+async def test_a_starting_worker_that_stops_to_react_is_replaced(tmp_path: Path) -> None:
+    limits = CliLimits(look_interval=0.2)
+    async with running(tmp_path, cli_limits=limits, GEMINI_WORKERS=1) as product:
+        (first,) = product.worker_pids()
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: product.worker_pids() not in ([], [first]), "another one starts")
+        (second,) = product.worker_pids()
+        await until_stopped(second)
+        assert (await product.ask(chat())).status == 200
+        assert not is_alive(second)
+
+
+@ensureDeferred
+async def test_a_worker_that_waits_for_google_is_asked_whether_it_reacts(tmp_path: Path) -> None:
+    limits = CliLimits(look_interval=0.2)
+    async with running(tmp_path, cli_limits=limits) as product:
+        product.api.play(scenarios.hang())
+        patient = await product.begin(chat())
+        await product.until_asked()
+        (member,) = product.daemon.pool._members
+        before = member.worker._last_id
+        await until(lambda: member.worker._last_id > before + 2, "it was asked several times")
+        assert not patient.closed
+        assert (await product.ask(chat("And you?"))).content.endswith("And you?")
+        assert product.worker_pids() == [member.worker.pid]
 
 
 @ensureDeferred

@@ -18,7 +18,7 @@ from gemproxy.gemini.cli.session import Session
 from gemproxy.gemini.cli.sessions import Sessions
 from gemproxy.gemini.cli.worker import CallFailed, Worker, WorkerDied
 from testing.google import scenarios
-from tests.support import Product, chat, shared_daemon, until
+from tests.support import Product, chat, fresh_model, shared_daemon, until
 
 shared_product = shared_daemon("module", GEMINI_WORKERS=1, MAX_RETRIES=0)
 
@@ -132,7 +132,7 @@ async def test_an_answer_that_is_not_needed_looks_complete_to_its_session(
 
 @pytest.mark.parametrize("after", [None, 0])
 @ensureDeferred
-async def test_a_session_that_is_left_before_it_has_said_anything_is_not_used_again(
+async def test_a_session_that_is_left_before_it_has_said_anything_is_used_again(
     product: Product, after: int | None
 ) -> None:
     opened = await at_rest(product)
@@ -140,8 +140,29 @@ async def test_a_session_that_is_left_before_it_has_said_anything_is_not_used_ag
     client = await product.begin(chat(stream=True))
     await product.until_asked()
     client.drop()
-    # The next one is there before anybody asks.
-    assert await at_rest(product) == opened + 1
+    assert await at_rest(product) == opened
+    assert (await product.ask(chat())).status == 200
+
+
+REFUSALS = [
+    *(scenarios.error(status) for status in (400, 403, 404, 429, 500, 503)),
+    *(scenarios.rate_limited(), scenarios.daily_quota(), scenarios.invalid_key()),
+    *(scenarios.cut(), scenarios.cut(after=0), scenarios.cut("One", " two", after=1)),
+    *(scenarios.garbage(), scenarios.empty(), scenarios.blocked()),
+]
+
+
+@ensureDeferred
+async def test_a_session_is_as_good_after_what_google_refuses_as_before(product: Product) -> None:
+    opened = await at_rest(product)
+    for play in REFUSALS:
+        product.api.play(play)
+        await product.ask(chat(model=fresh_model()))
+        await product.until_idle()
+        product.api._plays.clear()
+    assert await at_rest(product) == opened
+    assert (await product.ask(chat("How are you?"))).content.endswith("How are you?")
+    assert product.asked[-1].texts == [("user", "How are you?")]
 
 
 @pytest.mark.parametrize(

@@ -318,18 +318,29 @@ class Gateway(Service):
         api_call.reading_error(reading)
         with suppress(CancelledError):
             api_call.ended(api_failure(response.code, await reading))
-        _refuse(request, 400)
+        _end(request)
 
 
 def _unreachable(request: Request, api_call: ApiCall, failure: Failure) -> None:
     if not failure.check(CancelledError):
         error = cast("Exception", failure.value)
         api_call.ended(transient(describe_request_error("The Gemini API", error)))
-    _refuse(request, 400)
+    _end(request)
+
+
+def _end(request: Request) -> None:
+    """
+    End a call that has no reply as if it had an empty one. After an error the CLI's session could
+    not be used again, and the CLI cannot do anything about it.
+    """
+    if _connected(request):
+        request.setHeader(b"content-type", b"text/event-stream")
+        request.write(END)
+        request.finish()
 
 
 def _refuse(request: Request, status: int) -> None:
-    # Failures are reported with 400: the CLI cannot do anything about them.
+    """Refuse a request that the CLI should not have sent."""
     if _connected(request):
         request.setResponseCode(status)
         request.setHeader(b"content-type", b"application/json")

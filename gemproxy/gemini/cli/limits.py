@@ -26,6 +26,8 @@ class CliLimits:
     @ivar sessions_per_worker: the CLI frees no session. Starting a process costs as much as some
         hundred requests.
     @ivar memory_per_worker: resident memory.
+    @ivar look_interval: between two looks at whether a process reacts.
+    @ivar settling: from when a process is ready until it counts as one that stays.
     @ivar idle_life: for which an idle worker is kept, if it is not the only one.
     @ivar review_interval: between two searches for idle workers.
     @ivar first_restart_delay: before a second start in a row that fails; doubles with each.
@@ -46,6 +48,8 @@ class CliLimits:
     characters_per_session: int = 500_000
     sessions_per_worker: int = 200
     memory_per_worker: int = 450 * 1024 * 1024
+    look_interval: float = 1.0
+    settling: float = 10.0
     idle_life: float = 300.0
     review_interval: float = 30.0
     first_restart_delay: float = 0.5

@@ -21,10 +21,14 @@ from gemproxy.gemini.cli import acp, records
 from gemproxy.gemini.cli.home import WorkerHome
 from gemproxy.gemini.cli.install import Cli
 from gemproxy.gemini.cli.limits import CliLimits
+from gemproxy.gemini.cli.silence import Judgement, Silence
 from gemproxy.util.deadline import deadline
 from gemproxy.util.log import details_are_wanted, make_logger
 
 STDERR_TAIL = 8 * 1024
+
+# V8 writes it before it ends a process whose heap is at its limit.
+_HEAP_IS_FULL = b"heap out of memory"
 
 _LAUNCHER = str(Path(__file__).with_name("launch.py"))
 
@@ -50,6 +54,12 @@ class WorkerObserver(Protocol):
 
 UpdateListener = Callable[[dict[str, Any]], bool]
 
+_INTRODUCTION: dict[str, Any] = {
+    "protocolVersion": acp.PROTOCOL_VERSION,
+    "clientCapabilities": {},
+    "clientInfo": {"name": "gemproxy", "version": __version__},
+}
+
 
 class Worker:
     """
@@ -58,6 +68,8 @@ class Worker:
     @ivar opened: the number of sessions opened so far.
     @ivar usable: whether the worker accepts sessions.
     @ivar given_up: whether the process was killed; its further output is ignored.
+    @ivar died_of_memory: whether the process has ended because there was no memory for it: the
+        system killed it, or its heap was full.
     """
 
     log = make_logger()
@@ -77,6 +89,7 @@ class Worker:
         self.opened = 0
         self.usable = False
         self.given_up = False
+        self.died_of_memory = False
         self.pid: int | None = None
         self._reactor = reactor
         self._cli = cli
@@ -92,6 +105,10 @@ class Worker:
         self._listeners: dict[str, UpdateListener] = {}
         self._ended = False
         self._when_ended: list[Deferred[None]] = []
+        self._silence = Silence()
+        self._gave_sign = False
+        self._cpu_time = ""
+        self._was_killed = False
 
     async def start(self) -> None:
         """
@@ -105,16 +122,11 @@ class Worker:
             self._protocol, command[0], command, env=self._environment, path=str(self.home.cwd)
         )
         self.pid = self._transport.pid
-        introduction = {
-            "protocolVersion": acp.PROTOCOL_VERSION,
-            "clientCapabilities": {},
-            "clientInfo": {"name": "gemproxy", "version": __version__},
-        }
         try:
             with deadline(
                 self._reactor, self.limits.start_timeout, self.give_up, "it was not ready in time"
             ):
-                await self.call("initialize", introduction)
+                await self.call("initialize", _INTRODUCTION)
         except CallFailed as error:
             self.give_up(f"it failed to start: {error}")
             raise WorkerDied(f"The Gemini CLI failed to start: {error}") from None
@@ -155,6 +167,11 @@ class Worker:
     def unlisten(self, session_id: str) -> None:
         self._listeners.pop(session_id, None)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a process, even if it is about to end."""
+        return self._transport is not None and not self._ended
+
     def memory(self) -> int:
         """Resident memory in bytes; 0 if the system does not report it."""
         try:
@@ -162,6 +179,28 @@ class Worker:
         except (OSError, IndexError):
             return 0
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    def look(self) -> None:
+        """
+        Kill the process if it no longer reacts though calls wait for it; to be called once a
+        second. One that does not answer because it waits for the API is asked for something else.
+        """
+        gave_sign = self._gave_sign or (not self.usable and self._has_worked())
+        self._gave_sign = False
+        match self._silence.look(bool(self._calls), gave_sign):
+            case Judgement.ASK if self.usable:
+                # The CLI answers it at any time, and it changes nothing.
+                self.call("initialize", _INTRODUCTION).addErrback(lambda _: None)
+            case Judgement.DEAD:
+                self.give_up("it does not react")
+
+    def _has_worked(self) -> bool:
+        """
+        Whether the process has used the CPU since the last call. While it starts, that is its only
+        sign of life.
+        """
+        before, self._cpu_time = self._cpu_time, cpu_time(self.pid)
+        return self._cpu_time != before
 
     def give_up(self, reason: str) -> None:
         """Kill the process and log the reason."""
@@ -191,6 +230,10 @@ class Worker:
             await ended
 
     # Called by the protocol:
+
+    def heard(self) -> None:
+        """The process has written something."""
+        self._gave_sign = True
 
     def line_received(self, line: bytes) -> None:
         """
@@ -245,6 +288,7 @@ class Worker:
             )
         elif not reason.check(ProcessDone, ProcessTerminated):
             self.log.failure("CLI worker {pid} ended for an unknown reason", reason, pid=self.pid)
+        self.died_of_memory = self._memory_failed(reason)
         self._ended = True
         self.usable = False
         if self._ending is not None and self._ending.active():
@@ -255,6 +299,12 @@ class Worker:
         waiting, self._when_ended = self._when_ended, []
         for done in waiting:
             done.callback(None)
+
+    def _memory_failed(self, reason: Failure) -> bool:
+        number = getattr(reason.value, "signal", None)
+        # Nobody else kills a worker, so the kernel has: it does when a cgroup is at its limit.
+        is_killed = number == signal.SIGKILL and not self._was_killed
+        return is_killed or self._protocol.stderr_says(_HEAP_IS_FULL)
 
     def _forget(self, id: int) -> None:
         self._calls.pop(id, None)
@@ -294,12 +344,23 @@ class Worker:
     def _signal_group(self, number: int) -> None:
         if self.pid is None or self._ended:
             return
+        self._was_killed = self._was_killed or number == signal.SIGKILL
         with suppress(ProcessLookupError):
             # If the launcher has not created the group yet, only the process is signalled.
             if os.getpgid(self.pid) == self.pid:
                 os.killpg(self.pid, number)
             else:
                 os.kill(self.pid, number)
+
+
+def cpu_time(pid: int | None) -> str:
+    """The CPU time of a process in an unspecified unit; empty if the system does not report it."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    # User and system time: fields 14 and 15 of proc_pid_stat(5); the third is the first here.
+    return " ".join(fields[11:13])
 
 
 class _AcpProtocol(ProcessProtocol):
@@ -314,9 +375,14 @@ class _AcpProtocol(ProcessProtocol):
     def stderr_tail(self) -> str:
         return self._stderr.decode("utf-8", "replace").strip()
 
+    def stderr_says(self, words: bytes) -> bool:
+        """Whether the process wrote these words to stderr in the end."""
+        return words in self._stderr
+
     def outReceived(self, data: bytes) -> None:
         if self._worker.given_up:
             return
+        self._worker.heard()
         try:
             for line in self._lines.feed(data):
                 self._worker.line_received(line)

@@ -13,18 +13,22 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import LoopingCall
 
 from gemproxy.chat.errors import overloaded
+from gemproxy.gemini.cli.allowance import Allowance
 from gemproxy.gemini.cli.limits import CliLimits
 from gemproxy.gemini.cli.sessions import Sessions
 from gemproxy.gemini.cli.worker import CallFailed, Worker, WorkerDied
 from gemproxy.util.log import make_logger
 
 _QUEUE_RETRY_AFTER = 5.0
+_NOT_STARTED = "no CLI worker can be started: {reason}"
+# How far beyond its mark a worker may be used that nobody can take the place of.
+_WORN_OUT = 1.25
 
 
 @frozen
 class PoolLimits:
     """
-    @ivar workers: processes at most; one more while the only one is being replaced.
+    @ivar workers: processes at most, in whatever state.
     @ivar sessions: requests at a time in one process.
     @ivar queue: requests that may wait.
     """
@@ -54,18 +58,29 @@ class _Member:
     A worker and what the pool keeps of it.
 
     @ivar leases: how many requests it is serving.
+    @ivar was_used: whether it has served any.
+    @ivar ready_since: when it became ready, in seconds.
     """
 
     worker: Worker
     sessions: Sessions
     state: MemberState = MemberState.STARTING
     leases: int = 0
+    was_used: bool = False
     idle_since: float = 0.0
-    successor: _Member | None = None
+    ready_since: float = 0.0
 
     @property
     def ready(self) -> bool:
         return self.state is MemberState.READY
+
+    @property
+    def is_starting(self) -> bool:
+        return self.state is MemberState.STARTING
+
+    @property
+    def is_ending(self) -> bool:
+        return self.state is MemberState.RETIRING and not self.leases
 
     @property
     def can_serve(self) -> bool:
@@ -92,6 +107,9 @@ class WorkerPool(Service):
     """
     Keeps one worker warm and as many more as the requests need.
 
+    A worker that is worn hands over to another, and ends when its requests do. Where the limit
+    leaves no room for another, it is used until nobody needs it for a moment.
+
     @ivar warm: whether a worker can serve a request now.
     @ivar was_warm: whether that has ever been so.
     """
@@ -111,24 +129,30 @@ class WorkerPool(Service):
         self._make_worker = make_worker
         self._members: list[_Member] = []
         self._waiting: deque[Deferred[Lease]] = deque()
+        self._allowance = Allowance(limits.workers)
         self.was_warm = False
+        self._lacking_since: float | None = None
         self._failures = 0
         self._restart: Any = None
         self._stopping = True
         self._reviews = LoopingCall(self._review)
-        self._reviews.clock = reactor
+        self._looks = LoopingCall(self._look)
+        self._reviews.clock = self._looks.clock = reactor
 
     def startService(self) -> None:
         super().startService()
         self._stopping = False
+        self._lacking_since = self._reactor.seconds()
         self._start_worker()
         self._reviews.start(self._cli_limits.review_interval, now=False)
+        self._looks.start(self._cli_limits.look_interval, now=False)
 
     async def _stop(self) -> None:
         if self._restart is not None:
             self._restart.cancel()
             self._restart = None
         self._reviews.stop()
+        self._looks.stop()
         while self._waiting:
             self._waiting.popleft().errback(overloaded("The proxy is stopping.", 5))
         await DeferredList([member.worker.stop() for member in self._members])
@@ -141,6 +165,14 @@ class WorkerPool(Service):
     @property
     def warm(self) -> bool:
         return any(member.can_serve for member in self._members)
+
+    def lacking(self) -> float:
+        """
+        For how many seconds there has been no worker that stays: one that serves for a moment and
+        dies does not count.
+        """
+        since = self._lacking_since
+        return 0.0 if since is None else self._reactor.seconds() - since
 
     def queued(self) -> int:
         """How many requests wait."""
@@ -188,8 +220,12 @@ class WorkerPool(Service):
             self._waiting.popleft().callback(self._lease(member))
         starting = self.count(MemberState.STARTING)
         needed = -(-len(self._waiting) // self._limits.sessions)
-        for _ in range(min(needed - starting, self._limits.workers - len(self._members))):
+        for _ in range(min(needed - starting, self._room())):
             self._start_worker()
+
+    def _room(self) -> int:
+        """How many more processes may run now."""
+        return self._allowance.at(self._reactor.seconds()) - len(self._members)
 
     def _least_busy(self) -> _Member | None:
         free = [m for m in self._members if m.can_serve and m.leases < self._limits.sessions]
@@ -197,32 +233,45 @@ class WorkerPool(Service):
 
     def _lease(self, member: _Member) -> Lease:
         member.leases += 1
+        member.was_used = True
         return Lease(member.worker, member.sessions, lambda: self._returned(member))
 
     def _returned(self, member: _Member) -> None:
         member.leases -= 1
         member.idle_since = self._reactor.seconds()
-        if member.ready:
+        if member.can_serve:
             self._failures = 0
-            if self._worn(member.worker):
-                self._succeed(member)
-        elif member.state is MemberState.RETIRING and not member.leases:
+            self._renew(member)
+        elif member.is_ending:
             member.worker.stop()
         self._serve()
 
-    def _worn(self, worker: Worker) -> bool:
+    def _is_worn(self, worker: Worker, share: float = 1.0) -> bool:
+        limits = self._cli_limits
         return (
-            worker.opened >= self._cli_limits.sessions_per_worker
-            or worker.memory() > self._cli_limits.memory_per_worker
+            worker.opened >= share * limits.sessions_per_worker
+            or worker.memory() > share * limits.memory_per_worker
         )
 
-    def _succeed(self, member: _Member) -> None:
-        """Retire a worker as soon as another one can take over."""
-        if any(other.ready for other in self._members if other is not member):
+    def _renew(self, member: _Member) -> None:
+        """Have a worker succeeded if it is worn; by which, depends on the room for another."""
+        # One that is worn from the beginning is as good as it gets.
+        if not member.was_used or not self._is_worn(member.worker):
+            return
+        others = [other for other in self._members if other is not member]
+        if any(other.can_serve for other in others):
             self._retire(member)
-        elif member.successor is None or member.successor not in self._members:
-            starting = (m for m in self._members if m.state is MemberState.STARTING)
-            member.successor = next(starting, None) or self._start_worker()
+        elif any(other.is_starting or other.is_ending for other in others):
+            return  # This is looked at again when that is over.
+        elif self._room() > 0:
+            self._start_worker()
+        elif not member.leases or self._is_worn(member.worker, _WORN_OUT):
+            self._retire(member)
+
+    def _renew_all(self) -> None:
+        for member in list(self._members):
+            if member.can_serve:
+                self._renew(member)
 
     def _retire(self, member: _Member) -> None:
         self.log.debug("CLI worker {pid} retires", pid=member.worker.pid)
@@ -230,17 +279,27 @@ class WorkerPool(Service):
         if not member.leases:
             member.worker.stop()
 
-    def _start_worker(self) -> _Member | None:
-        if self._stopping or self._restart is not None:
-            return None
-        worker = self._make_worker(self)
+    def _keep_one(self) -> None:
+        """Start a worker if there is none but those that retire."""
+        if all(member.state is MemberState.RETIRING for member in self._members):
+            self._start_worker()
+
+    def _start_worker(self) -> None:
+        if self._stopping or self._restart is not None or self._room() <= 0:
+            return
+        try:
+            worker = self._make_worker(self)
+        except OSError as error:
+            self.log.error(_NOT_STARTED, reason=error)
+            self._failed(at_least=2)
+            self._disappoint()
+            return
         sessions = Sessions(self._reactor, worker)
         member = _Member(worker, sessions, idle_since=self._reactor.seconds())
         self._members.append(member)
         Deferred.fromCoroutine(self._warm_up(member)).addCallbacks(
             lambda _: self._started(member), lambda failure: self._not_started(member, failure)
         ).addErrback(lambda failure: self.log.failure("worker pool failed", failure))
-        return member
 
     async def _warm_up(self, member: _Member) -> None:
         await member.worker.start()
@@ -255,19 +314,20 @@ class WorkerPool(Service):
             return
         self.log.info("CLI worker {pid} is warm", pid=member.worker.pid)
         member.state = MemberState.READY
+        member.ready_since = self._reactor.seconds()
         self.was_warm = True
-        for other in list(self._members):
-            if other.successor is member:
-                self._retire(other)
+        self._renew_all()
         self._serve()
 
     def _not_started(self, member: _Member, failure: Any) -> None:
-        if member in self._members:
-            if not self._stopping:
-                self.log.error(
-                    "no CLI worker can be started: {reason}", reason=failure.getErrorMessage()
-                )
-            # If there was no process, its end will not be reported.
+        if member not in self._members:
+            return
+        if not self._stopping:
+            self.log.error(_NOT_STARTED, reason=failure.getErrorMessage())
+        if member.worker.is_running:
+            member.worker.give_up("it cannot be used")
+        else:
+            # There was no process, so its end will not be reported.
             self.worker_ended(member.worker)
 
     def worker_ended(self, worker: Worker) -> None:
@@ -276,29 +336,58 @@ class WorkerPool(Service):
         if member is None:
             return
         self._members.remove(member)
-        was_asked_for = self._stopping or member.state is MemberState.RETIRING
-        if was_asked_for:
-            self._serve()
+        if self._stopping:
             return
-        self._failures += 1
-        if not self.warm:
-            # Waiting requests have a retry policy; following it is better than hanging.
-            while self._waiting:
-                self._waiting.popleft().errback(WorkerDied("No Gemini CLI process can be started."))
-        if self._restart is None:
+        if self._lacking_since is None and not self.warm:
+            self._lacking_since = self._reactor.seconds()
+        if member.state is not MemberState.RETIRING:
+            if worker.died_of_memory:
+                self._allowance.died_of_memory(self._reactor.seconds(), len(self._members))
+            # At once, it would die of the same again.
+            self._failed(self._allowance.deaths + 1 if worker.died_of_memory else 1)
+            if member.is_starting:
+                self._disappoint()
+        self._keep_one()
+        self._renew_all()
+        self._serve()
+
+    def _failed(self, at_least: int) -> None:
+        """
+        Count a failure. The next worker is started at once after the first, and ever later after
+        more in a row.
+
+        @param at_least: how many in a row it counts as.
+        """
+        self._failures = max(self._failures + 1, at_least)
+        if self._restart is None and self._failures > 1:
             delay = min(
                 self._cli_limits.first_restart_delay * 2.0 ** (self._failures - 2),
                 self._cli_limits.last_restart_delay,
             )
-            self._restart = self._reactor.callLater(
-                delay if self._failures > 1 else 0.0, self._restart_now
-            )
+            self._restart = self._reactor.callLater(delay, self._restart_now)
+
+    def _disappoint(self) -> None:
+        """Fail the requests that wait, as no worker can be started, unless there is hope."""
+        if any(member.can_serve or member.is_starting for member in self._members):
+            return
+        # They have a retry policy; following it is better than hanging.
+        while self._waiting:
+            self._waiting.popleft().errback(WorkerDied("No Gemini CLI process can be started."))
 
     def _restart_now(self) -> None:
         self._restart = None
-        if all(member.state is MemberState.RETIRING for member in self._members):
-            self._start_worker()
+        self._keep_one()
         self._serve()
+
+    def _look(self) -> None:
+        for member in list(self._members):
+            member.worker.look()
+        now = self._reactor.seconds()
+        settling = self._cli_limits.settling
+        if any(
+            member.can_serve and now - member.ready_since >= settling for member in self._members
+        ):
+            self._lacking_since = None
 
     def _review(self) -> None:
         """Stop workers that have been idle for a while, but not the last one."""
