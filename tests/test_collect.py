@@ -334,6 +334,13 @@ def thinking(text: str, **more: Any) -> Object:
     return {"type": "thinking", "thinking": text} | more
 
 
+def test_a_signature_comes_whole_and_the_last_one_counts() -> None:
+    signed = [{"extra_content": {"google": {"thought_signature": each}}} for each in "st"]
+    assert message(signed[0] | {"reasoning_content": "Hm."}, {"content": "a"}, signed[1]) == {
+        "role": "assistant", "content": "a", "reasoning_content": "Hm.", **signed[1],
+    }  # fmt: skip
+
+
 class TestContentInParts:
     def test_a_run_of_one_type_is_one_part(self) -> None:
         nested = [[text("Hm, ")], [text("well")]]

@@ -104,3 +104,74 @@ async def test_a_client_may_do_without_thoughts(product: Product, stream: bool) 
     assert reply.content == "So: yes."
     assert b"reasoning_content" not in reply.body
     assert product.asked[0].body["generationConfig"] == {"thinkingConfig": {"thinkingBudget": 512}}
+
+
+NEWEST = "gemini-3.8-flash"
+
+
+def signed(part: dict[str, Any], signature: str) -> dict[str, Any]:
+    return part | {"thoughtSignature": signature}
+
+
+def extra(signature: str) -> dict[str, Any]:
+    return {"google": {"thought_signature": signature}}
+
+
+@ensureDeferred
+async def test_signatures_stream_with_the_thought_and_after_the_text(product: Product) -> None:
+    for ask in product.both_ports:
+        product.api.play(
+            scenarios.answer(
+                signed(scenarios.thought("Hm."), "dGhvdWdodA=="),
+                "Yes",
+                [scenarios.text("."), signed(scenarios.text(""), "dGV4dA==")],
+                signed(scenarios.call("f"), "Y2FsbA=="),
+            )
+        )
+        reply = await ask(chat("Hi", model=NEWEST, stream=True))
+        deltas = [chunk["choices"][0]["delta"] for chunk in reply.data[:-1]]
+        assert deltas[1] == {"reasoning_content": "Hm.", "extra_content": extra("dGhvdWdodA==")}
+        assert "".join(delta.get("content") or "" for delta in deltas) == "Yes."
+        after = [delta for delta in deltas if "extra_content" in delta][1:]
+        assert after == [{"extra_content": extra("dGV4dA==")}]
+        [opening, _] = deltas[deltas.index(after[0]) + 1 : -1]
+        assert opening["tool_calls"][0]["extra_content"] == extra("Y2FsbA==")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@ensureDeferred
+async def test_a_signed_text_comes_back_to_the_model(product: Product, stream: bool) -> None:
+    answer = scenarios.thinking("Hm.", "Yes", signed(scenarios.text("."), "c2lnbmVk"))
+    product.api.play(answer, scenarios.answer("ok"))
+    reply = await product.ask(chat("Hi", model=NEWEST, stream=stream))
+    kept = next(
+        holder["extra_content"]
+        for choice in (chunk["choices"][0] for chunk in (reply.data if stream else [reply.json]))
+        if "extra_content" in (holder := choice["delta" if stream else "message"])
+    )
+    past = {"role": "assistant", "content": reply.content, "extra_content": kept}
+    again = await product.ask(chat("Hi", past, "Sure?", model=NEWEST))
+    assert again.content == "ok"
+    # The stand-in refuses signatures that it did not make.
+    assert product.asked[1].contents[1]["parts"] == [signed({"text": "Yes."}, "c2lnbmVk")]
+    assert len(product.asked) == 2
+
+
+@ensureDeferred
+async def test_a_signed_thought_comes_back_as_a_thought(product: Product) -> None:
+    thought = signed(scenarios.thought("Hm."), "dGhpbmtpbmc=")
+    product.api.play(scenarios.answer(thought, "Yes."), scenarios.answer("ok"))
+    message = (await product.ask(chat("Hi", model=NEWEST))).json["choices"][0]["message"]
+    past = {
+        "role": "assistant",
+        "content": [
+            {
+                "type": "thinking",
+                "thinking": message["reasoning_content"],
+                "extra_content": message["extra_content"],
+            },
+            {"type": "text", "text": message["content"]},
+        ],
+    }
+    assert (await product.ask(chat("Hi", past, "Sure?", model=NEWEST))).content == "ok"
+    assert product.asked[1].contents[1]["parts"] == [thought, {"text": "Yes."}]

@@ -383,3 +383,51 @@ def test_any_json_gives_a_conversation_or_a_refusal(messages: Any):
 )
 def test_anything_like_messages_gives_a_conversation_or_a_refusal(messages: Any):
     outcome(messages)
+
+
+def signed(holder: dict[str, Any], signature: str) -> dict[str, Any]:
+    return holder | {"extra_content": {"google": {"thought_signature": signature}}}
+
+
+def parts_of(answer: dict[str, Any], model: str = "gemini-3.8-flash") -> list[dict[str, Any]]:
+    talk = make_conversation([USER, answer, USER], family_of(model), Signatures())
+    return list(talk.turns[1].parts)
+
+
+def test_the_signature_of_an_answer_is_that_of_its_last_text():
+    parts = [text_part("a"), text_part("b")]
+    assert parts_of(signed(message("assistant", "a"), "s")) == [
+        {"text": "a", "thoughtSignature": "s"}
+    ]
+    assert parts_of(signed(message("assistant", parts), "s")) == [
+        {"text": "a"},
+        {"text": "b", "thoughtSignature": "s"},
+    ]
+    own = [signed(parts[0], "s1"), signed(parts[1], "s2")]
+    assert parts_of(signed(message("assistant", own), "s3")) == [
+        {"text": "a", "thoughtSignature": "s1"},
+        {"text": "b", "thoughtSignature": "s2"},
+    ]
+
+
+def test_the_signature_of_an_answer_of_calls_alone_is_the_calls_affair():
+    call = {"id": "x", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    answer = {"role": "assistant", "tool_calls": [signed(call, "s1")]}
+    parts = [{"functionCall": {"name": "f", "args": {}, "id": "x"}, "thoughtSignature": "s1"}]
+    assert parts_of(signed(answer, "s2")) == parts
+
+
+def test_thoughts_go_back_to_models_that_think_if_they_are_signed():
+    thinking = {"type": "thinking", "thinking": "Hm."}
+    content = [text_part("a"), thinking, signed(thinking, "s"), signed({"type": "reasoning"}, "s")]
+    answer = message("assistant", content)
+    back = {"text": "Hm.", "thought": True, "thoughtSignature": "s"}
+    assert parts_of(answer) == [back, {"text": "a"}]
+    assert parts_of(answer | {"name": "Ann"}) == [back, {"text": "Ann: a"}]
+    assert parts_of(answer, "gemini-2.0-flash") == [{"text": "a"}]
+
+
+@pytest.mark.parametrize("extra", [None, 1, "s", {"google": 1}, {"google": {}}, {"x": {}}])
+def test_what_is_no_signature_does_no_harm(extra: Any):
+    answer = message("assistant", "a") | {"extra_content": extra}
+    assert parts_of(answer) == [{"text": "a"}]

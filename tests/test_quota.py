@@ -203,3 +203,16 @@ async def test_what_is_corrupted_all_the_same_is_refused(product: Product) -> No
     reply = await product.ask(chat(*history, model="gemini-3.8-flash"))
     assert (reply.status, reply.error["message"]) == (400, "Corrupted thought signature.")
     assert len(product.asked) == 3
+
+
+@ensureDeferred
+async def test_a_signed_text_keeps_to_the_key_that_signed_it(product: Product) -> None:
+    signed = scenarios.text("Yes.") | {"thoughtSignature": "b2YgYSB0ZXh0"}
+    product.api.play(scenarios.answer(signed))
+    reply = await product.ask(chat("Hi", model="gemini-3.8-flash"))
+    message = reply.json["choices"][0]["message"]
+    for _ in range(5):
+        reply = await product.ask(chat("Hi", message, "Sure?", model="gemini-3.8-flash"))
+        assert reply.status == 200
+    assert len(set(used(product))) == 1
+    assert len(used(product)) == 6

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gemproxy.chat.chunks import Usage
 from gemproxy.chat.jsontext import loads
 from gemproxy.gemini.translate.answer_media import Media
-from gemproxy.gemini.translate.reply import Reply
+from gemproxy.gemini.translate.reply import Reply, Thought
 from gemproxy.gemini.translate.tools import Call
 from tests.strategies import json_values
 
@@ -38,8 +38,8 @@ def relayed(*pieces: bytes) -> tuple[list[str], list[Any], Reply]:
     """The thoughts, what the CLI gets, and the rest."""
     reply = Reply()
     thoughts, told = [], []
-    for event, texts in [*map(reply.feed, pieces), reply.close()]:
-        thoughts += texts
+    for event, thought_of in [*map(reply.feed, pieces), reply.close()]:
+        thoughts += [thought.text for thought in thought_of]
         if event:
             assert event.startswith(b"data: ")
             assert event.endswith(b"\n\n")
@@ -89,9 +89,9 @@ def test_the_facts_do_not_depend_on_how_the_stream_is_cut(end: bytes):
 def test_thoughts_are_sent_as_they_arrive():
     reply = Reply()
     first, second, third = (event + b"\r\n\r\n" for event in STREAM.split(b"\r\n\r\n")[:3])
-    assert reply.feed(first)[1] == THOUGHTS[:1]
+    assert reply.feed(first)[1] == [*map(Thought, THOUGHTS[:1])]
     assert facts(reply) == (None, None, Usage(prompt=3, completion=0))
-    assert reply.feed(second + third)[1] == THOUGHTS[1:]
+    assert reply.feed(second + third)[1] == [*map(Thought, THOUGHTS[1:])]
     assert reply.close() == (b"", [])
 
 
@@ -150,6 +150,19 @@ def test_reasons(responses: list[Any], finish_reason: str | None, block_reason: 
 )
 def test_an_answer_of_thoughts_alone(part: Any, thoughts: list[str]):
     assert heard(sse(candidate(part)))[0] == thoughts
+
+
+def test_signatures_of_texts_and_thoughts_are_kept():
+    signed = {"thoughtSignature": "s1"}
+    reply = Reply()
+    _, first = reply.feed(
+        sse(candidate(thought("a") | signed, thought("b"), {"text": "c", "thoughtSignature": "s2"}))
+    )
+    _, second = reply.feed(sse(candidate({"text": "d"}, {"text": "", "thoughtSignature": "s3"})))
+    _, third = reply.feed(sse(candidate({"text": "", "thoughtSignature": 1}, finishReason="STOP")))
+    assert [*first, *second, *third] == [Thought("a", "s1"), Thought("b")]
+    assert reply.text_signature == "s3"
+    assert reply.signatures == ["s1", "s2", "s3"]
 
 
 def test_the_cli_gets_the_texts_and_nothing_else():

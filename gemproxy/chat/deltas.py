@@ -232,6 +232,8 @@ MESSAGE = Rules(
         "reasoning_details": _blocks,
         "thinking_blocks": _blocks,
         "audio": _audio,
+        # A signature comes whole.
+        "extra_content": _state,
         # Each delta has entries of its own, whatever their index is.
         "annotations": _list,
         "images": _list,

@@ -158,6 +158,8 @@ class GeminiEngine:
             await deferLater(self.clock, delay)
         for call in reply.calls:
             self.signatures.remember(call.id, call.signature, lease.key)
+        for signature in reply.signatures:
+            self.signatures.remember(signature, signature, lease.key)
         choice.writer.finish(reply)
 
     async def _final(self, error: ChatError, model: str) -> ChatError:

@@ -15,7 +15,8 @@ from gemproxy.gemini.translate.outcomes import (
     native_finish_reason,
 )
 from gemproxy.gemini.translate.parameters import Parameters
-from gemproxy.gemini.translate.reply import Reply
+from gemproxy.gemini.translate.reply import Reply, Thought
+from gemproxy.gemini.translate.signatures import extra_content
 from gemproxy.gemini.translate.tools import Call
 
 
@@ -75,25 +76,33 @@ class ChoiceWriter:
         self.length += len(text)
         self._send({"content": text})
 
-    def thought(self, text: str) -> None:
+    def thought(self, thought: Thought) -> None:
         if self._wanted.shows_thoughts:
-            self.length += len(text)
-            self._send({"reasoning_content": text})
+            self.length += len(thought.text)
+            signed = extra_content(thought.signature) if thought.signature else {}
+            self._send({"reasoning_content": thought.text} | signed)
 
     def finish(self, reply: Reply) -> None:
-        """Write what comes after the text: media, sources, calls, and the reason of the end."""
+        """
+        Write what comes after the text: media, sources, the text's signature, calls, and the reason
+        of the end.
+        """
         self._media(reply.media)
         if sources := reply.annotations:
             self._send({"annotations": sources})
         reason = finish_reason(reply)
         calls = self._calls(reply.calls)
-        if calls:
-            # OpenAI's models end with calls, whatever comes before them.
-            deltas = [delta for index, call in enumerate(calls) for delta in call.deltas(index)]
-            self._send(*({"tool_calls": [delta]} for delta in deltas))
-        elif reply.calls:
+        # One for all texts: clients join the strings of deltas, and two signatures would be none.
+        signature = reply.text_signature
+        deltas: list[dict[str, Any]] = [extra_content(signature)] if signature else []
+        for index, call in enumerate(calls):
+            deltas += ({"tool_calls": [delta]} for delta in call.deltas(index))
+        if deltas:
+            self._send(*deltas)
+        # OpenAI's models end with calls, whatever comes before them.
+        if reply.calls and not calls:
             reason = "stop"
-        elif not self.has_content and reason != "length":
+        elif not (calls or self.has_content) and reason != "length":
             self._send({"refusal": explanation(reply)})
         self._send({}, finish_reason=reason, native_finish_reason=native_finish_reason(reply))
 
@@ -131,7 +140,7 @@ class ChoiceWriter:
         chunks = []
         for index in self._opening.until(self._index):
             # OpenAI sends null, not an empty string, as the content of a message with calls only.
-            content = None if index == self._index and "tool_calls" in deltas[0] else ""
+            content = None if index == self._index and "tool_calls" in deltas[-1] else ""
             chunks.append(
                 self._chunks.delta({"role": "assistant", "content": content}, None, index)
             )

@@ -38,7 +38,7 @@ from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.chat.sse import EventTooLarge
 from gemproxy.gemini.cli.marks import ConversationAltered, prompted
 from gemproxy.gemini.translate.errors import AttemptFailure, api_failure, midway_failure, transient
-from gemproxy.gemini.translate.reply import END, Reply
+from gemproxy.gemini.translate.reply import END, Reply, Thought
 from gemproxy.http.body import RepeatableBody, read_beginning
 from gemproxy.http.confined import ConfinedAgent
 from gemproxy.http.errors import describe_request_error
@@ -74,7 +74,7 @@ class ApiCall:
         key: str,
         compose: Composer,
         heard: Callable[[], None],
-        thought: Callable[[str], None],
+        thought: Callable[[Thought], None],
     ) -> None:
         """
         @param model: the model to be asked, by the name that the client gave.
@@ -128,16 +128,16 @@ class ApiCall:
             self.abort()
             return b""
         self._heard()
-        for text in thoughts:
-            self._thought(text)
+        for thought in thoughts:
+            self._thought(thought)
         return news
 
     def ended(self, failure: AttemptFailure | None) -> bytes:
         """Process the end of the reply; returns the remaining bytes to pass to the CLI."""
         self._awaited = self._source = None
         news, thoughts = self.reply.close()
-        for text in () if self.aborted else thoughts:
-            self._thought(text)
+        for thought in () if self.aborted else thoughts:
+            self._thought(thought)
         if self.failure is None and self.reply.error is not None:
             self.failure = midway_failure(self.reply.error)
         if self.failure is None:

@@ -7,19 +7,28 @@ from typing import Any
 from attrs import evolve, field, frozen
 
 from gemproxy.chat.errors import bad_request
+from gemproxy.chat.shapes import objects_in
 from gemproxy.gemini.translate.calls import call_parts, result_response
 from gemproxy.gemini.translate.families import Family
 from gemproxy.gemini.translate.history import History, Turn
 from gemproxy.gemini.translate.media import KINDS, media_part
 from gemproxy.gemini.translate.names import gemini_name
-from gemproxy.gemini.translate.signatures import DUMMY, Signatures, sign_unsigned, with_dummy
+from gemproxy.gemini.translate.signatures import (
+    DUMMY,
+    Signatures,
+    given_signature,
+    sign_text,
+    sign_unsigned,
+    signed_as,
+    with_dummy,
+)
 
 Part = dict[str, Any]
 Message = dict[str, Any]
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _TEXTS = {"text": "text", "refusal": "refusal", "input_text": "text", "output_text": "text"}
-# What models think is theirs alone, and not sent to another.
+# What models think is theirs alone, and not sent to another. What Gemini thought may be signed.
 _THOUGHTS = frozenset({"thinking", "redacted_thinking", "reasoning"})
 
 # For models that do not continue a turn of their own.
@@ -100,7 +109,9 @@ class _Translation:
             self._history.add_user(_named(_parts(message, where), message))
 
     def _add_answer(self, message: Message, where: str) -> None:
-        parts = _named(_parts(message, where), message)
+        parts = sign_text(_named(_parts(message, where), message), given_signature(message))
+        if self._family.thinks:
+            parts = [*_signed_thoughts(message), *parts]
         pictures = message.get("images")
         for position, picture in enumerate(pictures if isinstance(pictures, list) else ()):
             parts.append(_part(picture, f"{where}.images[{position}]"))
@@ -113,6 +124,9 @@ class _Translation:
                 part | {"thoughtSignature": DUMMY} if "inlineData" in part else part
                 for part in parts
             ]
+        for part in parts:
+            if (known := self._signatures.of(part.get("thoughtSignature"))) is not None:
+                self._key = known.key
         for signature in made_here:
             self._key = signature.key
         self._history.add_model(parts)
@@ -208,6 +222,15 @@ def _is_thought(part: Any) -> bool:
     return isinstance(kind, str) and kind in _THOUGHTS
 
 
+def _signed_thoughts(message: Message) -> list[Part]:
+    thoughts = []
+    for part in filter(_is_thought, objects_in(message.get("content"))):
+        text, signature = part.get("thinking", part.get("text")), given_signature(part)
+        if signature is not None and isinstance(text, str):
+            thoughts.append({"text": text, "thought": True, "thoughtSignature": signature})
+    return thoughts
+
+
 def _part(part: Any, where: str) -> Part:
     if not isinstance(part, dict):
         raise bad_request(f"'{where}' must be an object.", where)
@@ -222,4 +245,4 @@ def _part(part: Any, where: str) -> Part:
     text = part.get(field_name)
     if not isinstance(text, str):
         raise bad_request(f"'{where}.{field_name}' must be a string.", f"{where}.{field_name}")
-    return {"text": text}
+    return signed_as({"text": text}, given_signature(part))

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+from attrs import frozen
+
 from gemproxy.chat.chunks import Usage
 from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.chat.sse import Event, SSEDecoder, encode
 from gemproxy.gemini.translate.answer_media import Media
 from gemproxy.gemini.translate.citations import Transcript, cited_sources
+from gemproxy.gemini.translate.signatures import part_signature
 from gemproxy.gemini.translate.tools import Call
 
 Json = dict[str, Any]
+
+
+@frozen
+class Thought:
+    """@ivar signature: the API's signature of it; None if it has none."""
+
+    text: str
+    signature: str | None = None
 
 
 class Reply:
@@ -25,6 +36,8 @@ class Reply:
     @ivar block_reason: the reason why the prompt was blocked; None if it was not.
     @ivar block_message: the API's explanation of that; None if not received.
     @ivar calls: the function calls made by the model.
+    @ivar text_signature: the last signature of a text; None if there was none.
+    @ivar signatures: all signatures of texts and thoughts.
     @ivar media: the pictures and the sound of the answer.
     @ivar error: an error object received instead of a response, as JSON.
     @ivar told: the number of characters of the response passed to the CLI.
@@ -37,6 +50,8 @@ class Reply:
         self.block_message: str | None = None
         self.usage: Usage | None = None
         self.calls: list[Call] = []
+        self.text_signature: str | None = None
+        self.signatures: list[str] = []
         self.media: list[Media] = []
         self.error: bytes | None = None
         self.told = 0
@@ -44,16 +59,15 @@ class Reply:
         self._transcript = Transcript()
         self._sources: dict[str, Json] = {}
 
-    def feed(self, data: bytes) -> tuple[bytes, list[str]]:
+    def feed(self, data: bytes) -> tuple[bytes, list[Thought]]:
         """
         Process more bytes of the reply.
 
-        @return: the bytes to pass to the CLI, and the texts of thoughts, which are not passed to
-            it.
+        @return: the bytes to pass to the CLI, and the thoughts, which are not passed to it.
         """
         return self._read_all(self._decoder.feed(data))
 
-    def close(self) -> tuple[bytes, list[str]]:
+    def close(self) -> tuple[bytes, list[Thought]]:
         """Process the end of the reply; returns the same as L{feed}."""
         return self._read_all(self._decoder.close())
 
@@ -65,7 +79,7 @@ class Reply:
         grounding, url_context, citation = (self._sources.get(name, {}) for name in _SOURCES)
         return cited_sources(grounding, url_context, citation, self._transcript)
 
-    def _read_all(self, events: list[Event]) -> tuple[bytes, list[str]]:
+    def _read_all(self, events: list[Event]) -> tuple[bytes, list[Thought]]:
         # The CLI receives a single event without the fields that are read here. Every event and
         # field costs it time, and it would count a prompt's tokens for the session's next
         # conversation too.
@@ -114,9 +128,13 @@ class Reply:
         if (call := Call.of_part(part)) is not None:
             self.calls.append(call)
         elif isinstance(text := part.get("text"), str):
+            signature = part_signature(part)
+            if signature is not None:
+                self.signatures.append(signature)
             if part.get("thought"):
-                news.thoughts.append(text)
+                news.thoughts.append(Thought(text, signature))
             else:
+                self.text_signature = signature or self.text_signature
                 news.texts.append(text)
                 self._transcript.add(text)
         elif (media := _media(part)) is not None:
@@ -161,7 +179,7 @@ class _News:
     def __init__(self) -> None:
         self.is_any = False
         self.texts: list[str] = []
-        self.thoughts: list[str] = []
+        self.thoughts: list[Thought] = []
         self.finish_reason: str | None = None
 
 

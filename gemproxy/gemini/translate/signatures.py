@@ -1,4 +1,8 @@
-"""The signatures of function calls, which Gemini 3 requires back with the next request."""
+"""
+The signatures of calls, texts and thoughts: Gemini's thinking so far, for the next request.
+
+Gemini 3 requires those of calls. See ai.google.dev/gemini-api/docs/thought-signatures.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +29,17 @@ class Signature:
 
 
 class Signatures:
-    """Remembers the signatures of the last function calls, since most clients drop them."""
+    """
+    Remembers the last signatures: those of function calls by their ids, since most clients drop
+    them, and others by themselves, for their keys.
+    """
 
     def __init__(self, keep: int = 10_000) -> None:
         self._keep = keep
         self._known: dict[str, Signature] = {}
 
     def remember(self, id: str, signature: str | None, key: str) -> None:
-        """@param id: the id of the call."""
+        """@param id: the id of the call, or the signature itself."""
         if signature is not None:
             self._known[id] = Signature(signature, key)
             if len(self._known) > self._keep:
@@ -47,12 +54,40 @@ def is_corrupted(message: str) -> bool:
     return "thought signature" in message.lower().replace("_", " ")
 
 
-def given_signature(call: dict[str, Any]) -> str | None:
-    """The signature in the field used by Google's OpenAI-compatible endpoint."""
-    extra = call.get("extra_content")
+def part_signature(part: Part) -> str | None:
+    """The signature of a part of the API's."""
+    signature = part.get("thoughtSignature")
+    return signature if isinstance(signature, str) and signature else None
+
+
+def extra_content(signature: str) -> dict[str, Any]:
+    """The field in which Google's OpenAI-compatible endpoint has a signature."""
+    return {"extra_content": {"google": {"thought_signature": signature}}}
+
+
+def given_signature(holder: dict[str, Any]) -> str | None:
+    """
+    The signature in that field.
+
+    @param holder: a call, a message, or a part of its content.
+    """
+    extra = holder.get("extra_content")
     google = extra.get("google") if isinstance(extra, dict) else None
     signature = google.get("thought_signature") if isinstance(google, dict) else None
     return signature if isinstance(signature, str) and signature else None
+
+
+def signed_as(part: Part, signature: str | None) -> Part:
+    """A part with a signature, if there is one."""
+    return part if signature is None else part | {"thoughtSignature": signature}
+
+
+def sign_text(parts: list[Part], signature: str | None) -> list[Part]:
+    """Add a signature to the last text, unless that has one of its own."""
+    last = next((n for n in reversed(range(len(parts))) if "text" in parts[n]), None)
+    if last is None or "thoughtSignature" in parts[last]:
+        return parts
+    return [*parts[:last], signed_as(parts[last], signature), *parts[last + 1 :]]
 
 
 def sign_unsigned(parts: Sequence[Part]) -> list[Part]:

@@ -13,6 +13,7 @@ from gemproxy.chat.jsontext import dumps
 from gemproxy.gemini.translate.leniency import Leniency
 from gemproxy.gemini.translate.names import gemini_name
 from gemproxy.gemini.translate.schemas import inlined, with_object_root
+from gemproxy.gemini.translate.signatures import extra_content, part_signature
 
 Json = dict[str, Any]
 
@@ -199,12 +200,11 @@ class Call:
         if not isinstance(call, dict) or not isinstance(call.get("name"), str):
             return None
         id = call.get("id")
-        signature = part.get("thoughtSignature")
         return cls(
             id if isinstance(id, str) and id else f"call_{secrets.token_hex(12)}",
             call["name"],
             dumps(call.get("args") or {}).decode(),
-            signature if isinstance(signature, str) and signature else None,
+            part_signature(part),
         )
 
     def deltas(self, index: int) -> list[dict[str, Any]]:
@@ -216,5 +216,5 @@ class Call:
             "function": {"name": self.name, "arguments": ""},
         }
         if self.signature is not None:
-            opening["extra_content"] = {"google": {"thought_signature": self.signature}}
+            opening |= extra_content(self.signature)
         return [opening, {"index": index, "function": {"arguments": self.arguments}}]
