@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import pytest
 from twisted.internet.task import Clock
 
 from gemproxy.web.throttle import AdmissionThrottle
@@ -51,3 +52,41 @@ def test_requests_at_an_ordinary_pace_do_not_wait() -> None:
         throttle.spread(partial(begun.append, number))
         clock.advance(0.001)
         assert begun == list(range(number + 1))
+
+
+def test_what_takes_long_has_a_turn_of_its_own() -> None:
+    clock = Clock()
+    clock.advance(1)
+    throttle = AdmissionThrottle(clock)
+    seen: list[str] = []
+
+    def begin(number: int) -> None:
+        seen.append(f"begin {number}")
+        if number >= 8:
+            clock.rightNow += 0.01
+        clock.callLater(0, seen.append, f"between {number}")
+
+    for number in range(11):
+        throttle.spread(partial(begin, number))
+    clock.advance(0)
+    assert seen.index("between 8") < seen.index("begin 9")
+    assert seen.index("between 9") < seen.index("begin 10")
+
+
+def test_one_that_fails_keeps_no_other_waiting() -> None:
+    clock = Clock()
+    clock.advance(1)
+    throttle = AdmissionThrottle(clock)
+    begun: list[int] = []
+
+    def begin(number: int) -> None:
+        begun.append(number)
+        if number == 8:
+            raise ValueError
+
+    for number in range(11):
+        throttle.spread(partial(begin, number))
+    with pytest.raises(ValueError, match=""):
+        clock.advance(0)
+    clock.advance(0)
+    assert begun == [*range(11)]

@@ -22,6 +22,7 @@ PRIVATE = re.compile(
     # Twisted's private names, and the public ones that are not meant to be set.
     r"\bfrom (?:twisted|treq|klein)[\w.]* import [^\n]*\b_\w+"
     r"|channel\._\w+|\bself\._(?:command|path|version|disconnected|dataBuffer)\b"
+    r"|\b_(?:networkProducer|waitingForTransport|handlingRequest|optimisticEagerReadSize)\b"
     r"|\.doWrite\(|\.chunked = |\.persistent = |_raiseSynchronously"
 )
 
@@ -103,6 +104,53 @@ def test_a_response_can_be_left_to_another_protocol():
     request.finish()
     assert transport.value() == b"HTTP/1.1 101 Fine\r\n\r\nraw"
     assert transport.disconnecting
+
+
+def test_a_channel_parses_nothing_while_it_is_paused():
+    """gemproxy/http/client_connections.py: ClientChannel.requestDone, _go_on, _is_within_head"""
+    seen: list[bytes] = []
+
+    class Answered(Request):
+        def process(self) -> None:
+            seen.append(self.uri)
+            assert self.channel._handlingRequest
+            assert not self.channel.line_mode
+            self.finish()
+
+    class Pausing(HTTPChannel):
+        def requestDone(self, request: Request) -> None:
+            self.paused = True
+            super().requestDone(request)
+
+    channel, transport = Pausing(), StringTransport()
+    channel.requestFactory = Answered
+    channel.makeConnection(transport)
+    assert channel._networkProducer is transport
+    second = b"POST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx"
+    channel.dataReceived(second.replace(b"2", b"1") + second)
+    assert (seen, channel._buffer) == ([b"/1"], second)
+    channel.paused = False
+    channel.dataReceived(b"")
+    assert (seen, channel._buffer, channel.line_mode) == ([b"/1", b"/2"], b"", 1)
+    channel.paused = False
+    channel.dataReceived(b"GET /3 HTTP/1.1\r\n")
+    assert channel.requests, "a head that has begun has a request"
+
+
+def test_a_channel_knows_whether_its_transport_is_full():
+    """gemproxy/http/client_connections.py: ClientChannel.rawDataReceived, resumeProducing"""
+    channel, transport = HTTPChannel(), StringTransport()
+    channel.requestFactory = type("Slow", (Request,), {"process": lambda self: None})
+    channel.makeConnection(transport)
+    assert not channel._waitingForTransport
+    channel.dataReceived(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    channel.pauseProducing()
+    assert channel._waitingForTransport
+    assert transport.producerState == "producing"
+    channel.dataReceived(b"x" * (channel._optimisticEagerReadSize + 1))
+    assert sum(map(len, channel._dataBuffer)) == channel._optimisticEagerReadSize + 1
+    channel.resumeProducing()
+    assert not channel._waitingForTransport
 
 
 def test_a_server_transport_has_the_hooks_of_immediate_writes():

@@ -6,33 +6,65 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
+from twisted.web.http_headers import Headers
 
 from gemproxy.http.liveness import Probes, limit_unacknowledged, probe
 
 # Seconds after which a connection is closed if the client does not respond or accept data.
 STALLED = 600
 _PROBES = Probes(60)
+# In every response. Twisted would send its name and version; and no browser is to guess that a
+# document is a page.
+_ALWAYS_SENT = ((b"Server", b"gemproxy"), (b"X-Content-Type-Options", b"nosniff"))
 
 
 class ClientChannel(HTTPChannel):
     """
     A client's connection, registered with its site.
 
-    @ivar site: the site, with its L{Connections}.
+    Twisted answers pipelined requests in a single turn of the reactor, as many as came with one
+    read, whether the client takes the answers or not. Here, one request is answered in a turn, and
+    the next one is read when the client takes its answers. C{tests/test_twisted_internals.py} fails
+    if what this stands on changes.
+
+    @ivar site: the site, with its L{Connections} and its time for the heads of requests.
+    @ivar is_folded: a header of the current request goes on in a second line.
     """
 
     transport: Any
     site: Any
+    is_folded = False
     _receive: Callable[[bytes], None] | None = None
+    _head_deadline: IDelayedCall | None = None
+    _next_request: IDelayedCall | None = None
+    _is_held = False
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        probe(self.transport, _PROBES)
+        limit_unacknowledged(self.transport, STALLED)
+        self._begin_head()
+        self.site.connections.opened(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._end_head()
+        if self._next_request is not None:
+            self._next_request.cancel()
+            self._next_request = None
+        super().connectionLost(reason)
+        self.site.connections.closed(self)
 
     def dataReceived(self, data: bytes) -> None:
-        if self._receive is None:
-            super().dataReceived(data)
-        else:
+        if self._receive is not None:
             self._receive(data)
+            return
+        super().dataReceived(data)
+        if self._head_deadline is None and self._is_within_head():
+            self._begin_head()
 
     def take_over(self, receive: Callable[[bytes], None]) -> None:
         """
@@ -46,20 +78,90 @@ class ClientChannel(HTTPChannel):
         if early:
             receive(early)
 
+    # The head of a request:
+
     @property
     def request_line(self) -> tuple[bytes, bytes, bytes]:
         """The method, target and version of the current request."""
         return self._command, self._path, self._version
 
-    def connectionMade(self) -> None:
-        super().connectionMade()
-        probe(self.transport, _PROBES)
-        limit_unacknowledged(self.transport, STALLED)
-        self.site.connections.opened(self)
+    def lineReceived(self, line: bytes) -> None:
+        if line.startswith((b" ", b"\t")):
+            self.is_folded = True
+        super().lineReceived(line)
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        super().connectionLost(reason)
-        self.site.connections.closed(self)
+    def allHeadersReceived(self) -> None:
+        self._end_head()
+        super().allHeadersReceived()
+        self.is_folded = False
+
+    def _is_within_head(self) -> bool:
+        # While a body comes or a request is answered, the channel is not in line mode. While it is
+        # paused, what is there waits for the daemon.
+        return bool(self.line_mode and not self.paused and (self.requests or self._buffer))
+
+    def _begin_head(self) -> None:
+        self._head_deadline = self.callLater(self.site.head_timeout, self._head_is_late)
+
+    def _end_head(self) -> None:
+        if self._head_deadline is not None:
+            self._head_deadline.cancel()
+            self._head_deadline = None
+
+    def _head_is_late(self) -> None:
+        self._head_deadline = None
+        self.timeoutConnection()
+
+    # Its answer:
+
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
+        for name, value in _ALWAYS_SENT:
+            headers.setRawHeaders(name, [value])
+        super().writeHeaders(version, code, reason, headers)
+
+    def requestDone(self, request: Any) -> None:
+        # What has come after the request is not parsed while this is set.
+        self.paused = bool(self.persistent)
+        super().requestDone(request)
+        if not self.paused:
+            return
+        if self._buffer:
+            self._go_on_later()
+            return
+        self.paused = False
+        if self._waitingForTransport:
+            self._networkProducer.pauseProducing()
+
+    def _go_on_later(self) -> None:
+        self._networkProducer.pauseProducing()
+        if self._next_request is None:
+            self._next_request = self.callLater(0, self._go_on)
+
+    def _go_on(self) -> None:
+        """Read the next request, unless the client leaves its answers where they are."""
+        self._next_request = None
+        if not self._waitingForTransport:
+            self.paused = False
+            self._networkProducer.resumeProducing()
+            self.dataReceived(b"")
+
+    def rawDataReceived(self, data: bytes) -> None:
+        super().rawDataReceived(data)
+        if self._handlingRequest and self._waitingForTransport:
+            self._is_held = True
+            self._networkProducer.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        super().resumeProducing()
+        was_held, self._is_held = self._is_held, False
+        if self.paused:
+            self._go_on_later()
+        elif was_held and self._handlingRequest and self._has_room():
+            # Nobody would notice that a paused client goes.
+            self._networkProducer.resumeProducing()
+
+    def _has_room(self) -> bool:
+        return sum(map(len, self._dataBuffer)) <= self._optimisticEagerReadSize
 
 
 class Connections:

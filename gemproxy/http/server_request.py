@@ -9,6 +9,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
 from gemproxy.http.client_connections import ClientChannel
+from gemproxy.http.framing import doubt_about
 
 
 class ServerRequest(Request):
@@ -27,6 +28,13 @@ class ServerRequest(Request):
     def request_line(self) -> tuple[bytes, bytes, bytes]:
         """Method, target and version, as soon as the headers have come."""
         return cast("ClientChannel", self.channel).request_line
+
+    @property
+    def framing_doubt(self) -> str | None:
+        """See L{doubt_about}; once the headers have come."""
+        channel = cast("ClientChannel", self.channel)
+        _, _, version = channel.request_line
+        return doubt_about(self.requestHeaders.getAllRawHeaders(), version, channel.is_folded)
 
     def begin_early(self) -> None:
         """Let a response be written now. The connection is closed after it."""

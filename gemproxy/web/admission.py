@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -21,7 +22,7 @@ from gemproxy.metrics import Metrics
 from gemproxy.util.log import make_logger
 from gemproxy.web.access import OPEN_PATHS, Access, websocket_keys
 from gemproxy.web.forwarded import NO_PROXIES, TrustedProxies
-from gemproxy.web.paths import split_target, tidy_path
+from gemproxy.web.paths import leads_elsewhere, split_target, tidy_path
 from gemproxy.web.responses import send_error
 from gemproxy.web.throttle import AdmissionThrottle
 
@@ -119,8 +120,8 @@ class Admission:
         The path and query that a request target means.
 
         @param host: the Host header, if there is one.
-        @raise ChatError: 400, the target is neither a path nor a URI of this proxy; 501, the method
-            is not for proxies of this kind.
+        @raise ChatError: 400, the target is neither a path nor a URI of this proxy, or leads out of
+            the API; 501, the method is not for proxies of this kind.
         """
         if method in _REFUSED_METHODS:
             # An upstream that echoes TRACE would show its key to the client.
@@ -133,6 +134,8 @@ class Admission:
             raise bad_request("The request target must be a path that begins with '/'.") from None
         if authority is not None and not self.access.is_own(authority.decode("latin-1"), host):
             raise bad_request("The request target is the URI of another server.")
+        if leads_elsewhere(path.partition(b"?")[0]):
+            raise bad_request("The path must not contain '.' or '..' segments.")
         return path
 
     def opened(self, request: ProxyRequest) -> None:
@@ -208,9 +211,8 @@ class ProxyRequest(ServerRequest):
         self._is_let_in = False
         self._refused = False
         self._target: bytes | None = None
-        self._deadline: IDelayedCall = admission.clock.callLater(
-            admission.limits.headers_timeout, self._too_slow
-        )
+        # For the body; the channel has one for the head.
+        self._deadline: IDelayedCall | None = None
         self._begun = admission.clock.seconds()
         self.setHeader(b"x-request-id", self.id.encode())
 
@@ -259,14 +261,18 @@ class ProxyRequest(ServerRequest):
     # While it is received:
 
     def gotLength(self, length: int | None) -> None:
-        self._deadline.reset(self._admission.limits.body_timeout)
-        error = self._refusal_of_body(length)
+        error = self._early_refusal(length)
         super().gotLength(length if error is None else 0)
         if error is not None:
             self._refuse(error)
+        elif length != 0:
+            self._end_in(self._admission.limits.body_timeout)
 
-    def _refusal_of_body(self, length: int | None) -> ChatError | None:
-        """Why a body is refused before it arrives; None if it is received."""
+    def _early_refusal(self, length: int | None) -> ChatError | None:
+        """Why a request is refused before its body arrives; None if the body is received."""
+        doubt = self.framing_doubt
+        if doubt is not None:
+            return bad_request(doubt)
         if length == 0:
             return None
         # The path does not matter: those that need no key take no body.
@@ -307,8 +313,7 @@ class ProxyRequest(ServerRequest):
             super().handleContentChunk(data)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        if self._deadline.active():
-            self._deadline.cancel()
+        self._end_in(None)
         if self._refused:
             self.method, self.path = command, tidy_path(path.partition(b"?")[0])
             self.finish()
@@ -327,12 +332,20 @@ class ProxyRequest(ServerRequest):
         self._admission.answered(self)
 
     def connectionLost(self, reason: Failure) -> None:
-        if self._deadline.active():
-            self._deadline.cancel()
+        self._end_in(None)
         super().connectionLost(reason)
         self._admission.closed(self)
 
+    def _end_in(self, seconds: float | None) -> None:
+        """Wait so long for the rest of the request from now on; None: it is there."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if seconds is not None:
+            self._deadline = self._admission.clock.callLater(seconds, self._too_slow)
+
     def _too_slow(self) -> None:
+        self._deadline = None
         if self._refused or self.content is None:
             self.channel.loseConnection()
         else:
@@ -361,11 +374,7 @@ class ProxyRequest(ServerRequest):
 
     def _linger(self) -> None:
         """The response is sent: read the rest of the request for a moment, then close."""
-        if self._deadline.active():
-            self._deadline.cancel()
-        self._deadline = self._admission.clock.callLater(
-            self._admission.limits.linger, self._too_slow
-        )
+        self._end_in(self._admission.limits.linger)
 
     # When it is there:
 
@@ -384,19 +393,23 @@ class ProxyRequest(ServerRequest):
             error = bad_request("The path is not UTF-8.")
         if preflight and (error is None or error.status == 401):
             self.setResponseCode(204)
-            self.finish()
+            answer = self.finish
         elif error is not None:
-            send_error(self, error)
-            self.finish()
+            answer = partial(self._answer_with, error)
         else:
             if not self._is_let_in:
                 self._let_in()
-            self._throttle.spread(self._begin)
+            answer = super().process
+        self._throttle.spread(partial(self._answer, answer))
 
-    def _begin(self) -> None:
+    def _answer(self, answer: Callable[[], None]) -> None:
         # The client may have disconnected while the request waited.
         if self.channel is not None:
-            super().process()
+            answer()
+
+    def _answer_with(self, error: ChatError) -> None:
+        send_error(self, error)
+        self.finish()
 
     def getRequestHostname(self) -> bytes:
         """A constant: Klein must not depend on what clients send as Host."""

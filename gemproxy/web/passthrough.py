@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import Any, cast
-from urllib.parse import unquote_to_bytes as unquote
 
 from attrs import field, frozen
 from twisted.internet.defer import CancelledError, Deferred
@@ -18,7 +17,7 @@ from twisted.web.iweb import IBodyProducer, IResponse
 from zope.interface import implementer
 
 from gemproxy.backend import Forwarder
-from gemproxy.chat.errors import ChatError, bad_request, upstream_failed, upstream_silent
+from gemproxy.chat.errors import ChatError, upstream_failed, upstream_silent
 from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.secret import SecretMask
 from gemproxy.chat.sse import Event, encode
@@ -152,14 +151,7 @@ class Passthrough:
 
 
 def _target(request: ServerRequest) -> bytes:
-    """
-    The tidied path, and the query as it came.
-
-    @raise ChatError: 400, the path leads out of the API.
-    """
-    segments = re.split(rb"[/\\]", unquote(request.path))
-    if b"." in segments or b".." in segments:
-        raise bad_request("The path must not contain '.' or '..' segments.")
+    """The tidied path, and the query as it came."""
     query = request.uri.partition(b"?")[2]
     return request.path + (b"?" + query if query else b"")
 

@@ -70,6 +70,15 @@ def split_target(target: bytes) -> tuple[bytes | None, bytes]:
     return authority, target
 
 
+def leads_elsewhere(path: bytes) -> bool:
+    """
+    Whether a path has a segment that some server behind this proxy takes for C{.} or C{..}: also if
+    it is encoded, once or twice, or goes on with a parameter as in C{..;x} (RFC 3986 section 3.3).
+    """
+    segments = re.split(rb"[/\\]", unquote_to_bytes(unquote_to_bytes(path)))
+    return any(segment.partition(b";")[0] in (b".", b"..") for segment in segments)
+
+
 def tidy_path(path: bytes) -> bytes:
     """
     Correct the path of a client with a wrong base URL. A slash at the end is dropped where the path

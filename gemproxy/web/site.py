@@ -158,13 +158,16 @@ class ProxySite(QuietSite):
     A site of the proxy.
 
     @ivar connections: of its clients.
+    @ivar head_timeout: seconds for the request line and headers of a request to arrive, from the
+        beginning of the connection or from their first byte.
     """
 
     protocol = ClientChannel  # type: ignore[assignment]
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, head_timeout: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.connections = Connections()
+        self.head_timeout = head_timeout
 
 
 def make_site(
@@ -179,4 +182,5 @@ def make_site(
     @param is_streamed: decides which requests are served while their bodies are still arriving.
     """
     factory = partial(StreamedRequest, admission, AdmissionThrottle(reactor), is_streamed)
-    return ProxySite(resource, factory, reactor=reactor)
+    head_timeout = admission.limits.headers_timeout
+    return ProxySite(resource, factory, head_timeout=head_timeout, reactor=reactor)

@@ -1,4 +1,4 @@
-"""Spreads the start of requests that arrive at the same time."""
+"""Spreads the answers to requests that arrive at the same time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
 
-# At most _AT_ONCE requests start within _MOMENT seconds; only a burst is delayed by this limit.
+# At most _AT_ONCE requests start within _MOMENT seconds; only a burst is delayed by this limit. Nor
+# does another one start in a turn of the reactor that has lasted that long.
 _AT_ONCE = 8
 _MOMENT = 0.005
 
@@ -16,7 +17,7 @@ class AdmissionThrottle:
     """
     Starts the requests of a burst a few at a time, in successive turns of the reactor. In between,
     data for earlier requests is passed on. If all were started first, the first response would be
-    as late as the last.
+    as late as the last. Refusals are started here too: they take a turn's time as well.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -36,8 +37,12 @@ class AdmissionThrottle:
             begin()
 
     def _next(self) -> None:
-        some = [self._waiting.popleft() for _ in range(min(_AT_ONCE, len(self._waiting)))]
-        if self._waiting:
-            self._clock.callLater(0, self._next)
-        for begin in some:
-            begin()
+        end = self._clock.seconds() + _MOMENT
+        try:
+            for _ in range(min(_AT_ONCE, len(self._waiting))):
+                self._waiting.popleft()()
+                if self._clock.seconds() > end:
+                    break
+        finally:
+            if self._waiting:
+                self._clock.callLater(0, self._next)

@@ -184,8 +184,7 @@ class StreamedRequest(ProxyRequest):
         if self._upload is None:
             super().requestReceived(command, path, version)
             return
-        if self._deadline.active():
-            self._deadline.cancel()
+        self._end_in(None)
         self._upload.end()
         if self._is_answered:
             self._finish()
@@ -220,4 +219,5 @@ class StreamedRequest(ProxyRequest):
         if self._upload is None:
             super()._too_slow()
         else:
+            self._deadline = None
             self.channel.loseConnection()
