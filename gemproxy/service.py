@@ -177,6 +177,7 @@ class Daemon(MultiService):
             lambda: self.pool is None or self.pool.was_warm,
             lambda: {} if engine is None else engine.keys.exhausted(),
             self._resting_upstreams,
+            lambda: 0.0 if self.pool is None else self.pool.lacking(),
         )
         self._admin = Admin(
             config.admin_key, bool(config.proxy_api_keys), self._routing_table, self._admin_reload

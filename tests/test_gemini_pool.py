@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from twisted.internet import reactor
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
 from gemproxy.gemini.cli.limits import CliLimits
+from gemproxy.web import health
 from testing.google import scenarios
 from testing.google.recorded_request import Closed
 from testing.processes import processes_at_home_in
@@ -154,8 +157,8 @@ async def test_a_cli_that_does_not_start_is_an_error_until_it_does(tmp_path: Pat
         os.kill(pid, signal.SIGKILL)
         reply = await product.ask(chat())
         assert (reply.status, reply.error["type"]) == (502, "server_error")
-        health = await product.get("/health")
-        assert (health.status, health.json) == (200, {"status": "degraded", "workers": 0})
+        reply = await product.get("/health")
+        assert (reply.status, reply.json) == (200, {"status": "degraded", "workers": 0})
         assert (await product.get("/ready")).status == 503
         broken.unlink()
         await until_other_worker(product, pid)
@@ -269,6 +272,51 @@ async def test_a_worker_that_waits_for_google_is_asked_whether_it_reacts(tmp_pat
         assert not patient.closed
         assert (await product.ask(chat("And you?"))).content.endswith("And you?")
         assert product.worker_pids() == [member.worker.pid]
+
+
+@pytest.mark.parametrize("above", [0, 1])
+@ensureDeferred
+async def test_a_run_directory_that_is_removed_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, above: int
+) -> None:
+    temp, runtime = tmp_path / "temp", tmp_path / "runtime"
+    temp.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temp))
+    async with running(runtime, LOG_DIR="", GEMINI_WORKERS=2, GEMINI_SESSIONS=1) as product:
+        product.api.play(scenarios.hang("One", " two", after=1))
+        streaming = await product.begin(chat(stream=True))
+        await streaming.until_received(b"One")
+        assert (await product.ask(chat())).status == 200
+        # systemd removes XDG_RUNTIME_DIR itself when the user logs out.
+        shutil.rmtree([product.run_root, runtime][above])
+        assert (await product.ask(chat())).status == 200
+        assert (await product.get("/health")).status == 200
+        homes = [member.worker.home for member in product.daemon.pool._members if member.ready]
+        root = temp / f"gemproxy-{os.getuid()}" if above else product.run_root
+        assert any(home.root.is_relative_to(root) and home.is_whole for home in homes)
+
+
+@ensureDeferred
+async def test_without_a_worker_for_minutes_the_daemon_is_unhealthy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "broken"
+    cli = cli_that(tmp_path, f"[ -e {broken} ] && exit 3")
+    limits = CliLimits(settling=0.1, look_interval=0.1)
+    async with running(tmp_path / "run", cli_limits=limits, GEMINI_CLI=cli) as product:
+        (pid,) = product.worker_pids()
+        await until(lambda: not product.daemon.pool.lacking(), "it has stayed")
+        monkeypatch.setattr(health, "_PATIENCE", 0.5)
+        broken.touch()
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: product.daemon.pool.lacking() > 0.5, "there has been none for a while")
+        reply = await product.get("/health")
+        assert (reply.status, reply.json["status"]) == (503, "failing")
+        broken.unlink()
+        await until_other_worker(product, pid)
+        await until(lambda: not product.daemon.pool.lacking(), "it has stayed")
+        reply = await product.get("/health")
+        assert (reply.status, reply.json["status"]) == (200, "ok")
 
 
 @ensureDeferred

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from gemproxy.gemini.cli import rundir
-from gemproxy.gemini.cli.rundir import RunDirectory, root_for_user
+from gemproxy.gemini.cli.rundir import RunDirectory, roots_for_user
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def directory(root: Path) -> Iterator[RunDirectory]:
-    directory = RunDirectory(root)
+    directory = RunDirectory(lambda: [root])
     yield directory
     directory.release()
 
@@ -33,7 +34,7 @@ def directory(root: Path) -> Iterator[RunDirectory]:
 KILLED_DAEMON = """
 import os, pathlib, signal, sys
 from gemproxy.gemini.cli.rundir import RunDirectory
-path = RunDirectory(pathlib.Path(sys.argv[1])).acquire()
+path = RunDirectory(lambda: [pathlib.Path(sys.argv[1])]).acquire()
 (path / "worker-1").mkdir()
 (path / "worker-1" / "secret").write_text("a conversation")
 print(path, flush=True)
@@ -100,7 +101,7 @@ def test_what_a_killed_daemon_left_is_cleared(root: Path, directory: RunDirector
 
 
 def test_a_living_daemon_is_left_alone(root: Path, directory: RunDirectory):
-    living = RunDirectory(root)
+    living = RunDirectory(lambda: [root])
     path = living.acquire()
     worker = sleeper(path / "worker-1")
     try:
@@ -122,7 +123,7 @@ def test_a_new_directory_is_not_taken_for_an_orphan(
 
     def lock_after_another_daemon_looked(descriptor: int, operation: int) -> None:
         monkeypatch.undo()
-        other = RunDirectory(root)
+        other = RunDirectory(lambda: [root])
         other.acquire()
         other.release()
         lock(descriptor, operation)
@@ -172,13 +173,106 @@ def test_a_root_that_is_a_file_is_refused(root: Path, directory: RunDirectory):
         directory.acquire()
 
 
+@pytest.fixture
+def temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory for temporary files."""
+    temp = tmp_path / "temp"
+    temp.mkdir()
+    monkeypatch.setattr(rundir.tempfile, "tempdir", str(temp))
+    return temp
+
+
 def test_the_root_is_in_the_users_runtime_directory(tmp_path: Path):
-    assert root_for_user({"XDG_RUNTIME_DIR": str(tmp_path)}) == tmp_path / "gemproxy"
+    assert next(roots_for_user({"XDG_RUNTIME_DIR": str(tmp_path)})) == tmp_path / "gemproxy"
 
 
 @pytest.mark.parametrize("environ", [{}, {"XDG_RUNTIME_DIR": ""}, {"XDG_RUNTIME_DIR": "/none"}])
-def test_without_one_each_user_has_a_root_of_its_own(
-    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(rundir.tempfile, "gettempdir", lambda: "/temp")
-    assert root_for_user(environ) == Path(f"/temp/gemproxy-{os.getuid()}")
+def test_without_one_each_user_has_a_root_of_its_own(environ: dict[str, str], temp: Path):
+    assert next(roots_for_user(environ)) == temp / f"gemproxy-{os.getuid()}"
+    assert list(temp.iterdir()) == []
+
+
+def squat(temp: Path, how: str) -> Path:
+    """Take the place of this user's root, as any other user can."""
+    place = temp / f"gemproxy-{os.getuid()}"
+    match how:
+        case "a directory of others":
+            place.mkdir(mode=0o777)
+            place.chmod(0o777)
+        case "a link":
+            (temp / "trap").mkdir(mode=0o700)
+            place.symlink_to("trap")
+        case "a link to nowhere":
+            place.symlink_to("nowhere")
+        case "a file":
+            place.write_text("x")
+    return place
+
+
+@pytest.mark.parametrize("how", ["a directory of others", "a link", "a link to nowhere", "a file"])
+def test_a_root_that_somebody_else_made_is_left_alone_and_another_taken(temp: Path, how: str):
+    place = squat(temp, how)
+    before = sorted(temp.rglob("*"))
+    first, second = (RunDirectory(lambda: roots_for_user({})) for _ in range(2))
+    path = first.acquire()
+    try:
+        root = path.parent
+        assert root.parent == temp
+        assert root not in (place, temp / "trap")
+        assert stat.S_IMODE(root.stat().st_mode) == 0o700
+        # The next one finds it, so orphans in it are found too.
+        assert second.acquire().parent == root
+        first.release()
+        second.release()
+        assert sorted(temp.rglob("*")) == sorted([*before, root])
+    finally:
+        first.release()
+        second.release()
+
+
+def test_another_root_that_somebody_else_made_is_not_taken_either(temp: Path):
+    squat(temp, "a file")
+    trap = temp / f"gemproxy-{os.getuid()}-aaaaaaaa"
+    trap.mkdir(mode=0o755)
+    directory = RunDirectory(lambda: roots_for_user({}))
+    try:
+        assert directory.acquire().parent != trap
+        assert list(trap.iterdir()) == []
+    finally:
+        directory.release()
+
+
+def test_it_stays_while_it_is_there(directory: RunDirectory):
+    assert directory.acquire() == directory.ensure() == directory.ensure()
+
+
+@pytest.mark.parametrize("levels", [0, 1, 2])
+def test_it_is_made_anew_when_it_was_removed(temp: Path, tmp_path: Path, levels: int):
+    runtime = tmp_path / "runtime"
+    runtime.mkdir(mode=0o700)
+    directory = RunDirectory(lambda: roots_for_user({"XDG_RUNTIME_DIR": str(runtime)}))
+    try:
+        first = directory.acquire()
+        shutil.rmtree([first, first.parent, runtime][levels])
+        second = directory.ensure()
+        assert second.is_dir()
+        assert second != first
+        # Whoever looks for orphans finds it locked.
+        other = RunDirectory(lambda: [second.parent])
+        other.acquire()
+        other.release()
+        assert second.is_dir()
+        assert second.parent == (
+            temp / f"gemproxy-{os.getuid()}" if levels == 2 else runtime / "gemproxy"
+        )
+    finally:
+        directory.release()
+
+
+def test_one_that_somebody_else_put_in_its_place_is_not_used(root: Path, directory: RunDirectory):
+    first = directory.acquire()
+    shutil.rmtree(first)
+    first.mkdir()
+    first.chmod(0o777)
+    assert directory.ensure() != first
+    assert list(first.iterdir()) == []

@@ -17,7 +17,7 @@ from gemproxy.gemini.cli.gateway import Gateway
 from gemproxy.gemini.cli.home import WorkerHome
 from gemproxy.gemini.cli.install import Cli
 from gemproxy.gemini.cli.limits import CliLimits
-from gemproxy.gemini.cli.rundir import RunDirectory, root_for_user
+from gemproxy.gemini.cli.rundir import RunDirectory, roots_for_user
 from gemproxy.gemini.cli.worker import Worker
 from gemproxy.gemini.cli.worker_pool import PoolLimits, WorkerPool
 from gemproxy.gemini.engine import GeminiEngine
@@ -59,7 +59,7 @@ class EngineService(MultiService):
         @param proxies: for the pictures that are fetched.
         """
         super().__init__()
-        self._run_directory = RunDirectory(root_for_user(environ))
+        self._run_directory = RunDirectory(lambda: roots_for_user(environ))
         self._workers_made = 0
         gateway = Gateway(
             reactor, PromptEndpoint(reactor, 0, "127.0.0.1", coalescer), agent, api_url
@@ -70,8 +70,7 @@ class EngineService(MultiService):
 
         def make_worker(pool: WorkerPool) -> Worker:
             self._workers_made += 1
-            assert self._run_directory.path is not None
-            home = WorkerHome(self._run_directory.path / f"worker-{self._workers_made}")
+            home = WorkerHome(self._run_directory.ensure() / f"worker-{self._workers_made}")
             return Worker(reactor, cli, home, first_model, gateway.url, pool, cli_limits)
 
         limits = PoolLimits(config.gemini_workers, config.gemini_sessions, config.gemini_queue)

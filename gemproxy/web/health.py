@@ -11,6 +11,9 @@ from twisted.web.server import Request
 from gemproxy.metrics import Metrics
 from gemproxy.web.responses import send_json
 
+# Seconds without a worker that stays after which a restart of the daemon may be the cure.
+_PATIENCE = 120.0
+
 
 @define
 class Health:
@@ -19,6 +22,7 @@ class Health:
     @ivar has_served: whether that has ever been so.
     @ivar exhausted: the models whose quota is used up, and the seconds until they are tried again.
     @ivar resting: the upstreams that rest, and the seconds until they are tried again.
+    @ivar lacking: for how many seconds there has been no worker that stays.
     @ivar stopping: whether the daemon is about to end.
     """
 
@@ -27,12 +31,17 @@ class Health:
     has_served: Callable[[], bool]
     exhausted: Callable[[], Mapping[str, float]]
     resting: Callable[[], Mapping[str, float]] = dict
+    lacking: Callable[[], float] = float
     stopping: bool = False
 
     def health(self, request: Request) -> None:
-        """Whether the daemon is alive: 503 only until it can serve for the first time."""
+        """
+        Whether the daemon is alive: 503 until it can serve for the first time, and when it has not
+        been able to for minutes.
+        """
         state, details = self._state()
-        send_json(request, {"status": state} | details, 503 if state == "starting" else 200)
+        is_alive = state not in ("starting", "failing")
+        send_json(request, {"status": state} | details, 200 if is_alive else 503)
 
     def ready(self, request: Request) -> None:
         """Whether requests should be sent here."""
@@ -60,6 +69,8 @@ class Health:
             ]
         if self.stopping:
             return "stopping", {}
+        if self.has_served() and (lacking := self.lacking()) > _PATIENCE:
+            return "failing", {"seconds_without_lasting_worker": round(lacking)}
         if not self.can_serve():
             return ("degraded", {"workers": 0}) if self.has_served() else ("starting", {})
         return ("degraded", details) if exhausted or resting else ("ok", {})

@@ -1,8 +1,9 @@
 """
 The daemon's run directory, and the removal of directories left behind by killed daemons.
 
-All run directories are in one root directory. A daemon holds a lock on its directory until it ends,
-for whatever reason; a directory whose lock is free is an orphan.
+All run directories are in a root directory of the user. A daemon holds a lock on its directory
+until it ends, for whatever reason; a directory whose lock is free is an orphan. The directory may
+be removed under a running daemon: systemd does that with XDG_RUNTIME_DIR when the user logs out.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import fcntl
 import os
 import shutil
 import signal
+import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from gemproxy.util.log import make_logger
@@ -20,12 +22,21 @@ from gemproxy.util.log import make_logger
 _LOCK = "lock"
 
 
-def root_for_user(environ: Mapping[str, str]) -> Path:
-    """The root of this user's run directories."""
+def roots_for_user(environ: Mapping[str, str]) -> Iterator[Path]:
+    """
+    Where the root of this user's run directories may be, in order of preference.
+
+    @raise OSError: there is no directory for temporary files.
+    """
     runtime = environ.get("XDG_RUNTIME_DIR")
     if runtime and Path(runtime).is_dir() and os.access(runtime, os.W_OK):
-        return Path(runtime) / "gemproxy"
-    return Path(tempfile.gettempdir()) / f"gemproxy-{os.getuid()}"
+        yield Path(runtime) / "gemproxy"
+    temp = Path(tempfile.gettempdir())
+    name = f"gemproxy-{os.getuid()}"
+    yield temp / name
+    # Anybody may have made that one. One with a name that nobody can guess is found again.
+    yield from sorted(temp.glob(f"{name}-*"))
+    yield Path(tempfile.mkdtemp(prefix=f"{name}-"))
 
 
 class RunDirectory:
@@ -37,8 +48,9 @@ class RunDirectory:
 
     log = make_logger()
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, roots: Callable[[], Iterable[Path]]) -> None:
+        """@param roots: where the root may be; the first that nobody else can enter is taken."""
+        self._roots = roots
         self._lock: int | None = None
         self.path: Path | None = None
 
@@ -46,14 +58,11 @@ class RunDirectory:
         """
         Create the directory, and remove those of dead daemons.
 
-        @raise OSError: the directory cannot be created, or the root belongs to another user.
+        @raise OSError: the directory cannot be created, or each root is another user's.
         """
-        self._root.mkdir(mode=0o700, exist_ok=True)
-        status = self._root.lstat()
-        if status.st_uid != os.getuid() or status.st_mode & 0o077:
-            raise PermissionError(f"{self._root} is not a private directory of this user")
-        self._clear_orphans()
-        self.path = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self._root))
+        root = self._private_root()
+        self._clear_orphans(root)
+        self.path = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=root))
         # The lock file is renamed once it is locked: an unlocked one marks an orphan.
         unnamed = self.path / f"{_LOCK}.new"
         self._lock = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -61,15 +70,49 @@ class RunDirectory:
         unnamed.rename(self.path / _LOCK)
         return self.path
 
+    def ensure(self) -> Path:
+        """
+        The directory, which is created anew if it was removed.
+
+        @raise OSError: see L{acquire}.
+        """
+        path = self.path
+        if path is not None and _is_private(path) and _is_private(path.parent):
+            return path
+        if path is not None:
+            self.log.warn("{path} was removed: another run directory is made", path=str(path))
+            self._let_go()
+        return self.acquire()
+
     def release(self) -> None:
         """Remove the directory."""
         if self.path is not None and self._lock is not None:
             shutil.rmtree(self.path, ignore_errors=True)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._lock is not None:
             os.close(self._lock)
         self.path = self._lock = None
 
-    def _clear_orphans(self) -> None:
-        for path in self._root.iterdir():
+    def _private_root(self) -> Path:
+        """@raise OSError: there is none; the reason why the first is none."""
+        reasons: list[OSError] = []
+        for root in self._roots():
+            try:
+                root.mkdir(mode=0o700, exist_ok=True)
+            except OSError as error:
+                reasons.append(error)
+                continue
+            if _is_private(root):
+                if reasons:
+                    self.log.warn("{root} is used: {reason}", root=str(root), reason=reasons[0])
+                return root
+            reasons.append(PermissionError(f"{root} is not a private directory of this user"))
+        raise reasons[0]
+
+    def _clear_orphans(self, root: Path) -> None:
+        for path in root.iterdir():
             try:
                 lock = os.open(path / _LOCK, os.O_RDWR | os.O_CLOEXEC)
             except OSError:
@@ -85,6 +128,17 @@ class RunDirectory:
                 shutil.rmtree(path, ignore_errors=True)
             finally:
                 os.close(lock)
+
+
+def _is_private(directory: Path) -> bool:
+    """Whether a directory exists, is this user's, and nobody else can enter it."""
+    try:
+        status = directory.lstat()
+    except OSError:
+        return False
+    return (
+        stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077
+    )
 
 
 def _kill_processes_of(directory: Path) -> None:

@@ -123,6 +123,7 @@ class WorkerPool(Service):
         cli_limits: CliLimits,
         make_worker: Callable[[WorkerPool], Worker],
     ) -> None:
+        """@param make_worker: raises OSError if there is no place for its files."""
         self._cli_limits = cli_limits
         self._reactor = reactor
         self._limits = limits
