@@ -24,7 +24,7 @@ export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 run: $(VENV)/installed node_modules/installed
 	@set -a; if [ -f .env ]; then . ./.env; fi; set +a; \
 	demo=; \
-	if [ -z "$$GEMINI_API_KEY" ]; then \
+	if [ -z "$$GEMINI_API_KEY$$GEMINI_API_KEY_FILE" ]; then \
 		echo "GEMINI_API_KEY is not set: serving the demo, which only echoes requests."; \
 		demo=--demo; \
 	fi; \

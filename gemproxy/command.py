@@ -9,7 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gemproxy import __version__
-from gemproxy.config import CONFIG_VARIABLE, BadSetting, Config, config_path, read_config
+from gemproxy.config import (
+    CONFIG_VARIABLE,
+    BadSetting,
+    Config,
+    advice_on_keys,
+    config_path,
+    read_config,
+)
 from gemproxy.routing.table import BadRoute, Member, RoutingTable, as_text
 
 
@@ -65,3 +72,5 @@ def _report(config: Config, path: Path | None) -> None:
     print(f"routes: {len(config.routes)}")
     if config.needs_engine and not config.gemini_api_key:
         print("GEMINI_API_KEY is not set: the daemon would not start.")
+    for sentence in advice_on_keys(config, {}):
+        print(sentence)

@@ -10,9 +10,11 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from gemproxy.config_file import BadFile, FileConfig, UpstreamConfig, parse_config_file
+from gemproxy.secret_files import BadSecretFile, file_name_of, read_secret, with_secrets_read
+from gemproxy.util.masking import SHORTEST_SECRET
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9._-]+")
 # A Twisted endpoint string: a type, and its arguments.
@@ -45,7 +47,8 @@ class Setting:
     @ivar env: the environment variable.
     @ivar default: the text used if the setting is not given; None if it has no default.
     @ivar parse: converts the text to the value; raises ValueError with what is allowed.
-    @ivar secret: whether the value must not appear in messages.
+    @ivar secret: whether the value must not appear in messages; it may be the content of a file
+        then, which a setting of the name L{file_env} names.
     @ivar may_be_empty: whether an empty variable differs from an unset one.
     """
 
@@ -65,6 +68,16 @@ class Setting:
     def option(self) -> str:
         """The long twistd option, without the leading dashes."""
         return self.env.lower().replace("_", "-")
+
+    @property
+    def file_env(self) -> str:
+        """The environment variable that names a file with the value, if it is a secret."""
+        return file_name_of(self.env)
+
+    @property
+    def file_option(self) -> str:
+        """The option that does."""
+        return file_name_of(self.option)
 
     def text(
         self,
@@ -493,6 +506,9 @@ SETTINGS: tuple[Setting, ...] = (
 )
 
 
+SECRETS = tuple(setting for setting in SETTINGS if setting.secret)
+
+
 @frozen
 class Config:
     """The settings of a daemon. Each field is the setting of the same name in SETTINGS."""
@@ -563,7 +579,7 @@ class Config:
             and not (demo and setting.env == "GEMINI_API_KEY")
         }
         if demo:
-            values["gemini_api_key"] = ("demo",)
+            values["gemini_api_key"] = ("key-of-the-demo",)
         is_short = _UPSTREAM_URL.given(options, environ, file.settings) is not None
         upstreams = _upstreams(values["upstream_url"], values["fixed_api_key"], is_short, file)
         config = cls(
@@ -576,8 +592,9 @@ class Config:
             raise BadSetting("PORT and STREAM_PORT are both off: there is nothing to serve.")
         if config.needs_engine and not config.gemini_api_key and not allow_no_key:
             raise BadSetting(
-                "GEMINI_API_KEY is not set. Set it to a key for the Gemini API, "
-                "or use --demo to try gemproxy without a key."
+                "GEMINI_API_KEY is not set. Set it to a key for the Gemini API, or "
+                "GEMINI_API_KEY_FILE to a file with one, or use --demo to try gemproxy without a "
+                "key."
             )
         return config
 
@@ -585,6 +602,47 @@ class Config:
     def needs_engine(self) -> bool:
         """Whether this daemon runs the Gemini CLI."""
         return self.port is not None or self.gemini_proxy_url is None
+
+    def keys_of(self, setting: Setting) -> tuple[str, ...]:
+        """The keys in a setting that is a secret."""
+        value = getattr(self, setting.attribute)
+        return value if isinstance(value, tuple) else () if value is None else (value,)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """All that must not be shown to anybody: the keys of settings and of upstreams."""
+        return (
+            *(key for setting in SECRETS for key in self.keys_of(setting)),
+            *(secret for upstream in self.upstreams for secret in upstream.secrets),
+        )
+
+
+# Characters of a key of one's own making. One of random letters and digits cannot be guessed then.
+_LONG_ENOUGH = 16
+# Whoever has one of these gets in. The others are made by those who take them.
+_GUARDS = ("PROXY_API_KEYS", "ADMIN_KEY")
+
+
+def advice_on_keys(config: Config, options: Mapping[str, str | None]) -> list[str]:
+    """What its operator should change about the keys of a daemon, in a sentence each."""
+    advice = []
+    if named := [f"--{secret.option}" for secret in SECRETS if options.get(secret.option)]:
+        advice.append(
+            f"All users of this machine can see the keys of {', '.join(named)} in the list of "
+            "processes: use variables of the environment, or files (...-file)."
+        )
+    for secret in SECRETS:
+        keys = config.keys_of(secret)
+        if secret.env in _GUARDS and any(len(key) < _LONG_ENOUGH for key in keys):
+            advice.append(
+                f"A key of {secret.env} has fewer than {_LONG_ENOUGH} characters: it is guessable."
+            )
+        elif any(len(key) < SHORTEST_SECRET for key in keys):
+            advice.append(
+                f"A key of {secret.env} has fewer than {SHORTEST_SECRET} characters: it may be a "
+                "word, and is not masked in errors and in the journal."
+            )
+    return advice
 
 
 DEFAULT_UPSTREAM = "newapi"
@@ -628,8 +686,13 @@ def read_config(
     The settings, with those of a configuration file.
 
     @param options: see L{Config.load}; likewise C{environ}, C{demo} and C{allow_no_key}.
-    @raise BadSetting: a setting or the file is invalid, or the file cannot be read.
+    @raise BadSetting: a setting or the file is invalid, or a file cannot be read.
     """
+    try:
+        options = with_secrets_read(options, [setting.option for setting in SECRETS])
+        environ = with_secrets_read(environ, [setting.env for setting in SECRETS])
+    except BadSecretFile as error:
+        raise BadSetting(str(error)) from None
     if path is None:
         return Config.load(options, environ, demo, allow_no_key=allow_no_key)
     try:
@@ -637,10 +700,18 @@ def read_config(
     except (OSError, UnicodeDecodeError) as error:
         raise BadSetting(f"{path}: cannot be read: {error}") from None
     try:
-        file = parse_config_file(text, [setting.env for setting in SETTINGS])
-    except BadFile as error:
+        file = _parsed(text, path.parent)
+    except (BadFile, BadSecretFile) as error:
         raise BadSetting(f"{path}: {error}") from None
     try:
         return Config.load(options, environ, demo, file, allow_no_key)
     except BadSetting as error:
         raise BadSetting(f"{error} (with {path})") from None
+
+
+def _parsed(text: str, folder: Path) -> FileConfig:
+    """@param folder: what the names of files in it start from."""
+    names = [setting.env for setting in SETTINGS] + [setting.file_env for setting in SECRETS]
+    file = parse_config_file(text, names, lambda name: read_secret(folder / name))
+    settings = with_secrets_read(file.settings, [setting.env for setting in SECRETS], folder)
+    return evolve(file, settings=settings)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from attrs import field, frozen
 
@@ -18,6 +18,8 @@ DIALECT_NAMES = ("completions",)
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _RESERVED = ("gemini", "google", "models")
+# The names of headers whose values are secrets: Authorization, Cookie, X-Api-Key, X-Auth-Token...
+_SECRET_HEADER = re.compile(r"auth|cookie|key|secret|token", re.I)
 
 
 class BadFile(ValueError):
@@ -49,9 +51,17 @@ class UpstreamConfig:
     prefix: str = ""
     convert: str | None = None
     timeout: float | None = None
-    proxy: str | None = None
+    proxy: str | None = field(default=None, repr=False)
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     dialects: tuple[str, ...] | None = None
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What of it must not be shown: keys, credentials in headers, the proxy's password."""
+        credentials = [value for name, value in self.headers if _SECRET_HEADER.search(name)]
+        words = [word for value in credentials for word in value.split()]
+        password = urlsplit(self.proxy or "").password
+        return (*self.keys, *words, *([unquote(password)] if password else []))
 
 
 @frozen
@@ -66,9 +76,12 @@ class FileConfig:
     routes: Mapping[str, tuple[str, ...]] = field(factory=dict)
 
 
-def parse_config_file(text: str, settings: Collection[str]) -> FileConfig:
+def parse_config_file(
+    text: str, settings: Collection[str], read_secret: Callable[[str], str]
+) -> FileConfig:
     """
     @param settings: the environment variables of all settings.
+    @param read_secret: the content of a file that holds a secret; raises ValueError.
     @raise BadFile: the file is invalid.
     """
     try:
@@ -86,7 +99,7 @@ def parse_config_file(text: str, settings: Collection[str]) -> FileConfig:
                 f"'{key}' is no setting{_suggestion(key, [*known, 'upstream', 'routes'])}"
             )
         given[name] = _text(key, value)
-    upstreams = _upstreams(document.get("upstream", []))
+    upstreams = _upstreams(document.get("upstream", []), read_secret)
     return FileConfig(given, upstreams, _routes(document.get("routes", {})))
 
 
@@ -106,10 +119,13 @@ def _text(where: str, value: Any) -> str:
     raise BadFile(f"'{where}' must be a text, a number, true, false, or a list of texts.")
 
 
-def _upstreams(value: Any) -> tuple[UpstreamConfig, ...]:
+def _upstreams(value: Any, read_secret: Callable[[str], str]) -> tuple[UpstreamConfig, ...]:
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise BadFile("upstreams must be written as [[upstream]].")
-    upstreams = tuple(_upstream(item, number) for number, item in enumerate(value, 1))
+    upstreams = tuple(
+        _upstream(_Reader(item, f"upstream {number}", read_secret))
+        for number, item in enumerate(value, 1)
+    )
     for what in ("name", "prefix"):
         seen: set[str] = set()
         for upstream in upstreams:
@@ -120,8 +136,7 @@ def _upstreams(value: Any) -> tuple[UpstreamConfig, ...]:
     return upstreams
 
 
-def _upstream(item: Mapping[str, Any], number: int) -> UpstreamConfig:
-    reader = _Reader(item, f"upstream {number}")
+def _upstream(reader: _Reader) -> UpstreamConfig:
     name = reader.text("name")
     if name is None or not _NAME.fullmatch(name) or name in _RESERVED:
         raise reader.bad("name", "must be small letters, digits, '-', '.', '_', and not 'gemini'")
@@ -129,14 +144,14 @@ def _upstream(item: Mapping[str, Any], number: int) -> UpstreamConfig:
     url = reader.text("url")
     if url is None or not _is_url(url, "http", "https"):
         raise reader.bad("url", "must be an http:// or https:// URL")
-    key = reader.text("key")
+    key = reader.secret("key")
     keys = reader.texts("keys") + ((key,) if key is not None else ())
     if not all(one and one.isascii() and one.isprintable() and " " not in one for one in keys):
         raise reader.bad("key", "must be printable ASCII characters without spaces")
     convert = reader.text("convert")
     if convert is not None and convert not in CONVERSIONS:
         raise reader.bad("convert", f"must be one of {', '.join(CONVERSIONS)}")
-    proxy = reader.text("proxy")
+    proxy = reader.secret("proxy")
     if proxy is not None and not _is_url(proxy, "http", "https", "socks5", "socks5h"):
         raise reader.bad("proxy", "must be the URL of a proxy")
     prefix = reader.text("prefix")
@@ -200,9 +215,13 @@ class _Reader:
     @ivar where: what the table is called in errors.
     """
 
-    def __init__(self, item: Mapping[str, Any], where: str) -> None:
+    def __init__(
+        self, item: Mapping[str, Any], where: str, read_secret: Callable[[str], str]
+    ) -> None:
+        """@param read_secret: see L{parse_config_file}."""
         self.where = where
         self._item = item
+        self._read_secret = read_secret
         self._read: set[str] = set()
 
     def bad(self, name: str, rule: str) -> BadFile:
@@ -220,6 +239,19 @@ class _Reader:
         if value is not None and not isinstance(value, str):
             raise self.bad(name, "must be a text")
         return value
+
+    def secret(self, name: str) -> str | None:
+        """A text, or the content of the file that another field names."""
+        in_file = f"{name}_file"
+        text, path = self.text(name), self.text(in_file)
+        if path is None:
+            return text
+        if text is not None:
+            raise BadFile(f"{self.where}: '{name}' and '{in_file}' are both given.")
+        try:
+            return self._read_secret(path)
+        except ValueError as error:
+            raise BadFile(f"{self.where}: {in_file}: {error}") from None
 
     def texts(self, name: str) -> tuple[str, ...]:
         value = self._get(name)

@@ -99,16 +99,19 @@ class Daemon(MultiService):
         patience: Patience = Patience(),
         cli_limits: CliLimits | None = None,
         read_config: Callable[[], Config] | None = None,
+        advice: Sequence[str] = (),
     ) -> None:
         """
         @param cli: the Gemini CLI; None only where the config needs no engine.
         @param read_config: reads the configuration anew; raises BadSetting.
+        @param advice: what to warn of at the start.
         @raise BadSetting: a port cannot be listened at, or a proxy's address is invalid.
         """
         super().__init__()
         log_details(config.debug)
         self._config = config
         self._read_config = read_config or (lambda: config)
+        self._advice = advice
         self._router: Router | None = None
         self._patience = patience
         self._reactor = reactor
@@ -122,7 +125,7 @@ class Daemon(MultiService):
         self._mark = LoopMark(secrets.token_hex(8).encode())
         self._metrics = Metrics(__version__)
         self._journal = self._add_journal()
-        self._seal = Seal.of_keys(self._keys())
+        self._seal = Seal.of_keys(config.secrets)
         self._interruptions: list[Callable[[ChatError], None]] = []
         self._ports: list[PortService] = []
         self._connections: list[Connections] = []
@@ -365,14 +368,8 @@ class Daemon(MultiService):
         return chats
 
     def _keys(self) -> list[str]:
-        """All that the configuration has."""
-        config = self._config
-        return [
-            *config.gemini_api_key,
-            *config.proxy_api_keys,
-            *(key for upstream in config.upstreams for key in upstream.keys),
-            config.admin_key or "",
-        ]
+        """All that this daemon knows."""
+        return [*self._config.secrets, *self._proxies.passwords]
 
     def _add_journal(self) -> Journal:
         config = self._config
@@ -431,6 +428,8 @@ class Daemon(MultiService):
                 "set PROXY_API_KEYS.",
                 addresses=", ".join(address.shown for address in self._addresses.values()),
             )
+        for sentence in self._advice:
+            self.log.warn("{advice}", advice=sentence)
 
     def stopService(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._stop())

@@ -5,30 +5,43 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import cast
+from types import TracebackType
+from typing import NoReturn, cast
 
 from twisted.application.service import IService, MultiService
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorCore, IReactorFromThreads
 from twisted.python import usage
 
 from gemproxy import __version__
 from gemproxy.config import (
     CONFIG_VARIABLE,
+    SECRETS,
     SETTINGS,
     BadSetting,
     Config,
+    advice_on_keys,
     config_path,
     read_config,
 )
 from gemproxy.gemini.cli.install import Cli, CliUnusable, find_cli
+from gemproxy.http.proxies import PROXY_VARIABLES
+from gemproxy.secret_files import BadSecretFile, with_secrets_read
+from gemproxy.util.core_dumps import forbid_core_dumps
 from gemproxy.util.monotonic import use_monotonic_time
 
 
 def _help(meaning: str, env: str, default: str | None) -> str:
     shown = f", default {default}" if default else ""
     return f"{meaning.replace('`', '')} [{env}{shown}]"
+
+
+def _refuse(reason: str) -> NoReturn:
+    """End with a line that says what is wrong, and status 1."""
+    sys.exit(f"gemproxy: {' '.join(reason.split())}")
 
 
 class Options(usage.Options):
@@ -44,7 +57,13 @@ class Options(usage.Options):
         [setting.option, None, None, _help(setting.meaning, setting.env, setting.default)]
         for setting in SETTINGS
         if setting.default != "false"
-    ] + [["config", None, None, f"configuration file [{CONFIG_VARIABLE}]"]]
+    ] + [
+        *(
+            [setting.file_option, None, None, f"file with {setting.env} [{setting.file_env}]"]
+            for setting in SECRETS
+        ),
+        ["config", None, None, f"configuration file [{CONFIG_VARIABLE}]"],
+    ]
     optFlags = [
         ["demo", None, "serve a stand-in for the Gemini API: no key and no network are needed"],
     ] + [
@@ -55,7 +74,16 @@ class Options(usage.Options):
 
     config: Config
     read_config: Callable[[], Config]
+    environ: dict[str, str]
+    advice: list[str]
     cli: Cli | None
+
+    def parseOptions(self, options: list[str] | None = None) -> None:
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            # Otherwise twistd would print the whole help text before the error.
+            _refuse(f"{error}. See: twistd gemproxy --help")
 
     def opt_version(self) -> None:
         """Show the version of gemproxy and exit."""
@@ -69,16 +97,19 @@ class Options(usage.Options):
             if isinstance(value, int):
                 value = "true" if value else None
             given[setting.option] = value
+        for setting in SECRETS:
+            given[setting.file_option] = self[setting.file_option]
         path, demo = config_path(self["config"], os.environ), bool(self["demo"])
         self.read_config = partial(read_config, given, os.environ, path, demo)
         try:
             self.config = self.read_config()
+            self.advice = advice_on_keys(self.config, given)
+            self.environ = with_secrets_read(os.environ, PROXY_VARIABLES)
             self.cli = (
                 find_cli(self.config.gemini_cli, os.environ) if self.config.needs_engine else None
             )
-        except (BadSetting, CliUnusable) as error:
-            # Not a UsageError: twistd would print the whole help text before the error.
-            sys.exit(f"gemproxy: {error}")
+        except (BadSetting, BadSecretFile, CliUnusable) as error:
+            _refuse(str(error))
 
 
 def _spare_the_collector() -> None:
@@ -91,6 +122,42 @@ def _spare_the_collector() -> None:
     gc.set_threshold(10_000, 20, 20)
 
 
+class CannotStart(Exception):
+    """What keeps the daemon from starting is not its own fault; the message says it all."""
+
+
+@contextmanager
+def _without_traceback() -> Iterator[None]:
+    """
+    @raise CannotStart: a port is taken, or a folder cannot be written. It is no SystemExit, for
+        which twistd would leave its pidfile behind.
+    """
+    try:
+        yield
+    except (CannotListenError, OSError, ValueError) as error:
+        raise CannotStart(str(error)) from None
+
+
+class _Root(MultiService):
+    def privilegedStartService(self) -> None:
+        with _without_traceback():
+            super().privilegedStartService()
+
+    def startService(self) -> None:
+        with _without_traceback():
+            super().startService()
+
+
+def _show_exception(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """Takes the place of L{sys.excepthook}."""
+    if issubclass(kind, CannotStart):
+        print(f"gemproxy: {error}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
 def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
@@ -98,14 +165,21 @@ def makeService(options: Options) -> IService:
     from gemproxy.shutdown import Signals
 
     use_monotonic_time(reactor)
+    forbid_core_dumps()
+    sys.excepthook = _show_exception
     cast("IReactorCore", reactor).callWhenRunning(_spare_the_collector)
     try:
         daemon = Daemon(
-            options.config, options.cli, reactor, os.environ, read_config=options.read_config
+            options.config,
+            options.cli,
+            reactor,
+            options.environ,
+            read_config=options.read_config,
+            advice=options.advice,
         )
     except BadSetting as error:
-        sys.exit(f"gemproxy: {error}")
-    root = MultiService()
+        _refuse(str(error))
+    root = _Root()
     daemon.setServiceParent(root)
     Signals(
         cast("IReactorFromThreads", reactor), daemon.hurry, daemon.reload_or_complain

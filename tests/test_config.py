@@ -10,10 +10,12 @@ import pytest
 from attrs import fields, frozen
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet import reactor
 
 from gemproxy import tap
 from gemproxy.config import SETTINGS, BadSetting, Config, Setting
 from gemproxy.gemini.cli.install import Cli
+from gemproxy.service import Daemon
 from gemproxy.tap import Options
 
 KEY = "the-key"
@@ -362,7 +364,7 @@ def test_a_missing_key_is_named_in_the_error(environ: dict[str, str]):
 def test_the_demo_needs_no_key_and_takes_none(environ: dict[str, str]):
     config = Config.load({}, environ, demo=True)
     assert config.demo
-    assert config.gemini_api_key == ("demo",)
+    assert config.gemini_api_key == ("key-of-the-demo",)
 
 
 def test_a_daemon_without_an_engine_needs_no_key():
@@ -410,6 +412,7 @@ def twistd(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Config]:
     monkeypatch.setattr(tap, "find_cli", lambda name, environ: Cli(name, ""))
     for setting in SETTINGS:
         monkeypatch.delenv(setting.env, raising=False)
+        monkeypatch.delenv(setting.file_env, raising=False)
 
     def parse(*arguments: str) -> Config:
         options = Options()
@@ -448,3 +451,45 @@ def test_twistd_complains_of_a_bad_option(twistd: Callable[..., Config]):
 def test_the_demo_is_an_option_of_twistd(twistd: Callable[..., Config]):
     assert twistd("--demo").demo
     assert not twistd().demo
+
+
+# Of every kind that somebody may take for the value of something.
+NONSENSE = (
+    *("", " ", "-1", "0", "1e999", "nan", "'off'", "yes, please", "[", "%s", "{x}", "*", "~"),
+    *(
+        "a" * 5000,
+        "\n",
+        "\u20ac",
+        "\udcff",
+        "http://",
+        "http://[",
+        "http://a:0",
+        "HTTPS://A.",
+        ":80",
+    ),
+    *("/proc/nowhere/x", "unix:", "unix:/proc/nowhere/x", "tcp:", "ssl:0", "tls:x", "systemd:a=b"),
+)
+
+
+@pytest.mark.parametrize("env", [setting.env for setting in SETTINGS] + ["CONFIG"])
+def test_nonsense_is_refused_in_one_line_or_does(twistd: Callable[..., Config], env: str):
+    """Up to the point where ports are opened: the whole daemon is made of what is accepted."""
+    for text in NONSENSE:
+        option = "--config" if env == "CONFIG" else f"--{BY_NAME[env].option}"
+        is_flag = env != "CONFIG" and BY_NAME[env].default == "false"
+        try:
+            config = twistd(f"{option}={text}") if is_flag else twistd(option, text)
+            Daemon(config, Cli("gemini", ""), reactor, {})
+        except SystemExit as refused:
+            assert str(refused).startswith("gemproxy: ")
+            assert "\n" not in str(refused)
+        except BadSetting as refused:
+            assert "\n" not in str(refused)
+
+
+@pytest.mark.parametrize("arguments", [["--nonsense"], ["--port"], ["--debug=5"], ["nonsense"]])
+def test_options_that_are_none_are_refused_in_one_line(
+    twistd: Callable[..., Config], arguments: list[str]
+):
+    with pytest.raises(SystemExit, match=r"^gemproxy: [^\n]+ --help$"):
+        twistd(*arguments)

@@ -25,13 +25,16 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from gemproxy import __version__
-from gemproxy.config import SETTINGS
+from gemproxy.config import SECRETS, SETTINGS
 from gemproxy.gemini.cli.install import NODE_MAJOR, PINNED_VERSION
 from testing.processes import free_port
 from tests.support import ROOT
 
 SOURCES = ("LICENSE", "README.md", "gemproxy", "pyproject.toml", "setup.cfg", "twisted")
 DEFAULTS = {setting.env: setting.default for setting in SETTINGS}
+
+# What can be given: a secret may be a file.
+NAMES = DEFAULTS.keys() | {secret.file_env for secret in SECRETS}
 
 # What the image says of itself, and nobody need change.
 OF_THE_IMAGE = {"HOST", "PORT", "STREAM_PORT", "GEMINI_CLI", "LOG_DIR"}
@@ -333,7 +336,7 @@ def test_the_default_is_one_service_with_both_ports():
 def test_the_one_service_can_be_given_every_setting():
     [service] = services("docker-compose.yml").values()
     # With another daemon's port there would be two engines.
-    assert service["environment"].keys() == (DEFAULTS.keys() - OF_THE_IMAGE - {"GEMINI_PROXY_URL"})
+    assert service["environment"].keys() == (NAMES - OF_THE_IMAGE - {"GEMINI_PROXY_URL"})
 
 
 def test_the_two_services_have_a_port_each():
@@ -350,13 +353,13 @@ def test_the_two_services_have_a_port_each():
 def test_the_two_services_can_be_given_every_setting_between_them():
     two = services("docker-compose.two.yml")
     names = two["gemini-proxy"]["environment"].keys() | two["stream-proxy"]["environment"].keys()
-    assert names - {"PORT", "STREAM_PORT"} == DEFAULTS.keys() - OF_THE_IMAGE
+    assert names - {"PORT", "STREAM_PORT"} == NAMES - OF_THE_IMAGE
 
 
 def test_each_key_is_where_it_is_used_alone():
     two = services("docker-compose.two.yml")
-    assert "FIXED_API_KEY" not in two["gemini-proxy"]["environment"]
-    assert "GEMINI_API_KEY" not in two["stream-proxy"]["environment"]
+    assert not any("FIXED_API_KEY" in name for name in two["gemini-proxy"]["environment"])
+    assert not any("GEMINI_API_KEY" in name for name in two["stream-proxy"]["environment"])
 
 
 def test_new_api_is_between_the_two_ports():
@@ -371,7 +374,7 @@ def test_new_api_is_between_the_two_ports():
     assert new_api["volumes"] == ["new-api-data:/data"]
     for service in three.values():
         given = service["environment"].keys()
-        assert given <= DEFAULTS.keys()
+        assert given <= NAMES
         assert service["cap_drop"] == ["ALL"]
     assert "FIXED_API_KEY" not in three["gemini-proxy"]["environment"]
 

@@ -33,7 +33,7 @@ ENV = [setting.env for setting in SETTINGS]
 
 
 def parsed(text: str) -> Any:
-    return parse_config_file(text, ENV)
+    return parse_config_file(text, ENV, read_secret=str)
 
 
 def test_every_setting_may_stand_in_the_file():

@@ -158,6 +158,15 @@ def test_a_key_is_not_repeated_in_a_message(tmp_path: Path) -> None:
     assert "sec" not in result.stdout + result.stderr.replace("seconds", "")
 
 
+def test_an_option_that_is_none_is_named(tmp_path: Path) -> None:
+    assert_refused(twistd(tmp_path, "--demo", "--nonsense"), "--nonsense", "--help")
+
+
+def test_a_key_s_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    result = twistd(tmp_path, GEMINI_API_KEY_FILE=str(tmp_path / "key"))
+    assert_refused(result, "GEMINI_API_KEY_FILE", "No such file")
+
+
 def test_a_missing_cli_is_named_with_the_command_that_installs_it(tmp_path: Path) -> None:
     result = twistd(tmp_path, "--demo", PATH=os.environ["PATH"], GEMINI_CLI="gemini-nowhere")
     assert_refused(result, "gemini-nowhere", "npm install -g @google/gemini-cli@0.61.0")
@@ -195,8 +204,10 @@ def test_a_busy_port_ends_it_and_leaves_nothing_behind(tmp_path: Path) -> None:
         port = str(busy.getsockname()[1])
         result = twistd(tmp_path, "--demo", PORT=port, XDG_RUNTIME_DIR=str(tmp_path))
     assert result.returncode == 1
-    assert port in result.stdout + result.stderr
-    assert "in use" in result.stdout + result.stderr
+    [said] = [line for line in result.stdout.splitlines() if "gemproxy: " in line]
+    assert port in said
+    assert "in use" in said
+    assert "Traceback" not in result.stdout + result.stderr
     runs = tmp_path / "gemproxy"
     assert processes_at_home_in(runs) == []
     assert list(runs.glob("*")) == []
@@ -263,7 +274,8 @@ def test_the_demo_serves_without_a_key_and_stops_without_a_trace(tmp_path: Path)
 
 def test_a_worker_sees_neither_keys_nor_the_daemon_s_environment(tmp_path: Path) -> None:
     secrets = {"GEMINI_API_KEY": "s3cret-key", "FIXED_API_KEY": "s3cret-too", "SOMETHING": "s3cret"}
-    with started(tmp_path, **secrets) as daemon:
+    with started(tmp_path, "--admin-key", "s3cret-admin", **secrets) as daemon:
+        assert "--admin-key" in daemon.log.read_text()
         for pid in daemon.workers():
             assert b"s3cret" not in Path(f"/proc/{pid}/environ").read_bytes()
             assert b"s3cret" not in Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -21,6 +21,13 @@ _WANTED = (
     "http://user:password@host:port, need their special characters percent-encoded"
 )
 
+PROXY_VARIABLES = tuple(
+    style(name)
+    for name in ("http_proxy", "https_proxy", "all_proxy")
+    for style in (str.lower, str.upper)
+)
+"""The variables whose values may have a password in them."""
+
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -114,6 +121,11 @@ class Proxies:
         """
         proxy = _proxy("proxy", url)
         return cls({b"http": proxy, b"https": proxy})
+
+    @property
+    def passwords(self) -> list[str]:
+        """What must not be shown to anybody."""
+        return [proxy.password for proxy in self.by_scheme.values() if proxy.password]
 
     def of(self, origin: Origin) -> Proxy | None:
         """The proxy for requests to an origin; None if they go there directly."""
