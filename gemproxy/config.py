@@ -490,6 +490,27 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("MAX_BODY", "50MB", _size, "maximum size of a request body"),
     Setting(
+        "MAX_ANSWER",
+        "100MB",
+        _size,
+        "maximum size of an answer that is kept until its end, as for a client that does not "
+        "stream; a larger one is ended with 502",
+    ),
+    Setting(
+        "MAX_ANSWER_PARTS",
+        "200000",
+        _whole(1000, 999_999_999),
+        "maximum number of JSON objects and lists in such an answer, or in a single chunk of any "
+        "answer",
+    ),
+    Setting(
+        "MAX_ANSWER_CALLS",
+        "1000",
+        _whole(1, 1_000_000),
+        "maximum number of function calls in such an answer, and in any of Gemini's; also of its "
+        "pictures",
+    ),
+    Setting(
         "CLIENT_REQUESTS",
         "off",
         _whole_or_off(1, 1000000),
@@ -547,6 +568,9 @@ class Config:
     admin_key: str | None = field(repr=False)
     trusted_proxies: tuple[str, ...]
     max_body: int
+    max_answer: int
+    max_answer_parts: int
+    max_answer_calls: int
     client_requests: int | None
     drain: float
     debug: bool

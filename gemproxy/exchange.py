@@ -15,6 +15,9 @@ from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.util.masking import NO_KEYS, Masking
 
 TEXT_LIMIT = 2_000_000
+# Names of parts, such as fields of deltas, come from upstreams: there may be only so many of them.
+_PARTS_LIMIT = 1000
+_NAME_LENGTH = 100
 # Characters of an error in the log line.
 _ERROR_LENGTH = 300
 _MEDIA = re.compile(r"\s{0,100}data:([^;,]{0,100})[^,]{0,100},", re.I)
@@ -96,8 +99,11 @@ class Exchange:
         self._size += len(text)
         if room > 0:
             part = _part(index, kind) if index else kind
+            part = part[:_NAME_LENGTH]
             kept = self._texts.get(part)
             if kept is None:
+                if len(self._texts) >= _PARTS_LIMIT:
+                    return
                 kept = self._texts[part] = bytearray()
             kept += text[:room].encode("utf-8", "replace")
 

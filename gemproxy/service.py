@@ -16,6 +16,7 @@ from twisted.web.iweb import IAgent
 from gemproxy import __version__
 from gemproxy.backend import Backend
 from gemproxy.backoff import RetryPolicy
+from gemproxy.chat.answer_limits import AnswerLimits
 from gemproxy.chat.errors import INVALID_REQUEST, ChatError
 from gemproxy.config import DEFAULT_UPSTREAM, BadSetting, Config
 from gemproxy.config_file import UpstreamConfig
@@ -122,6 +123,9 @@ class Daemon(MultiService):
             raise BadSetting(str(error)) from None
         self._agents: dict[str, PersistentAgent] = {}
         self._agent = self._make_agent(self._proxies)
+        self._limits = AnswerLimits(
+            config.max_answer, config.max_answer_parts, config.max_answer_calls
+        )
         self._mark = LoopMark(secrets.token_hex(8).encode())
         self._metrics = Metrics(__version__)
         self._journal = self._add_journal()
@@ -167,6 +171,7 @@ class Daemon(MultiService):
                 environ,
                 cli_limits or CliLimits(),
                 patience.key_rest,
+                self._limits,
                 self._proxies,
             )
             service.setServiceParent(self)
@@ -348,6 +353,7 @@ class Daemon(MultiService):
             "GEMINI_PROXY_URL" if is_gemproxy else "UPSTREAM_URL",
             self._patience.finish,
             self._mark,
+            limits=self._limits,
         )
 
     def _chat_service(self, stop_tags: Sequence[str]) -> ChatService:
@@ -363,6 +369,7 @@ class Daemon(MultiService):
             self._seal,
             Masking(self._keys()),
             stop_tags,
+            self._limits,
         )
         self._interruptions.append(chats.interrupt_all)
         return chats

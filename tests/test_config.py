@@ -195,6 +195,21 @@ CASES = [
         "IP addresses and networks",
     ),
     Case("MAX_BODY", 50_000_000, {"2 MB": 2_000_000}, ("0",), "a size such as 50MB"),
+    Case("MAX_ANSWER", 100_000_000, {"2 MB": 2_000_000}, ("0",), "a size such as 50MB"),
+    Case(
+        "MAX_ANSWER_PARTS",
+        200_000,
+        {"1000": 1000, "999999999": 999_999_999},
+        ("999", "off"),
+        "a whole number from 1000 to 999999999",
+    ),
+    Case(
+        "MAX_ANSWER_CALLS",
+        1000,
+        {"1": 1, "1000000": 1_000_000},
+        ("0", "1000001"),
+        "a whole number from 1 to 1000000",
+    ),
     Case(
         "CLIENT_REQUESTS",
         None,

@@ -45,7 +45,7 @@ def filtered(
 def collected(chunks: Iterable[Object]) -> list[Object]:
     collector = CompletionCollector()
     for each in chunks:
-        collector.add_parsed(each)
+        collector.add(dumps(each, keep_halves=True))
     choices = collector.completion()["choices"]
     assert isinstance(choices, list)
     return choices
@@ -263,9 +263,9 @@ def test_every_shape_of_content_ends_at_the_same_place(
     assert ended == expected_end
     collector, other = CompletionCollector(), CompletionCollector()
     for each in passed:
-        collector.add_parsed(each)
+        collector.add(dumps(each, keep_halves=True))
     for each in expected:
-        other.add_parsed(each)
+        other.add(dumps(each, keep_halves=True))
     assert collector.text == other.text
     whole = "".join(piece for _, piece in pieces)
     starts = [whole.find(tag) for tag in tags if tag in whole]

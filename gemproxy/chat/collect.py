@@ -6,8 +6,17 @@ from typing import Any
 
 from attrs import define, field
 
+from gemproxy.chat.answer_limits import AnswerLimits, parts_of
 from gemproxy.chat.chunks import index_of
-from gemproxy.chat.deltas import CHOICE, COMPLETION, MESSAGE, add, settled, text_of
+from gemproxy.chat.deltas import (
+    CHOICE,
+    COMPLETION,
+    MESSAGE,
+    add,
+    number_of_calls,
+    settled,
+    text_of,
+)
 from gemproxy.chat.jsontext import read
 
 _Object = dict[str, Any]
@@ -19,7 +28,15 @@ _APART = frozenset({"delta", "message", "index", "finish_reason"})
 
 @define(eq=False)
 class _Choice:
+    """
+    @ivar size: bytes of its chunks.
+    @ivar parts: see L{AnswerLimits}.
+    """
+
     _index: int
+    _limits: AnswerLimits
+    size: int = field(init=False, default=0)
+    parts: int = field(init=False, default=0)
     finish_reason: str | None = field(init=False, default=None)
     _fields: _Object = field(init=False, factory=dict)
     _message: _Object = field(init=False)
@@ -31,11 +48,20 @@ class _Choice:
     def add(self, choice: _Object) -> None:
         self.finish_reason = choice.get("finish_reason") or self.finish_reason
         delta, message = choice.get("delta"), choice.get("message")
+        self._check_calls(delta)
+        self._check_calls(message)
         if isinstance(delta, dict):
             add(self._message, delta, MESSAGE)
         if isinstance(message, dict) and not _says_something(delta):
             self._replace(message)
+        self._limits.check_calls(number_of_calls(self._message))
         add(self._fields, choice, CHOICE, apart=_APART)
+
+    def _check_calls(self, delta: Any) -> None:
+        """Check those of a delta, which take long to add."""
+        calls = delta.get("tool_calls") if isinstance(delta, dict) else None
+        if isinstance(calls, list):
+            self._limits.check_calls(len(calls))
 
     def _replace(self, message: _Object) -> None:
         """Take a whole message, which some upstreams send in the end, or instead of a stream."""
@@ -63,8 +89,11 @@ def _says_something(delta: Any) -> bool:
 
 @define(eq=False)
 class CompletionCollector:
-    """Assembles the chunks of one response into a C{chat.completion} object."""
+    """Assembles the chunks of one response into a C{chat.completion} object, within limits."""
 
+    _limits: AnswerLimits = AnswerLimits()
+    _size: int = field(init=False, default=0)
+    _parts: int = field(init=False, default=0)
     _fields: _Object = field(init=False)
     _choices: dict[int, _Choice] = field(init=False, factory=dict)
 
@@ -78,17 +107,24 @@ class CompletionCollector:
         @param data: the JSON of one chat.completion.chunk.
 
         @raise ValueError: it is not a JSON object.
+        @raise ChatError: see L{add_parsed}.
         """
-        self.add_parsed(read(data, exactly=True))
+        self.add_parsed(read(data, exactly=True), data)
 
-    def add_parsed(self, chunk: Any) -> None:
+    def add_parsed(self, chunk: Any, data: bytes) -> None:
         """
         @param chunk: a chat.completion.chunk; it is not modified.
+        @param data: its JSON, by which it counts.
 
         @raise ValueError: it is not a JSON object.
+        @raise ChatError: 502, the answer becomes larger than allowed. The chunk is not added.
         """
         if not isinstance(chunk, dict):
             raise ValueError("a chunk must be a JSON object")
+        size, parts = len(data), parts_of(data)
+        self._limits.check(self._size + size, self._parts + parts)
+        self._size += size
+        self._parts += parts
         known = self._fields
         # Most fields are the same in every chunk.
         changed = {
@@ -100,21 +136,28 @@ class CompletionCollector:
             add(known, changed, COMPLETION)
         choices = chunk.get("choices")
         if isinstance(choices, list):
-            self._add_choices(choices)
+            self._add_choices(choices, size, parts)
 
-    def _add_choices(self, choices: list[Any]) -> None:
+    def _add_choices(self, choices: list[Any], size: int, parts: int) -> None:
+        """@param size: of their chunk, which counts for the first of them; likewise C{parts}."""
         for choice in choices:
             if not isinstance(choice, dict):
                 continue
             index = index_of(choice.get("index")) or 0
             known = self._choices.get(index)
             if known is None:
-                known = self._choices[index] = _Choice(index)
+                known = self._choices[index] = _Choice(index, self._limits)
+            known.size += size
+            known.parts += parts
+            size = parts = 0
             known.add(choice)
 
     def discard(self, index: int) -> None:
         """Forget what has been received of a choice."""
-        self._choices.pop(index, None)
+        discarded = self._choices.pop(index, None)
+        if discarded is not None:
+            self._size -= discarded.size
+            self._parts -= discarded.parts
 
     def completion(self) -> dict[str, Any]:
         """The equivalent non-streaming response."""

@@ -67,6 +67,12 @@ def text_of(content: Any) -> str:
     return "".join(text for text in texts if isinstance(text, str))
 
 
+def number_of_calls(message: _Object) -> int:
+    """How many calls there are in a message that is not settled yet."""
+    calls = message.get("tool_calls")
+    return len(calls) if isinstance(calls, _Calls) else 0
+
+
 class Pieces(list[str]):
     """The pieces of a string that is still growing."""
 
@@ -341,8 +347,8 @@ class _Calls:
     _by_index: dict[int, _Call] = field(init=False, factory=dict)
     _by_id: dict[str, _Call] = field(init=False, factory=dict)
 
-    def __bool__(self) -> bool:
-        return bool(self._calls)
+    def __len__(self) -> int:
+        return len(self._calls)
 
     def add(self, deltas: list[Any]) -> None:
         is_first = True

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from gemproxy.backend import Answer
+from gemproxy.chat.answer_limits import AnswerLimits
 from gemproxy.chat.chunks import Usage
 from gemproxy.chat.errors import ChatError, upstream_silent
 from gemproxy.gemini.cli.gateway import ApiCall, Gateway
@@ -77,12 +78,14 @@ class Attempts:
     Runs attempts.
 
     @ivar timeout: seconds without data after which an attempt is cancelled.
+    @ivar limits: for what is kept of an answer until its end.
     """
 
     clock: IReactorTime
     pool: WorkerPool
     gateway: Gateway
     timeout: float
+    limits: AnswerLimits = AnswerLimits()
 
     async def run(self, choice: Choice, key: str) -> Reply:
         """
@@ -109,7 +112,15 @@ class Attempts:
             idle_timeout.reset()
             choice.tally.count(choice, api_call.reply.usage)
 
-        api_call = ApiCall(choice.model, key, compose, heard, choice.writer.thought)
+        api_call = ApiCall(
+            choice.model,
+            key,
+            compose,
+            heard,
+            choice.writer.thought,
+            Reply(self.limits),
+            lease.worker.limits.reply_limit,
+        )
         self.gateway.open(marks.nonce, api_call)
 
         def text(piece: str) -> None:

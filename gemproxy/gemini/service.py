@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.web.iweb import IAgent
 
 from gemproxy.backoff import RetryPolicy
+from gemproxy.chat.answer_limits import AnswerLimits
 from gemproxy.config import Config
 from gemproxy.gemini.attempt import Attempts
 from gemproxy.gemini.cli.gateway import Gateway
@@ -51,11 +52,13 @@ class EngineService(MultiService):
         environ: Mapping[str, str],
         cli_limits: CliLimits,
         key_rest: float,
+        answer_limits: AnswerLimits,
         proxies: Proxies = NO_PROXIES,
     ) -> None:
         """
         @param api_url: the base URL of the Gemini API.
         @param key_rest: see L{KeyRing}.
+        @param answer_limits: see L{Attempts}.
         @param proxies: for the pictures that are fetched.
         """
         super().__init__()
@@ -82,7 +85,7 @@ class EngineService(MultiService):
         models.setServiceParent(self)
         self.engine = GeminiEngine(
             reactor,
-            Attempts(reactor, self.pool, gateway, config.timeout),
+            Attempts(reactor, self.pool, gateway, config.timeout, answer_limits),
             KeyRing(reactor, config.gemini_api_key, key_rest),
             RetryPolicy(
                 config.max_retries, config.retry_delay, config.max_retry_wait, random.random

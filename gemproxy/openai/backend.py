@@ -18,6 +18,7 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from gemproxy.backend import COMMITS_IN, Answer
+from gemproxy.chat.answer_limits import AnswerLimits
 from gemproxy.chat.errors import (
     SERVER_ERROR,
     ChatError,
@@ -95,6 +96,7 @@ class OpenAIBackend:
     @ivar finish_patience: see L{FINISH_PATIENCE}.
     @ivar mark: by which a request that comes back is known; None for none.
     @ivar headers: further headers to send with each request.
+    @ivar limits: for its answers.
     """
 
     log = make_logger()
@@ -111,6 +113,7 @@ class OpenAIBackend:
     finish_patience: float = FINISH_PATIENCE
     mark: LoopMark | None = None
     headers: Headers = ()
+    limits: AnswerLimits = AnswerLimits()
     _memory: ConversionMemory = field(factory=ConversionMemory, init=False, repr=False, eq=False)
 
     def complete(self, request: ChatRequest, answer: Answer) -> Deferred[None]:
@@ -182,6 +185,7 @@ class OpenAIBackend:
             request.include_usage or not request.stream,
             choices if isinstance(choices, int) else 1,
             self.setting,
+            self.limits,
         )
         reader = _StreamReader(
             self.clock, stream, answer, idle_timeout, reading, self.finish_patience

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gemproxy.chat.answer_limits import DEFAULT_LIMITS, AnswerLimits, answer_too_large, parts_of
 from gemproxy.chat.chunks import index_of
 from gemproxy.chat.errors import ChatError, upstream_failed
 from gemproxy.chat.jsontext import read
@@ -18,7 +19,8 @@ from gemproxy.openai.errors import (
     page_instead_of_answer,
 )
 
-_DOCUMENT_LIMIT = 256 * 1024 * 1024
+# OpenAI's API makes 128 at most.
+_MOST_CHOICES = 1000
 # Data that say no more than that the upstream is alive.
 _PINGS = frozenset(
     {b"", b"null", b'""', b"[]", b"ping", b"pong", b"keepalive", b"keep-alive", b"heartbeat"}
@@ -75,12 +77,17 @@ class UpstreamStream:
     """
 
     def __init__(
-        self, include_usage: bool, choices: int = 1, setting: str = "the base URL"
+        self,
+        include_usage: bool,
+        choices: int = 1,
+        setting: str = "the base URL",
+        limits: AnswerLimits = DEFAULT_LIMITS,
     ) -> None:
         """
         @param include_usage: whether to include the usage of a single JSON document.
         @param choices: how many were requested.
         @param setting: what the upstream's base URL is set by.
+        @param limits: for a document, and for what a single chunk consists of.
         """
         self.done = False
         self.broken = 0
@@ -89,6 +96,7 @@ class UpstreamStream:
         self._include_usage = include_usage
         self._requested = choices
         self._setting = setting
+        self._limits = limits
         # The beginning, until it tells what the response is; then None.
         self._opening: bytes | None = b""
         self._body: bytearray | None = None
@@ -116,8 +124,7 @@ class UpstreamStream:
             data = self._begun(self._opening + data)
         if self._body is not None:
             self._body += data
-            if len(self._body) > _DOCUMENT_LIMIT:
-                raise StreamError([], upstream_failed("The upstream's response is too large."))
+            self._check_document(is_whole=False)
             return []
         try:
             events = self._decoder.feed(data)
@@ -134,6 +141,7 @@ class UpstreamStream:
             completion.
         """
         if self._body is not None:
+            self._check_document(is_whole=True)
             self.document = _completion(bytes(self._body))
             return [Event(chunk) for chunk in chunks_of(self.document, self._include_usage)]
         broken = self.broken
@@ -167,6 +175,14 @@ class UpstreamStream:
             raise StreamError([], page_instead_of_answer(self._setting))
         return data
 
+    def _check_document(self, is_whole: bool) -> None:
+        """@raise StreamError: what there is of the document is too large."""
+        assert self._body is not None
+        try:
+            self._limits.check(len(self._body), parts_of(self._body) if is_whole else 0)
+        except ChatError as error:
+            raise StreamError([], error) from None
+
     def _is_cut(self, event: Event) -> bool:
         if not event.data.startswith(b"{") or event.name == b"error" or len(event.apart()) > 1:
             return False
@@ -179,7 +195,10 @@ class UpstreamStream:
 
     def _judged(self, events: list[Event]) -> list[Event]:
         good: list[Event] = []
-        self._judge(events, good)
+        try:
+            self._judge(events, good)
+        except ChatError as error:
+            raise StreamError(good, error) from None
         return good
 
     def _judge(self, events: list[Event], good: list[Event]) -> None:
@@ -191,6 +210,7 @@ class UpstreamStream:
                 if not self.finished:
                     raise StreamError(good, upstream_failed(_BROKEN_OFF))
                 break
+            self._limits.check_json(event.data)
             try:
                 chunk = event.json()
             except ValueError:
@@ -224,6 +244,8 @@ class UpstreamStream:
                     index = index_of(index) or 0
                 known = self._choices.get(index)
                 if known is None:
+                    if len(self._choices) >= max(_MOST_CHOICES, self._requested):
+                        raise answer_too_large(f"has more than {len(self._choices)} choices")
                     known = self._choices[index] = _Choice()
                 known.add(choice)
                 self._last = chunk

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.server import Request
 
 from gemproxy.backend import COMMITS_IN, Backend
+from gemproxy.chat.answer_limits import AnswerLimits
 from gemproxy.chat.errors import SERVER_ERROR, ChatError
 from gemproxy.chat.form import CHAT_FORM, AnswerForm
 from gemproxy.chat.images import ImagesRequest
@@ -46,6 +47,7 @@ class ChatService:
     @ivar own_keys: of this daemon, which are masked in log and journal as the clients' are.
     @ivar stop_tags: the texts that end an answer.
     @ivar seal: for what clients are to bring back unchanged.
+    @ivar limits: for answers that are collected.
     """
 
     log = make_logger()
@@ -57,6 +59,7 @@ class ChatService:
     seal: Seal
     own_keys: Masking = NO_KEYS
     stop_tags: Sequence[str] = ()
+    limits: AnswerLimits = AnswerLimits()
     _under_way: set[EventStreamRelay | DocumentRelay] = field(factory=set)
     _heartbeat_timer: HeartbeatTimer = field(init=False)
 
@@ -74,7 +77,7 @@ class ChatService:
         @raise CancelledError: the client has disconnected.
         """
         stop_filter = StopTagFilter(self.stop_tags, choices_of(chat))
-        kind = _kind(chat, CHAT_FORM)
+        kind = self._kind(chat, CHAT_FORM)
         return self._answer(request, chat, chat.raw, backend, route, stop_filter, kind)
 
     def translate(self, request: ProxyRequest, dialect: Dialect, raw: bytes) -> Translation:
@@ -111,7 +114,7 @@ class ChatService:
         choices = sum(map(choices_of, translation.chats))
         stop_filter = StopTagFilter(self.stop_tags, choices)
         stop_filter.add_tags(translation.stops, named=True)
-        kind = _kind(chat, translation.form)
+        kind = self._kind(chat, translation.form)
         return self._answer(request, chat, sent, backend, route, stop_filter, kind)
 
     def answer_images(
@@ -121,7 +124,7 @@ class ChatService:
         The same for a request for pictures. There are no stop tags: a word of the model's before
         its picture must not cost the picture.
         """
-        kind = partial(ImagesRelay, images.as_urls, form=CHAT_FORM)
+        kind = partial(ImagesRelay, images.as_urls, self.limits, form=CHAT_FORM)
         stop_filter = StopTagFilter((), choices_of(images.chat))
         return self._answer(request, images.chat, images.raw, backend, route, stop_filter, kind)
 
@@ -175,6 +178,13 @@ class ChatService:
         for relay in list(self._under_way):
             relay.interrupt(error)
 
+    def _kind(
+        self, chat: ChatRequest, form: AnswerForm
+    ) -> Callable[..., EventStreamRelay | DocumentRelay]:
+        if chat.stream:
+            return partial(EventStreamRelay, form=form)
+        return partial(DocumentRelay, self.limits, form=form)
+
     async def _outcome(
         self, backend: Backend, chat: ChatRequest, relay: EventStreamRelay | DocumentRelay
     ) -> ChatError | None:
@@ -212,10 +222,6 @@ class ChatService:
         )
         self.log.info("{line}", line=exchange.summary())
         self.journal.end(exchange)
-
-
-def _kind(chat: ChatRequest, form: AnswerForm) -> Callable[..., EventStreamRelay | DocumentRelay]:
-    return partial(EventStreamRelay if chat.stream else DocumentRelay, form=form)
 
 
 def _commits_in(headers: Headers) -> float | None:

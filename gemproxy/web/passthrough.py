@@ -269,7 +269,13 @@ class _ResponseRelay(Protocol):
         if self.cutter is None:
             self._write(self._mask.feed(data))
             return
-        self._write(self.cutter.feed(data))
+        try:
+            self._write(self.cutter.feed(data))
+        except ChatError as too_large:
+            self._leave_client()
+            self._done.errback(Failure(too_large))
+            self._upstream.stopProducing()
+            return
         if self.cutter.ended:
             self._leave_client()
             self._upstream.stopProducing()
@@ -280,21 +286,29 @@ class _ResponseRelay(Protocol):
             self._request.write(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._is_producing:
-            rest = self._mask.close()
-            if self.cutter is not None and reason.check(ResponseDone, PotentialDataLoss):
-                rest = self.cutter.close()
-            self._write(rest)
+        try:
+            if self._is_producing:
+                self._write(self._rest(reason))
+        except ChatError as too_large:
+            reason = Failure(too_large)
         self._leave_client()
         if self._done.called:
             return
-        if reason.check(ResponseDone, PotentialDataLoss):
+        if reason.check(ChatError):
+            self._done.errback(reason)
+        elif reason.check(ResponseDone, PotentialDataLoss):
             self._done.callback(None)
         else:
             cut = upstream_failed(
                 "The upstream closed the connection before the response was complete."
             )
             self._done.errback(Failure(cut))
+
+    def _rest(self, reason: Failure) -> bytes:
+        """@raise ChatError: see L{StopTagCutter.close}."""
+        if self.cutter is not None and reason.check(ResponseDone, PotentialDataLoss):
+            return self.cutter.close()
+        return self._mask.close()
 
     def abort(self) -> None:
         self._leave_client()
@@ -311,6 +325,9 @@ class _ResponseRelay(Protocol):
         elif self._is_events:
             # The last event may have been cut in the middle.
             self._request.write(b"\n\n" + encode(Event(dumps(error.payload()))))
+        elif self.cutter is not None and not self._request.startedWriting:
+            # Nothing of the document has been passed on.
+            send_error(self._request, error)
         else:
             self._request.leave_unfinished()
 

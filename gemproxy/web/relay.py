@@ -18,6 +18,7 @@ from twisted.web.server import Request
 from zope.interface import implementer
 
 from gemproxy.backend import Commitment
+from gemproxy.chat.answer_limits import AnswerLimits
 from gemproxy.chat.chunks import Usage, estimated_usage
 from gemproxy.chat.collect import CompletionCollector
 from gemproxy.chat.errors import ChatError, upstream_failed
@@ -334,12 +335,12 @@ class EventStreamRelay(_Relay):
 
 
 class DocumentRelay(_Relay):
-    """Collects an answer into the one document that the client requested."""
+    """Collects an answer into the one document that the client requested, within limits."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, limits: AnswerLimits, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._collector = CompletionCollector()
-        self._hole: ChatError | None = None
+        self._collector = CompletionCollector(limits)
+        self._fault: ChatError | None = None
         self._document: dict[str, Any] | None = None
 
     def fail(self, error: ChatError) -> None:
@@ -371,26 +372,33 @@ class DocumentRelay(_Relay):
 
     def _pass_on(self, events: Sequence[Event]) -> None:
         for event in events:
+            if self._fault is not None:
+                return
             if event.data == DONE:
                 continue
             try:
                 chunk = event.exact_json()
-                self._collector.add_parsed(chunk)
+                self._collector.add_parsed(chunk, event.data)
             except ValueError:
-                self._give_up()
-                return
-            self._exchange.add(chunk, self._clock.seconds())
+                # There would be a hole in the document.
+                self._give_up(
+                    upstream_failed("The upstream sent an event that is not a JSON object.")
+                )
+            except ChatError as too_large:
+                self._give_up(too_large)
+            else:
+                self._exchange.add(chunk, self._clock.seconds())
 
-    def _give_up(self) -> None:
-        """An event cannot be read, so there would be a hole in the document."""
-        self._hole = upstream_failed("The upstream sent an event that is not a JSON object.")
+    def _give_up(self, fault: ChatError) -> None:
+        """There will be no document: the rest of the answer is not needed."""
+        self._fault = fault
         if self.state is RelayState.OPEN:
-            self.state, self.interruption = RelayState.INTERRUPTED, self._hole
+            self.state, self.interruption = RelayState.INTERRUPTED, fault
             # Not at once: the backend is calling.
             self._clock.callLater(0, self.end_early)
 
     def finish(self) -> ChatError | None:
-        return self._hole or super().finish()
+        return self._fault or super().finish()
 
     def _end(self) -> None:
         own = self._document

@@ -209,7 +209,7 @@ class StreamProxy:
     ) -> Coroutine[Deferred[Any], Any, bool]:
         cutter = None
         if request.path == completions.PATH and raw and self._chats.stop_tags:
-            cutter = StopTagCutter(self._chats.stop_tags, raw)
+            cutter = StopTagCutter(self._chats.stop_tags, raw, self._chats.limits)
         if route is None:
             return self._passthrough.serve(request, raw, cutter=cutter)
         if raw and model_of(raw) not in (None, route.model):

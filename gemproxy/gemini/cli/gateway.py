@@ -34,6 +34,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
+from gemproxy.chat.answer_limits import answer_too_large
+from gemproxy.chat.errors import ChatError
 from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.chat.sse import EventTooLarge
 from gemproxy.gemini.cli.marks import ConversationAltered, prompted
@@ -75,6 +77,8 @@ class ApiCall:
         compose: Composer,
         heard: Callable[[], None],
         thought: Callable[[Thought], None],
+        reply: Reply,
+        reply_limit: int,
     ) -> None:
         """
         @param model: the model to be asked, by the name that the client gave.
@@ -82,8 +86,10 @@ class ApiCall:
         @param compose: converts the CLI's request to the request for the API.
         @param heard: called whenever the API has sent data.
         @param thought: called with each thought of the model.
+        @param reply: takes the reply.
+        @param reply_limit: the most bytes to pass to the CLI.
         """
-        self.reply = Reply()
+        self.reply = reply
         self.failure: AttemptFailure | None = None
         self.asked = False
         self.model = model
@@ -92,6 +98,8 @@ class ApiCall:
         self._heard = heard
         self._thought = thought
         self._said = 0
+        self._reply_limit = reply_limit
+        self._passed = 0
         self.aborted = False
         self._awaited: Deferred[Any] | None = None
         self._source: IPushProducer | None = None
@@ -118,32 +126,56 @@ class ApiCall:
             source.pauseProducing()
 
     def received(self, data: bytes) -> bytes:
-        """Process bytes of the reply; returns the bytes to pass to the CLI."""
+        """
+        Process bytes of the reply; returns the bytes to pass to the CLI. A reply that is too large
+        is ended, for the CLI as if that was its end.
+        """
         if self.aborted:
             return b""
         try:
             news, thoughts = self.reply.feed(data)
+            self._passed += len(news)
+            if self._passed > self._reply_limit:
+                raise answer_too_large(
+                    f"is larger than the {self._reply_limit} bytes that the Gemini CLI is given"
+                )
         except EventTooLarge as error:
-            self.failure = transient(f"The Gemini API's response is invalid: {error}.")
-            self.abort()
-            return b""
+            return self._end_early(answer_too_large(f"has {error}"))
+        except ChatError as error:
+            return self._end_early(error)
         self._heard()
         for thought in thoughts:
             self._thought(thought)
         return news
 
+    def _end_early(self, error: ChatError) -> bytes:
+        self.failure = AttemptFailure(error, retryable=False)
+        self.abort()
+        return b""
+
     def ended(self, failure: AttemptFailure | None) -> bytes:
         """Process the end of the reply; returns the remaining bytes to pass to the CLI."""
         self._awaited = self._source = None
-        news, thoughts = self.reply.close()
-        for thought in () if self.aborted else thoughts:
-            self._thought(thought)
+        news = b""
+        if not self.aborted:
+            news = self._rest()
         if self.failure is None and self.reply.error is not None:
             self.failure = midway_failure(self.reply.error)
         if self.failure is None:
             self.failure = failure
         self._heard()
         return END if self.aborted else news
+
+    def _rest(self) -> bytes:
+        """What is left of the reply at its end, for the CLI."""
+        try:
+            news, thoughts = self.reply.close()
+        except ChatError as error:
+            self.failure = AttemptFailure(error, retryable=False)
+            return END
+        for text in thoughts:
+            self._thought(text)
+        return news
 
     # Called by the attempt:
 

@@ -7,7 +7,9 @@ content, which here also has the code that was executed.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
+from itertools import chain, islice
 from typing import Any
 
 from gemproxy.chat.shapes import as_object, objects_in
@@ -16,6 +18,11 @@ Json = dict[str, Any]
 
 # More would take long to place, and nobody reads them.
 _SUPPORTS_LIMIT = 500
+_SOURCES_LIMIT = 1000
+# Characters of the longest content that is searched for a text without a true position.
+_SEARCHED_LIMIT = 1_000_000
+# Characters: no piece is much shorter or longer, however the text came.
+_PIECE = 4096
 
 
 class Transcript:
@@ -23,10 +30,20 @@ class Transcript:
 
     def __init__(self) -> None:
         self._pieces: list[tuple[str, bool]] = []
+        self._index: _Index | None = None
 
     def add(self, text: str, by_model: bool = True) -> None:
         """@param by_model: whether Google counts it as text of the model."""
-        self._pieces.append((text, by_model))
+        self._index = None
+        for start in range(0, len(text), _PIECE):
+            self._add_piece(text[start : start + _PIECE], by_model)
+
+    def _add_piece(self, text: str, by_model: bool) -> None:
+        last, is_alike = self._pieces[-1] if self._pieces else ("", not by_model)
+        if is_alike is by_model and len(last) < _PIECE:
+            self._pieces[-1] = last + text, by_model
+        else:
+            self._pieces.append((text, by_model))
 
     @property
     def content(self) -> str:
@@ -34,15 +51,34 @@ class Transcript:
 
     def position(self, offset: int) -> int:
         """The position in the content for an offset in bytes in the model's text."""
-        position = 0
-        for text, by_model in self._pieces:
+        if self._index is None:
+            self._index = _Index(self._pieces)
+        return self._index.position(offset)
+
+
+class _Index:
+    """Finds positions in the pieces of a L{Transcript}."""
+
+    def __init__(self, pieces: list[tuple[str, bool]]) -> None:
+        # Of the model's pieces: where in its bytes they end, and where in the content they begin.
+        self._ends: list[int] = []
+        self._begins: list[int] = []
+        self._texts: list[str] = []
+        self._length = size = 0
+        for text, by_model in pieces:
             if by_model:
-                size = len(text.encode("utf-8", "surrogatepass"))
-                if offset <= size:
-                    return position + _characters(text, offset)
-                offset -= size
-            position += len(text)
-        return position
+                size += len(text.encode("utf-8", "surrogatepass"))
+                self._ends.append(size)
+                self._begins.append(self._length)
+                self._texts.append(text)
+            self._length += len(text)
+
+    def position(self, offset: int) -> int:
+        place = bisect_left(self._ends, offset)
+        if place == len(self._ends):
+            return self._length
+        before = self._ends[place - 1] if place else 0
+        return self._begins[place] + _characters(self._texts[place], offset - before)
 
 
 def _characters(text: str, offset: int) -> int:
@@ -54,24 +90,25 @@ def cited_sources(
     grounding: Json, url_context: Json, citation: Json, transcript: Transcript
 ) -> list[Json]:
     """
-    What an answer cites, each source at each place once.
+    What an answer cites, each source at each place once, up to a limit.
 
     @param grounding: the C{groundingMetadata} of the candidate; empty if there is none.
     @param url_context: its C{urlContextMetadata}, likewise.
     @param citation: its C{citationMetadata}, likewise.
     """
     content = transcript.content
-    found: list[Json] = []
-    for start, end, url, title in [
-        *_grounded(grounding, transcript, content),
-        *_cited(citation, transcript),
-        *_fetched(url_context, len(content)),
-    ]:
-        cited: Json = {"start_index": start, "end_index": end, "url": url, "title": title}
-        annotation = {"type": "url_citation", "url_citation": cited}
-        if annotation not in found:
-            found.append(annotation)
-    return found
+    found = chain(
+        _grounded(grounding, transcript, content),
+        _cited(citation, transcript),
+        _fetched(url_context, len(content)),
+    )
+    return [
+        {
+            "type": "url_citation",
+            "url_citation": {"start_index": start, "end_index": end, "url": url, "title": title},
+        }
+        for start, end, url, title in dict.fromkeys(islice(found, _SOURCES_LIMIT))
+    ]
 
 
 _Citation = tuple[int, int, str, str]
@@ -98,7 +135,9 @@ def _placed(segment: Json, transcript: Transcript, content: str) -> tuple[int, i
     start = transcript.position(_whole(segment.get("startIndex")))
     end = transcript.position(_whole(segment.get("endIndex")))
     text = segment.get("text")
-    if isinstance(text, str) and text and content[start:end] != text:
+    if not isinstance(text, str) or len(content) > _SEARCHED_LIMIT:
+        return start, max(start, end)
+    if text and content[start:end] != text:
         # Of an answer with several parts, the offset is not always from the beginning of the text.
         found = content.find(text)
         if found >= 0:

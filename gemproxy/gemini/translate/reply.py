@@ -6,6 +6,7 @@ from typing import Any
 
 from attrs import frozen
 
+from gemproxy.chat.answer_limits import DEFAULT_LIMITS, AnswerLimits
 from gemproxy.chat.chunks import Usage
 from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.chat.sse import Event, SSEDecoder, encode
@@ -27,7 +28,8 @@ class Thought:
 
 class Reply:
     """
-    A streamed reply to C{streamGenerateContent}, parsed incrementally.
+    A streamed reply to C{streamGenerateContent}, parsed incrementally. What is kept of it until its
+    end (calls, media, signatures and sources) is limited.
 
     @ivar finish_reason: the API's finish reason; None if not received.
     @ivar finish_message: its explanation of that, likewise.
@@ -43,7 +45,7 @@ class Reply:
     @ivar told: the number of characters of the response passed to the CLI.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limits: AnswerLimits = DEFAULT_LIMITS) -> None:
         self.finish_reason: str | None = None
         self.finish_message: str | None = None
         self.block_reason: str | None = None
@@ -55,6 +57,9 @@ class Reply:
         self.media: list[Media] = []
         self.error: bytes | None = None
         self.told = 0
+        self._limits = limits
+        self._kept = 0
+        self._pictures = 0
         self._decoder = SSEDecoder()
         self._transcript = Transcript()
         self._sources: dict[str, Json] = {}
@@ -64,11 +69,17 @@ class Reply:
         Process more bytes of the reply.
 
         @return: the bytes to pass to the CLI, and the thoughts, which are not passed to it.
+        @raise EventTooLarge: see L{SSEDecoder.feed}.
+        @raise ChatError: 502, more is to be kept than is allowed.
         """
         return self._read_all(self._decoder.feed(data))
 
     def close(self) -> tuple[bytes, list[Thought]]:
-        """Process the end of the reply; returns the same as L{feed}."""
+        """
+        Process the end of the reply; returns the same as L{feed}.
+
+        @raise ChatError: likewise.
+        """
         return self._read_all(self._decoder.close())
 
     @property
@@ -91,6 +102,7 @@ class Reply:
         return _event(text, news.finish_reason) if news.is_any else b"", news.thoughts
 
     def _read(self, event: Event, news: _News) -> None:
+        self._limits.check_json(event.data)
         try:
             response = loads(event.data)
         except ValueError:
@@ -114,19 +126,29 @@ class Reply:
         if finish_reason := _word(candidate.get("finishReason")):
             self.finish_reason = news.finish_reason = finish_reason
             self.finish_message = _word(candidate.get("finishMessage"))
-        for name in _SOURCES:
+        for name, keys in _SOURCES.items():
             if isinstance(source := candidate.get(name), dict):
-                self._sources[name] = self._sources.get(name, {}) | source
+                known = {key: source[key] for key in keys if key in source}
+                self._sources[name] = self._sources.get(name, {}) | known
         content = candidate.get("content")
         parts = content.get("parts") if isinstance(content, dict) else None
+        before = self._number_kept()
         for part in parts if isinstance(parts, list) else ():
             if isinstance(part, dict):
                 self._take(part, news)
+        if (number := self._number_kept()) > before:
+            self._kept += len(event.data)
+            self._limits.check(self._kept, number)
+
+    def _number_kept(self) -> int:
+        """How many things are kept until the end."""
+        return len(self.calls) + len(self.media) + len(self.signatures)
 
     def _take(self, part: dict[str, Any], news: _News) -> None:
         # Not passed on: the CLI would try to run the function, and would reformat a thought.
         if (call := Call.of_part(part)) is not None:
             self.calls.append(call)
+            self._limits.check_calls(len(self.calls))
         elif isinstance(text := part.get("text"), str):
             signature = part_signature(part)
             if signature is not None:
@@ -140,10 +162,16 @@ class Reply:
         elif (media := _media(part)) is not None:
             # Pictures that were only thought of are not part of the answer.
             if not part.get("thought"):
-                self.media.append(media)
+                self._take_media(media)
         elif code := _fenced(part):
             news.texts.append(code)
             self._transcript.add(code, by_model=False)
+
+    def _take_media(self, media: Media) -> None:
+        self.media.append(media)
+        if media.mime_type.startswith("image/"):
+            self._pictures += 1
+            self._limits.check_calls(self._pictures, "pictures")
 
 
 def _media(part: Json) -> Media | None:
@@ -199,7 +227,12 @@ def _event(text: str, finish_reason: str | None) -> bytes:
 END = _event("", "STOP")
 
 
-_SOURCES = ("groundingMetadata", "urlContextMetadata", "citationMetadata")
+# What is known of the sources of an answer, and where.
+_SOURCES = {
+    "groundingMetadata": ("groundingChunks", "groundingSupports"),
+    "urlContextMetadata": ("urlMetadata",),
+    "citationMetadata": ("citationSources", "citations"),
+}
 
 
 def _word(value: Any) -> str | None:
