@@ -21,7 +21,14 @@ from twisted.internet.defer import Deferred, gatherResults
 from testing.trial.course import Course, census_lines
 from testing.trial.daemon import Census, Margins
 
-SETTINGS = {"LOG_KEEP": 20, "MAX_RETRIES": 0, "GEMINI_WORKERS": 2, "DRAIN": 10}
+SETTINGS = {
+    "TIMEOUT": 600,
+    "HEARTBEAT_INTERVAL": 15,
+    "LOG_KEEP": 20,
+    "MAX_RETRIES": 0,
+    "GEMINI_WORKERS": 2,
+    "DRAIN": 10,
+}
 # What the allocator takes until some tens of thousands of requests are over; then it is flat.
 MARGINS = Margins(memory=12 * 1024 * 1024)
 RELAY = {"other": 9, "passed": 1}

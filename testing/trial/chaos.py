@@ -177,7 +177,7 @@ class Chaos:
         upstream.open()
 
     async def _set_the_clock(self) -> None:
-        await self._sleep(self._randomness.uniform(0.5, 3.0))
+        await self._sleep(self._randomness.uniform(1.0, 6.0))
         self._weather.faults["wall clock set"] += 1
         self._daemon.clock.set(self._randomness.choice((-_HOUR, 0.0, _HOUR)))
 

@@ -24,6 +24,7 @@ class Outcome:
     @ivar refused: there was no connection at all.
     @ivar late: it took longer than anything may.
     @ivar first: seconds until the first byte; None if none came.
+    @ivar silence: the longest time between two bytes, in seconds.
     """
 
     raw: bytearray = field(factory=bytearray, repr=False)
@@ -32,6 +33,7 @@ class Outcome:
     refused: bool = False
     late: bool = False
     first: float | None = None
+    silence: float = 0.0
     seconds: float = 0.0
 
     @property
@@ -90,12 +92,15 @@ class _Connection(Protocol):
         self._outcome = outcome
         self._leave_after = leave_after
         self._slow = slow
-        self._began = reactor.seconds()
+        self._began = self._heard = reactor.seconds()
 
     def dataReceived(self, data: bytes) -> None:
-        outcome = self._outcome
+        outcome, now = self._outcome, self._reactor.seconds()
         if outcome.first is None:
-            outcome.first = self._reactor.seconds() - self._began
+            outcome.first = now - self._began
+        else:
+            outcome.silence = max(outcome.silence, now - self._heard)
+        self._heard = now
         outcome.raw += data
         if outcome.is_complete():
             outcome.whole = True

@@ -12,7 +12,7 @@ from twisted.internet.task import deferLater
 
 from testing.trial.client import Outcome, send
 from testing.trial.daemon import Census, Daemon, Margins, leaks
-from testing.trial.orders import Figures, Order, judge
+from testing.trial.orders import Figures, Order, Times, judge
 from testing.trial.upstreams import Google, NewApi, Weather
 
 _CALM = 25.0
@@ -37,6 +37,7 @@ class Course:
         self.new_api = NewApi(reactor, self.weather)
         self._margins = margins
         self._keep = int(settings["LOG_KEEP"])
+        self._times = Times(settings["TIMEOUT"], settings["HEARTBEAT_INTERVAL"])
         self._number = 0
         upstreams = {
             "GOOGLE_GEMINI_BASE_URL": self.google.port.url,
@@ -64,7 +65,7 @@ class Course:
             slow=order.slow,
             limit=limit,
         )
-        self.figures.count(order.kind, judge(order, outcome), outcome, repr(order))
+        self.figures.count(order.kind, judge(order, outcome, self._times), outcome, repr(order))
         return outcome
 
     async def calm(self, before: Census | None = None) -> Census:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import define, field
+from attrs import define, evolve, field, frozen
 
 from bench.numbers import percentile
 from testing.trial.client import Outcome, request
@@ -16,6 +16,8 @@ from testing.trial.markers import expected, new_marker
 from testing.trial.upstreams import PAGE, SAID
 
 _CLEAR_STATUSES = (429, 500, 502, 503, 504)
+# Seconds for which a busy machine may keep a heartbeat.
+_STALL = 2.0
 
 
 @define
@@ -92,10 +94,32 @@ class Verdict:
     wrong: str | None = None
 
 
-def judge(order: Order, outcome: Outcome) -> Verdict:
+@frozen
+class Times:
+    """
+    What a daemon's settings say, in seconds.
+
+    @ivar timeout: the silence after which an upstream is given up, and not before.
+    @ivar heartbeat: the longest silence of a stream.
+    """
+
+    timeout: float
+    heartbeat: float
+
+    def fault(self, order: Order, outcome: Outcome, kind: str) -> str | None:
+        """What was too early or too late, if anything was."""
+        if "upstream_timeout" in kind and outcome.seconds < self.timeout * 0.9:
+            return f"given up after {outcome.seconds:.1f} s"
+        if order.stream and not order.slow and outcome.silence > self.heartbeat + _STALL:
+            return f"{outcome.silence:.1f} s without a heartbeat"
+        return None
+
+
+def judge(order: Order, outcome: Outcome, times: Times) -> Verdict:
     """What became of a request, and whether that is right."""
     try:
-        return _judged(order, outcome)
+        verdict = _judged(order, outcome)
+        return evolve(verdict, wrong=verdict.wrong or times.fault(order, outcome, verdict.kind))
     except (ValueError, KeyError, TypeError, IndexError) as error:
         return Verdict("unreadable", f"{error!r}: {bytes(outcome.raw[-300:])!r}")
 
