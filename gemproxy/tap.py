@@ -28,6 +28,7 @@ from gemproxy.config import (
     read_config,
 )
 from gemproxy.gemini.cli.install import Cli, CliUnusable, find_cli
+from gemproxy.http.lookups import look_up_names_apart
 from gemproxy.http.proxies import PROXY_VARIABLES
 from gemproxy.secret_files import BadSecretFile, with_secrets_read
 from gemproxy.util.core_dumps import forbid_core_dumps
@@ -165,6 +166,7 @@ def makeService(options: Options) -> IService:
     from gemproxy.shutdown import Signals
 
     use_monotonic_time(reactor)
+    look_up_names_apart(reactor)
     forbid_core_dumps()
     sys.excepthook = _show_exception
     cast("IReactorCore", reactor).callWhenRunning(_spare_the_collector)

@@ -7,6 +7,7 @@ import datetime
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
@@ -17,8 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor, ssl
-from twisted.internet.address import IPv4Address
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.web.client import BrowserLikePolicyForHTTPS
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
@@ -26,6 +26,8 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 from gemproxy.chat.errors import ChatError
 from gemproxy.gemini.pictures import PictureFetcher, is_public
 from gemproxy.gemini.translate.media import media_part
+from gemproxy.http.lookups import Lookups
+from gemproxy.util.threads import Threads
 from testing.google import scenarios
 from testing.processes import free_port
 from tests.support import chat, running, until
@@ -35,51 +37,13 @@ PNG_URL = "data:image/png;base64," + base64.b64encode(PNG).decode()
 MB = 1024 * 1024
 
 
-@pytest.mark.parametrize(
-    ("address", "public"),
-    [
-        ("1.1.1.1", True),
-        ("142.250.1.1", True),
-        ("2606:4700:4700::1111", True),
-        ("127.0.0.1", False),
-        ("127.8.9.1", False),
-        ("0.0.0.0", False),
-        ("10.1.2.3", False),
-        ("172.16.0.1", False),
-        ("192.168.1.1", False),
-        ("100.64.0.1", False),
-        ("169.254.169.254", False),
-        ("192.0.2.1", False),
-        ("198.18.0.1", False),
-        ("224.0.0.1", False),
-        ("233.252.0.1", False),
-        ("240.0.0.1", False),
-        ("255.255.255.255", False),
-        ("::", False),
-        ("::1", False),
-        ("fe80::1", False),
-        ("fe80::1%eth0", False),
-        ("fec0::1", False),
-        ("fc00::1", False),
-        ("fd00:ec2::254", False),
-        ("ff02::1", False),
-        ("ff0e::1", False),
-        ("2001:db8::1", False),
-        ("::ffff:127.0.0.1", False),
-        ("::ffff:10.0.0.1", False),
-        ("::ffff:1.1.1.1", False),
-        ("::127.0.0.1", False),
-        ("64:ff9b::7f00:1", False),
-        ("64:ff9b:1::7f00:1", False),
-        ("2002:7f00:1::1", False),
-        ("2001:0:4136:e378:8000:63bf:3fff:fdd2", False),
-    ],
-)
-def test_only_global_addresses_are_public(address: str, public: bool):
-    assert is_public(address, 80) is public
-    assert is_public(address, 443) is public
-    assert not is_public(address, 8080)
-    assert not is_public(address, 22)
+def test_pictures_come_from_public_addresses_and_the_usual_ports():
+    assert is_public("1.1.1.1", 80)
+    assert is_public("2606:4700:4700::1111", 443)
+    for port in (22, 8080):
+        assert not is_public("1.1.1.1", port)
+    for address in ("127.0.0.1", "192.0.0.192", "192.88.99.1", "3fff::1"):
+        assert not is_public(address, 80)
 
 
 class Web(Resource):
@@ -196,8 +160,8 @@ def on_loopback(address: str, port: int) -> bool:
     return address == "127.0.0.1"
 
 
-def fetcher(may_connect: Any = on_loopback, clock: Any = reactor, **more: Any) -> PictureFetcher:
-    return PictureFetcher(clock, may_connect, **more)
+def fetcher(may_connect: Any = on_loopback, **more: Any) -> PictureFetcher:
+    return PictureFetcher(reactor, may_connect, **more)
 
 
 def picture(url: str) -> dict[str, Any]:
@@ -394,28 +358,27 @@ async def test_no_request_is_left_waiting_on_a_connection(server: Port) -> None:
     await until(lambda: server.web.gone == 1, "the first hop's connection is closed")
 
 
+def silence(host: str, port: int, **rest: Any) -> Any:
+    """A resolver of the system that does not answer in time."""
+    sleep(0.2)
+    return []
+
+
 class Names:
-    """A reactor whose hosts have the addresses that a test gives them, one lookup after another."""
+    """Hosts with the addresses that a test gives them, one look-up after another."""
 
     def __init__(self, **hosts: list[list[str]]) -> None:
         self.hosts = hosts
-        self.nameResolver = self
 
-    def resolveHostName(self, receiver: Any, name: str, port: int = 0, *rest: Any) -> None:
-        receiver.resolutionBegan(None)
-        for address in self.hosts[name].pop(0):
-            receiver.addressResolved(IPv4Address("TCP", address, port))
-        receiver.resolutionComplete()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(reactor, name)
+    def __call__(self, host: str) -> Deferred[list[str]]:
+        return succeed(self.hosts[host].pop(0))
 
 
 @ensureDeferred
 async def test_the_address_that_was_checked_is_the_one_that_is_connected_to(server: Port) -> None:
     server.web.pages["/"] = page()
     names = Names(host=[["127.0.0.1"], ["127.0.0.2"]])
-    got = await fetcher(clock=names).fetch(messages(server.url("/", "host")))
+    got = await fetcher(look_up=names).fetch(messages(server.url("/", "host")))
     assert got[1]["content"][1] == picture(PNG_URL)
     assert names.hosts == {"host": [["127.0.0.2"]]}
     assert server.web.requests[0].getHeader("host") == f"host:{server.number}"
@@ -425,16 +388,43 @@ async def test_the_address_that_was_checked_is_the_one_that_is_connected_to(serv
 async def test_each_hop_is_looked_at_anew(server: Port) -> None:
     server.web.pages["/"] = redirect("/")
     names = Names(host=[["127.0.0.1"], ["127.0.0.2"]])
-    error = await refusal(fetcher(clock=names).fetch(messages(server.url("/", "host"))))
+    error = await refusal(fetcher(look_up=names).fetch(messages(server.url("/", "host"))))
     assert "address is not public" in error.message
     assert len(server.web.requests) == 1
+
+
+@ensureDeferred
+async def test_a_request_looks_up_a_few_names_at_a_time(server: Port) -> None:
+    asked: list[tuple[str, Deferred[list[str]]]] = []
+
+    def look_up(host: str) -> Deferred[list[str]]:
+        asked.append((host, Deferred()))
+        return asked[-1][1]
+
+    pictures = fetcher(look_up=look_up)
+    urls = [f"http://h{number}.test:{server.number}/" for number in range(16)]
+    work = Deferred.fromCoroutine(pictures.fetch(messages(*urls)))
+    assert [host for host, _ in asked] == ["h0.test", "h1.test", "h2.test", "h3.test"]
+    asked[0][1].callback(["127.0.0.1"])
+    await until(lambda: len(asked) == 5, "the next one is looked up")
+    asked[1][1].callback(["10.0.0.1"])
+    assert "address is not public" in (await refusal(work)).message
+    assert len(asked) <= 6
+
+
+@ensureDeferred
+async def test_a_host_name_that_nobody_answers_for_is_given_up(server: Port) -> None:
+    look_up = Lookups(reactor, Threads(reactor, 1, "slow"), 0.05, silence).addresses
+    error = await refusal(fetcher(look_up=look_up).fetch(messages(server.url("/", "slow.test"))))
+    assert (error.status, error.param) == (400, "messages[1].content[1].image_url.url")
+    assert "its host name was not found within" in error.message
 
 
 @ensureDeferred
 async def test_a_host_with_one_private_address_gets_no_request(server: Port) -> None:
     server.web.pages["/"] = page()
     names = Names(host=[["127.0.0.1", "10.0.0.1"]])
-    error = await refusal(fetcher(clock=names).fetch(messages(server.url("/", "host"))))
+    error = await refusal(fetcher(look_up=names).fetch(messages(server.url("/", "host"))))
     assert "address is not public" in error.message
     assert not server.web.requests
 
@@ -443,7 +433,7 @@ async def test_a_host_with_one_private_address_gets_no_request(server: Port) -> 
 async def test_the_next_address_is_tried_where_one_does_not_answer(server: Port) -> None:
     server.web.pages["/"] = page()
     names = Names(host=[["127.0.0.3", "127.0.0.1"]])
-    everywhere = fetcher(lambda address, port: True, names)
+    everywhere = fetcher(lambda address, port: True, look_up=names)
     await everywhere.fetch(messages(server.url("/", "host")))
     assert len(server.web.requests) == 1
 
@@ -560,11 +550,11 @@ async def test_a_server_must_have_the_certificate_of_its_name(tmp_path: Path) ->
         def at(name: str) -> list[Any]:
             return messages(f"https://{name}:{port.getHost().port}/")
 
-        trusting = fetcher(clock=names, policy=policy)
+        trusting = fetcher(look_up=names, policy=policy)
         got = await trusting.fetch(at("pictures.example"))
         assert got[1]["content"][1] == picture(PNG_URL)
         await refusal(trusting.fetch(at("other.example")))
-        await refusal(fetcher(clock=names).fetch(at("pictures.example")))
+        await refusal(fetcher(look_up=names).fetch(at("pictures.example")))
         assert len(web.requests) == 1
     finally:
         await port.stopListening()

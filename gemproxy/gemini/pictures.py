@@ -10,28 +10,24 @@ and not for the name.
 from __future__ import annotations
 
 import base64
-import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, cast
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
-from attrs import define, field, frozen
-from twisted.internet.defer import CancelledError, Deferred
+from attrs import define, frozen
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import (
-    IAddress,
-    IHostResolution,
     IProtocol,
     IProtocolFactory,
-    IResolutionReceiver,
     IStreamClientEndpoint,
 )
 from twisted.web.client import BrowserLikePolicyForHTTPS, ResponseFailed
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IPolicyForHTTPS, IResponse
+from twisted.web.iweb import IAgent, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
 from gemproxy import __version__
@@ -40,15 +36,24 @@ from gemproxy.gemini.translate.file_addresses import file_uri
 from gemproxy.gemini.translate.media import SIZE_LIMIT, is_remote
 from gemproxy.http.agent import PersistentAgent, endpoints
 from gemproxy.http.body import BodyCut, discard_body, read_body
+from gemproxy.http.lookups import Lookups
 from gemproxy.http.proxies import NO_PROXIES, Proxies
+from gemproxy.http.public_addresses import is_public_address
 from gemproxy.http.tunnel import ProxyFailed, proxied
 from gemproxy.http.url import Origin
 from gemproxy.http.write_coalescer import WriteCoalescer
 from gemproxy.util.gather import gather_or_cancel
+from gemproxy.util.threads import Threads
 
 TIME_LIMIT = 20.0
 MOST_PICTURES = 16
 MOST_REDIRECTS = 3
+
+# Seconds for the look-up of a host name, and how many there are at a time: in all, and of one
+# request. The system asks a second server after 5 seconds.
+LOOKUP_TIME_LIMIT = 10.0
+_LOOKUPS = 16
+_LOOKUPS_OF_A_REQUEST = 4
 
 _CONNECT_TIMEOUT = 10.0
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -57,22 +62,17 @@ _LEFT_IN_URL = "/?%:@!$&'()*+,;=~[]"
 # By the type of a content part, the key of the picture's URL or of an object with it.
 _KEYS = {"image_url": "image_url", "input_image": "image_url", "image": "source"}
 _HOST = re.compile(r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+")
-# The range of IPv6 addresses assigned to hosts; IPv4-mapped addresses are outside of it.
-_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 
 Permission = Callable[[str, int], bool]
 """Returns whether connections to an IP address and port are permitted."""
 
+LookUp = Callable[[str], Deferred[list[str]]]
+"""Finds the IP addresses of a host."""
+
 
 def is_public(address: str, port: int) -> bool:
     """Whether an IP address is public and the port is 80 or 443."""
-    ip = ipaddress.ip_address(address)
-    if port not in _PORTS or not ip.is_global or ip.is_multicast or ip.is_reserved:
-        return False
-    if isinstance(ip, ipaddress.IPv4Address):
-        return True
-    tunnels = ip.sixtofour is not None or ip.teredo is not None
-    return ip in _GLOBAL_UNICAST and not tunnels
+    return port in _PORTS and is_public_address(address)
 
 
 class _NotFetched(Exception):
@@ -106,10 +106,17 @@ class PictureFetcher:
         policy: IPolicyForHTTPS | None = None,
         time_limit: float = TIME_LIMIT,
         proxies: Proxies = NO_PROXIES,
+        look_up: LookUp | None = None,
     ) -> None:
         """
         @param policy: decides which certificates are trusted; None for the system's trust store.
+        @param look_up: finds the addresses of a host; None for the system's way, in threads of the
+            pictures' own.
         """
+        if look_up is None:
+            threads = Threads(reactor, _LOOKUPS, "pictures")
+            look_up = Lookups(reactor, threads, LOOKUP_TIME_LIMIT).addresses
+        addresses_of = look_up
         connect_directly = endpoints(reactor, _CONNECT_TIMEOUT)
         tls = policy or BrowserLikePolicyForHTTPS()
 
@@ -121,14 +128,21 @@ class PictureFetcher:
             # Always a tunnel: a proxy that is given the URL would resolve the name once more.
             return proxied(reactor, proxy, connect_directly, tls, (address, origin.port))
 
-        def make_endpoint(origin: Origin) -> IStreamClientEndpoint:
-            return _CheckedEndpoint(reactor, origin, may_connect, partial(endpoint_of, origin))
+        def make_agent() -> IAgent:
+            """One for each request, which therefore looks up a few names at a time."""
+            places = DeferredSemaphore(_LOOKUPS_OF_A_REQUEST)
+
+            def make_endpoint(origin: Origin) -> IStreamClientEndpoint:
+                find = partial(places.run, addresses_of)
+                return _CheckedEndpoint(find, origin, may_connect, partial(endpoint_of, origin))
+
+            return PersistentAgent(
+                reactor, WriteCoalescer(), make_endpoint, policy, idle_connections=0
+            )
 
         self._reactor = reactor
         self._time_limit = time_limit
-        self._agent = PersistentAgent(
-            reactor, WriteCoalescer(), make_endpoint, policy, idle_connections=0
-        )
+        self._make_agent = make_agent
 
     async def fetch(self, messages: Any) -> Any:
         """
@@ -147,17 +161,19 @@ class PictureFetcher:
             places.setdefault(url, where)
         if not places:
             return messages
-        allowance = _Allowance()
+        allowance, agent = _Allowance(), self._make_agent()
         pictures = await gather_or_cancel(
             [
-                Deferred.fromCoroutine(self._fetch_in_time(url, where, allowance))
+                Deferred.fromCoroutine(self._fetch_in_time(agent, url, where, allowance))
                 for url, where in places.items()
             ]
         )
         return _replaced(messages, dict(zip(places, pictures, strict=True)))
 
-    async def _fetch_in_time(self, url: str, where: str, allowance: _Allowance) -> str:
-        work = Deferred.fromCoroutine(self._fetch(url, allowance))
+    async def _fetch_in_time(
+        self, agent: IAgent, url: str, where: str, allowance: _Allowance
+    ) -> str:
+        work = Deferred.fromCoroutine(_fetch(agent, url, allowance))
         try:
             return await work.addTimeout(self._time_limit, self._reactor)
         except _NotFetched as error:
@@ -166,42 +182,42 @@ class PictureFetcher:
             reason = f"it took more than {self._time_limit:g} s"
         raise bad_request(f"'{where}': the picture cannot be fetched: {reason}.", where)
 
-    async def _fetch(self, text: str, allowance: _Allowance) -> str:
-        """The picture as a data URL."""
-        url = _checked(text)
-        for _ in range(MOST_REDIRECTS + 1):
-            response = await self._ask(url)
-            if response.code not in _REDIRECTS:
-                return await _picture(response, allowance)
-            location = _header(response, b"location")
-            # RedirectAgent is not used because it leaves the connections of earlier hops open.
-            discard_body(response)
-            if not location:
-                raise _NotFetched("its server sent a redirect without a Location header")
-            url = _joined(url, location)
-        raise _NotFetched(f"there were more than {MOST_REDIRECTS} redirects")
 
-    async def _ask(self, url: str) -> IResponse:
-        headers = Headers(
-            {
-                "Accept": ["image/*"],
-                "User-Agent": [f"gemproxy/{__version__}"],
-                "Connection": ["close"],
-            }
-        )
-        try:
-            asking = self._agent.request(b"GET", url.encode("ascii"), headers)
-            return await asking
-        except (CancelledError, _NotFetched):
-            raise
-        except ResponseFailed as error:
-            if any(reason.check(CancelledError) for reason in error.reasons):
-                raise CancelledError from None
-            raise _NotFetched("its server sent no valid HTTP response") from None
-        except Exception as error:
-            raise _NotFetched(
-                f"the connection to its server failed ({type(error).__name__})"
-            ) from None
+async def _fetch(agent: IAgent, text: str, allowance: _Allowance) -> str:
+    """The picture as a data URL."""
+    url = _checked(text)
+    for _ in range(MOST_REDIRECTS + 1):
+        response = await _ask(agent, url)
+        if response.code not in _REDIRECTS:
+            return await _picture(response, allowance)
+        location = _header(response, b"location")
+        # RedirectAgent is not used because it leaves the connections of earlier hops open.
+        discard_body(response)
+        if not location:
+            raise _NotFetched("its server sent a redirect without a Location header")
+        url = _joined(url, location)
+    raise _NotFetched(f"there were more than {MOST_REDIRECTS} redirects")
+
+
+async def _ask(agent: IAgent, url: str) -> IResponse:
+    headers = Headers(
+        {
+            "Accept": ["image/*"],
+            "User-Agent": [f"gemproxy/{__version__}"],
+            "Connection": ["close"],
+        }
+    )
+    try:
+        asking = agent.request(b"GET", url.encode("ascii"), headers)
+        return await asking
+    except (CancelledError, _NotFetched):
+        raise
+    except ResponseFailed as error:
+        if any(reason.check(CancelledError) for reason in error.reasons):
+            raise CancelledError from None
+        raise _NotFetched("its server sent no valid HTTP response") from None
+    except Exception as error:
+        raise _NotFetched(f"the connection to its server failed ({type(error).__name__})") from None
 
 
 def _checked(url: str) -> str:
@@ -312,7 +328,7 @@ def _replaced(messages: list[Any], pictures: Mapping[str, str]) -> list[Any]:
 class _CheckedEndpoint:
     """Connects to a host only if this is permitted for all of its addresses."""
 
-    reactor: Any
+    find_addresses: LookUp
     origin: Origin
     may_connect: Permission
     endpoint_of: Callable[[str], IStreamClientEndpoint]
@@ -322,9 +338,12 @@ class _CheckedEndpoint:
 
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
         host, port = self.origin.host.decode("ascii"), self.origin.port
-        resolution = _Resolution()
-        self.reactor.nameResolver.resolveHostName(resolution, host, port)
-        addresses = await resolution.done
+        try:
+            addresses = await self.find_addresses(host)
+        except DeferredTimeout:
+            raise _NotFetched(
+                f"its host name was not found within {LOOKUP_TIME_LIMIT:g} s"
+            ) from None
         if not addresses:
             raise _NotFetched("its host name cannot be resolved")
         if not all(self.may_connect(address, port) for address in addresses):
@@ -337,22 +356,3 @@ class _CheckedEndpoint:
             except ProxyFailed as error:
                 raise _NotFetched(str(error)) from None
         raise _NotFetched("its server cannot be reached")
-
-
-@implementer(IResolutionReceiver)
-@define(eq=False)
-class _Resolution:
-    """Collects the resolved addresses of a host."""
-
-    done: Deferred[list[str]] = field(factory=Deferred)
-    _addresses: list[str] = field(factory=list)
-
-    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
-        pass
-
-    def addressResolved(self, address: IAddress) -> None:
-        self._addresses.append(cast("Any", address).host)
-
-    def resolutionComplete(self) -> None:
-        if not self.done.called:
-            self.done.callback(self._addresses)

@@ -22,5 +22,6 @@ async def gather_or_cancel(works: Sequence[Deferred[_T]]) -> list[_T]:
     except FirstError as first:
         raise cast("Exception", first.subFailure.value) from None
     finally:
-        for work in works:
+        # The last one first: what waits for its turn shall not get the turn of one that ends.
+        for work in reversed(works):
             work.cancel()
