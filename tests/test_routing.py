@@ -109,7 +109,7 @@ UPSTREAM = '[[upstream]]\nname = "a"\nurl = "http://a.example"\n'
         (UPSTREAM + "timeout = 0", "upstream 'a': 'timeout'"),
         (UPSTREAM + "timeout = true", "upstream 'a': 'timeout'"),
         (UPSTREAM + "convert = 'maybe'", "one of auto, on, off"),
-        (UPSTREAM + "dialects = ['klingon']", "may have completions"),
+        (UPSTREAM + "dialects = ['klingon']", "may have completions, responses"),
         (UPSTREAM + "proxy = 'x'", "upstream 'a': 'proxy'"),
         (UPSTREAM + "headers = { a = 1 }", "upstream 'a': 'headers'"),
         (UPSTREAM + "prefix = 'models'", "upstream 'a': 'prefix'"),

@@ -23,6 +23,7 @@ class DialectRequest:
     @ivar now: the time, in seconds since the epoch.
     @ivar seal: for what the client is to bring back unchanged.
     @ivar query: the values of each of its parameters.
+    @ivar has_hosted_tools: whether whoever answers can search the web and execute code.
     """
 
     path: bytes
@@ -32,6 +33,7 @@ class DialectRequest:
     seal: Seal
     headers: Headers = field(default=(), repr=False)
     query: Mapping[bytes, Sequence[bytes]] = field(factory=dict)
+    has_hosted_tools: bool = True
 
 
 @frozen

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from gemproxy.chat.form import CHAT_FORM, ErrorForm
 from gemproxy.dialects.completions import COMPLETIONS
 from gemproxy.dialects.dialect import Dialect
+from gemproxy.dialects.responses.dialect import RESPONSES
 
-DIALECTS: Sequence[Dialect] = (COMPLETIONS,)
+DIALECTS: Sequence[Dialect] = (COMPLETIONS, RESPONSES)
 
 
 def dialect_at(path: bytes) -> Dialect | None:

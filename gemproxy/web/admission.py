@@ -368,6 +368,9 @@ class ProxyRequest(ServerRequest):
         """Send an error before the request is complete."""
         self._refused = True
         self.begin_early()
+        if self.path is None:
+            # The error has the shape that clients of the path expect.
+            self.path = tidy_path(self.request_line[1].partition(b"?")[0])
         self._open_to_pages(preflight=False)
         send_error(self, error)
         self._linger()

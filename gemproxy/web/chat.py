@@ -80,11 +80,14 @@ class ChatService:
         kind = self._kind(chat, CHAT_FORM)
         return self._answer(request, chat, chat.raw, backend, route, stop_filter, kind)
 
-    def translate(self, request: ProxyRequest, dialect: Dialect, raw: bytes) -> Translation:
+    def translate(
+        self, request: ProxyRequest, dialect: Dialect, raw: bytes, has_hosted_tools: bool = True
+    ) -> Translation:
         """
         A request in another dialect, translated. Its headers are freed.
 
         @param raw: its body.
+        @param has_hosted_tools: whether whoever answers can search the web and execute code.
         @raise ChatError: 400, it cannot be understood.
         """
         asked = DialectRequest(
@@ -95,6 +98,7 @@ class ChatService:
             self.seal,
             headers_of(request),
             request.args or {},
+            has_hosted_tools,
         )
         translation = dialect.translate(asked)
         request.forget_request_headers()

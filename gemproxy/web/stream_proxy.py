@@ -99,7 +99,9 @@ class StreamProxy:
             return
         assert route is not None
         model = route.model
-        translation = self._chats.translate(request, dialect, raw).renamed(lambda _: model)
+        is_gemini = route.upstream is None
+        translation = self._chats.translate(request, dialect, raw, is_gemini)
+        translation = translation.renamed(lambda _: model)
         label = f"{route.label}/{dialect.name}"
         answering = self._chats.answer_in(request, translation, raw, route.backend, label)
         del raw, translation, route
