@@ -1,47 +1,72 @@
 # docker build -t gemproxy .
-# docker run -p 3000:3000 -p 3002:3002 -e GEMINI_API_KEY=... gemproxy
-# docker run -p 3000:3000 -p 3002:3002 gemproxy --demo
+# docker run --rm -p 127.0.0.1:3000:3000 -p 127.0.0.1:3002:3002 gemproxy --demo
+#
+# The base images are pinned, each for all platforms; CONTRIBUTING.md says how they are renewed.
 
-# The Gemini CLI, at the version that package-lock.json pins.
-FROM node:24-slim AS cli
+FROM node:24-slim@sha256:0e0ff40c39bc087845bfb27465a0df4ea419520094bc35842ff83dd8cbe6f9b6 AS node
+
+# The Gemini CLI, at the version that package-lock.json pins, without its documentation and the
+# browser that it can drive. It is JavaScript alone, the same for every platform.
+FROM --platform=$BUILDPLATFORM node:24-slim@sha256:0e0ff40c39bc087845bfb27465a0df4ea419520094bc35842ff83dd8cbe6f9b6 AS cli
 WORKDIR /opt/gemini-cli
 COPY package.json package-lock.json ./
-RUN npm ci --omit=optional --ignore-scripts --no-audit --no-fund
+RUN npm ci --omit=optional --ignore-scripts --no-audit --no-fund \
+    && rm -r node_modules/@google/gemini-cli/bundle/bundled \
+        node_modules/@google/gemini-cli/bundle/docs \
+        node_modules/@google/gemini-cli/bundle/examples
 
-# gemproxy and what it needs, at the versions that requirements.lock pins, in a virtual environment.
-FROM python:3.12-slim AS python
+FROM python:3.12-slim@sha256:78387bc3881b8273120a12ebe6c1ab22b018ccc2c9adf565ae1ac9b536e184ea AS base
+
+# gemproxy and what it needs, at the versions that requirements.lock pins, in a virtual environment
+# without what only builds or tests it.
+FROM base AS python
+ENV PIP_PYTHON=/opt/gemproxy/bin/python
 WORKDIR /src
-RUN python -m venv /opt/gemproxy
 COPY requirements.lock ./
-RUN /opt/gemproxy/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements.lock
+RUN python -m venv --without-pip /opt/gemproxy \
+    && pip install --no-cache-dir --no-deps --require-hashes -r requirements.lock
 COPY pyproject.toml setup.cfg README.md LICENSE ./
 COPY gemproxy gemproxy
 COPY twisted twisted
-RUN /opt/gemproxy/bin/pip install --no-cache-dir --no-deps --no-build-isolation . \
-    && /opt/gemproxy/bin/pip check
+# Twisted writes down which plugins there are; the user below may not.
+RUN pip install --no-cache-dir --no-deps --no-build-isolation . \
+    && pip check \
+    && pip uninstall --yes setuptools \
+    && find /opt/gemproxy -type d \( -name test -o -name tests \) -prune -exec rm -r {} + \
+    && /opt/gemproxy/bin/twistd --help > /dev/null
 
-FROM python:3.12-slim
+FROM base
+# Any user may keep the journal in the volume, which is seen by that user alone.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends tini \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --create-home --uid 10001 gemproxy \
-    && install --directory --owner=gemproxy --group=gemproxy --mode=0700 /data
-COPY --from=cli /usr/local/bin/node /usr/local/bin/node
+    && useradd --uid 10001 --no-create-home --home-dir / --shell /usr/sbin/nologin gemproxy \
+    && install --directory --mode=1777 /data
+COPY --from=node /usr/local/bin/node /usr/local/bin/node
 COPY --from=cli /opt/gemini-cli /opt/gemini-cli
 COPY --from=python /opt/gemproxy /opt/gemproxy
-COPY docker/healthcheck.py /opt/gemproxy/healthcheck.py
+# pip of the base image installs for gemproxy. Docker kills ten seconds after it has asked.
 ENV PATH=/opt/gemproxy/bin:$PATH \
+    PIP_PYTHON=/opt/gemproxy/bin/python \
     PYTHONUNBUFFERED=1 \
     HOST=0.0.0.0 \
     GEMINI_CLI=/opt/gemini-cli/node_modules/.bin/gemini \
-    LOG_DIR=/data/logs
-# Twisted writes down which plugins there are; the user below may not.
-RUN twistd --help > /dev/null
+    LOG_DIR=/data/logs \
+    DRAIN=6
+ARG SOURCE= REVISION= VERSION=
+LABEL org.opencontainers.image.title=gemproxy \
+    org.opencontainers.image.description="One OpenAI-compatible address for Gemini and every other model" \
+    org.opencontainers.image.licenses=MIT \
+    org.opencontainers.image.source=$SOURCE \
+    org.opencontainers.image.revision=$REVISION \
+    org.opencontainers.image.version=$VERSION
 USER 10001
-WORKDIR /home/gemproxy
+WORKDIR /
 VOLUME /data
 EXPOSE 3000 3002
+# The process is the init below, or one that was put in front of it.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["python", "/opt/gemproxy/healthcheck.py"]
-ENTRYPOINT ["tini", "--", "twistd", "-n", "--pidfile=", "gemproxy"]
+    CMD ["gemproxy", "health", "--process", "1"]
+# A clean end is one by the signal that asked for it, which counts as success here.
+ENTRYPOINT ["tini", "-s", "-e", "143", "-e", "130", "--", "twistd", "-n", "--pidfile=", "gemproxy"]

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gemproxy import __version__
+from gemproxy import __version__, healthcheck
 from gemproxy.config import (
     CONFIG_VARIABLE,
     BadSetting,
@@ -35,7 +35,17 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
         command.add_argument(
             "--config", metavar="FILE", help=f"the configuration file [{CONFIG_VARIABLE}]"
         )
+    meaning = "ask the running daemon whether it is healthy"
+    health = commands.add_parser("health", help=meaning, description=meaning)
+    health.add_argument(
+        "--process",
+        metavar="PID",
+        type=int,
+        help="read the daemon's options from this process, which is the daemon or has started it",
+    )
     given = parser.parse_args(arguments)
+    if given.command == "health":
+        return _health(given.process, environ)
     try:
         path = config_path(given.config, environ)
         config = read_config({}, environ, path, allow_no_key=True)
@@ -64,6 +74,16 @@ def routing_table(config: Config) -> RoutingTable:
     except BadRoute as error:
         raise BadSetting(str(error)) from None
     return table
+
+
+def _health(process: int | None, environ: Mapping[str, str]) -> int:
+    options = healthcheck.arguments_of(healthcheck.command_of(process)) if process else []
+    try:
+        print(healthcheck.check(healthcheck.config_of(options, environ)))
+    except (BadSetting, healthcheck.NotHealthy) as error:
+        print(f"gemproxy: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _report(config: Config, path: Path | None) -> None:

@@ -106,7 +106,8 @@ class Daemon(MultiService):
         @param cli: the Gemini CLI; None only where the config needs no engine.
         @param read_config: reads the configuration anew; raises BadSetting.
         @param advice: what to warn of at the start.
-        @raise BadSetting: a port cannot be listened at, or a proxy's address is invalid.
+        @raise BadSetting: a port cannot be listened at, a proxy's address is invalid, or there is
+            no folder for temporary files.
         """
         super().__init__()
         log_details(config.debug)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
@@ -92,6 +92,26 @@ class Options(usage.Options):
         sys.exit(0)
 
     def postOptions(self) -> None:
+        self.read_config = self.reader(os.environ)
+        try:
+            self.config = self.read_config()
+            self.advice = advice_on_keys(self.config, self.given())
+            self.environ = with_secrets_read(os.environ, PROXY_VARIABLES)
+            self.cli = (
+                find_cli(self.config.gemini_cli, os.environ) if self.config.needs_engine else None
+            )
+        except (BadSetting, BadSecretFile, CliUnusable) as error:
+            _refuse(str(error))
+
+    def reader(
+        self, environ: Mapping[str, str], allow_no_key: bool = False
+    ) -> Callable[[], Config]:
+        """What reads the settings that these options and an environment give."""
+        path = config_path(self["config"], environ)
+        return partial(read_config, self.given(), environ, path, bool(self["demo"]), allow_no_key)
+
+    def given(self) -> dict[str, str | None]:
+        """The settings that are given as options, by L{Setting.option}; None for the others."""
         given: dict[str, str | None] = {}
         for setting in SETTINGS:
             value = self[setting.option]
@@ -100,17 +120,7 @@ class Options(usage.Options):
             given[setting.option] = value
         for setting in SECRETS:
             given[setting.file_option] = self[setting.file_option]
-        path, demo = config_path(self["config"], os.environ), bool(self["demo"])
-        self.read_config = partial(read_config, given, os.environ, path, demo)
-        try:
-            self.config = self.read_config()
-            self.advice = advice_on_keys(self.config, given)
-            self.environ = with_secrets_read(os.environ, PROXY_VARIABLES)
-            self.cli = (
-                find_cli(self.config.gemini_cli, os.environ) if self.config.needs_engine else None
-            )
-        except (BadSetting, BadSecretFile, CliUnusable) as error:
-            _refuse(str(error))
+        return given
 
 
 def _spare_the_collector() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from twisted.internet import reactor
 
 from gemproxy import tap
-from gemproxy.config import SETTINGS, BadSetting, Config, Setting
+from gemproxy.config import SETTINGS, BadSetting, Config, Setting, config_path
 from gemproxy.gemini.cli.install import Cli
 from gemproxy.service import Daemon
 from gemproxy.tap import Options
@@ -508,3 +508,31 @@ def test_options_that_are_none_are_refused_in_one_line(
 ):
     with pytest.raises(SystemExit, match=r"^gemproxy: [^\n]+ --help$"):
         twistd(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("'a-key,another'", ("a-key", "another")),
+        ('"a-key"', ("a-key",)),
+        (" 'a-key' ", ("a-key",)),
+        ("'a-key", ("'a-key",)),
+        ("a'b'", ("a'b'",)),
+        ("'a\"", ("'a\"",)),
+    ],
+)
+def test_quotes_around_a_variable_are_not_part_of_it(text: str, keys: tuple[str, ...]) -> None:
+    """As C{docker run --env-file} leaves them."""
+    assert load(GEMINI_API_KEY=text).gemini_api_key == keys
+
+
+def test_a_variable_of_nothing_but_quotes_is_empty() -> None:
+    assert load(STOP_TAGS="''").stop_tags == ()
+    assert load(LOG_KEEP="''").log_keep == 10
+    # One is a quote.
+    assert load(STOP_TAGS="'").stop_tags == ("'",)
+    assert config_path(None, {"GEMPROXY_CONFIG": "'/a b.toml'"}) == Path("/a b.toml")
+
+
+def test_quotes_in_an_option_are_meant() -> None:
+    assert Config.load({"stop-tags": "'end'"}, {}, demo=True).stop_tags == ("'end'",)

@@ -9,12 +9,9 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 import tomllib
 import venv
 import zipfile
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +24,7 @@ from packaging.version import Version
 from gemproxy import __version__
 from gemproxy.config import SECRETS, SETTINGS
 from gemproxy.gemini.cli.install import NODE_MAJOR, PINNED_VERSION
-from testing.processes import free_port
+from gemproxy.shutdown import LAST_WORDS
 from tests.support import ROOT
 
 SOURCES = ("LICENSE", "README.md", "gemproxy", "pyproject.toml", "setup.cfg", "twisted")
@@ -38,6 +35,8 @@ NAMES = DEFAULTS.keys() | {secret.file_env for secret in SECRETS}
 
 # What the image says of itself, and nobody need change.
 OF_THE_IMAGE = {"HOST", "PORT", "STREAM_PORT", "GEMINI_CLI", "LOG_DIR"}
+# Seconds that Docker waits for a container to stop, if nothing else is said.
+DOCKER_STOP = 10
 
 
 def run(*command: str | Path, cwd: Path = ROOT, **environ: str) -> str:
@@ -209,8 +208,8 @@ def test_the_image_exposes_the_ports_of_the_settings():
 
 
 def test_the_image_s_environment_is_made_of_settings():
-    ours = image_environment().keys() - {"PATH", "PYTHONUNBUFFERED"}
-    assert ours == OF_THE_IMAGE - {"PORT", "STREAM_PORT"}
+    ours = image_environment().keys() - {"PATH", "PYTHONUNBUFFERED", "PIP_PYTHON"}
+    assert ours == OF_THE_IMAGE - {"PORT", "STREAM_PORT"} | {"DRAIN"}
     assert image_environment()["HOST"] == "0.0.0.0"
 
 
@@ -223,24 +222,50 @@ def test_the_image_has_the_cli_where_it_says():
     assert manifest["dependencies"] == {"@google/gemini-cli": PINNED_VERSION}
 
 
-def test_the_image_s_node_is_new_enough():
-    [version] = re.findall(r"node:(\d+)-slim AS cli", " ".join(said("FROM")))
-    assert int(version) >= NODE_MAJOR
-
-
-def test_the_image_s_python_is_new_enough():
+def test_the_base_images_are_pinned_and_new_enough():
     [required] = re.findall(r"python_requires = >=3\.(\d+)", (ROOT / "setup.cfg").read_text())
-    versions = re.findall(r"python:3\.(\d+)-slim", " ".join(said("FROM")))
-    assert len(versions) == 2
-    assert all(int(version) >= int(required) for version in versions)
+    oldest = {"node": (NODE_MAJOR,), "python": (3, int(required))}
+    stages = {line.split(" AS ")[1] for line in said("FROM") if " AS " in line}
+    digests: dict[str, set[str]] = {}
+    for line in said("FROM"):
+        image = line.removeprefix("--platform=$BUILDPLATFORM ").split()[0]
+        if image in stages:
+            continue
+        name, version, digest = re.fullmatch(
+            r"(\w+):([0-9.]+)-slim@(sha256:[0-9a-f]{64})", image
+        ).groups()
+        assert tuple(map(int, version.split("."))) >= oldest[name]
+        digests.setdefault(name, set()).add(digest)
+    assert {name: len(pins) for name, pins in digests.items()} == {"node": 1, "python": 1}
 
 
 def test_the_image_runs_the_daemon_under_an_init_as_a_user_of_its_own():
     [entry] = said("ENTRYPOINT")
-    assert json.loads(entry) == ["tini", "--", "twistd", "-n", "--pidfile=", "gemproxy"]
+    init, daemon = json.loads(entry)[:-5], json.loads(entry)[-5:]
+    assert daemon == ["--", "twistd", "-n", "--pidfile=", "gemproxy"]
+    # Reaps orphans wherever it runs, and takes SIGTERM and SIGINT for success.
+    assert init == ["tini", "-s", "-e", "143", "-e", "130"]
     assert said("CMD") == []
     [user] = said("USER")
     assert f"--uid {user} " in " ".join(said("RUN"))
+
+
+def test_the_image_needs_no_home():
+    assert said("WORKDIR")[-1] == "/"
+    assert "--no-create-home" in " ".join(said("RUN"))
+
+
+def test_the_image_s_health_check_knows_the_options_of_the_daemon():
+    [check] = said("HEALTHCHECK")
+    words = json.loads(check.partition("CMD ")[2])
+    assert words == ["gemproxy", "health", "--process", "1"]
+    for service in our_services():
+        assert service["healthcheck"]["test"] == ["CMD", *words]
+
+
+def test_answers_end_before_docker_kills_the_container():
+    drain = float(image_environment()["DRAIN"])
+    assert drain + LAST_WORDS < DOCKER_STOP
 
 
 def test_the_journal_lies_in_the_volume():
@@ -260,59 +285,9 @@ def test_what_is_copied_is_not_ignored():
     assert all((ROOT / name).exists() for name in allowed)
 
 
-# --- Its health check.
-
-
-def check_health(**environ: str) -> int:
-    """The exit status of the image's health check."""
-    [check] = said("HEALTHCHECK")
-    _, script = json.loads(check.partition("CMD ")[2])
-    [copied] = [line for line in said("COPY") if line.endswith(f" {script}")]
-    return subprocess.run(
-        [sys.executable, ROOT / copied.split()[0]], env=environ, capture_output=True, timeout=30
-    ).returncode
-
-
-class _Health(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(self.server.status if self.path == "/health" else 404)
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        """Nothing."""
-
-
-@pytest.fixture
-def server() -> Iterator[HTTPServer]:
-    """A server whose C{/health} answers with the status that it has."""
-    with HTTPServer(("127.0.0.1", 0), _Health) as server:
-        server.status = 200
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        server.shutdown()
-
-
-@pytest.mark.parametrize("environ", [{"PORT": "{}"}, {"PORT": "off", "STREAM_PORT": "{}"}])
-def test_the_health_check_asks_the_port_that_is_served(server: HTTPServer, environ: dict[str, str]):
-    environ = {name: value.format(server.server_port) for name, value in environ.items()}
-    assert check_health(**environ) == 0
-    server.status = 503
-    assert check_health(**environ) == 1
-
-
-def test_a_port_without_a_server_is_not_healthy():
-    assert check_health(PORT=str(free_port())) == 1
-
-
-def test_the_health_check_knows_the_default_ports():
-    script = (ROOT / "docker" / "healthcheck.py").read_text()
-    assert re.findall(r'get\("(\w+)"\) or "(\d+)"', script) == [
-        ("PORT", DEFAULTS["PORT"]),
-        ("STREAM_PORT", DEFAULTS["STREAM_PORT"]),
-    ]
-
-
 # --- Compose.
+
+COMPOSE = ("docker-compose.yml", "docker-compose.two.yml", "docker-compose.new-api.yml")
 
 
 def services(name: str) -> dict[str, Any]:
@@ -321,16 +296,34 @@ def services(name: str) -> dict[str, Any]:
     return found
 
 
+def our_services() -> list[dict[str, Any]]:
+    """Those that run this image, of all files."""
+    return [
+        service
+        for name in COMPOSE
+        for service in services(name).values()
+        if service["image"] == "gemproxy"
+    ]
+
+
 def published(service: dict[str, Any]) -> list[str]:
-    """The ports that a service publishes, which are those of the settings."""
-    return [port.rpartition("}:")[2] for port in service["ports"]]
+    """The ports that a service publishes, each with the variable that chooses another."""
+    prefix = "${PUBLISH_ON:-127.0.0.1}:"
+    assert all(port.startswith(prefix) for port in service["ports"])
+    return [port.removeprefix(prefix) for port in service["ports"]]
+
+
+def chosen(name: str) -> str:
+    return f"${{{name}:-{DEFAULTS[name]}}}:{DEFAULTS[name]}"
+
+
+def test_the_compose_files_are_all_checked():
+    assert {path.name for path in ROOT.glob("docker-compose*.yml")} == set(COMPOSE)
 
 
 def test_the_default_is_one_service_with_both_ports():
     [service] = services("docker-compose.yml").values()
-    assert published(service) == [
-        f"{DEFAULTS[name]}:{DEFAULTS[name]}" for name in ("PORT", "STREAM_PORT")
-    ]
+    assert published(service) == [chosen("PORT"), chosen("STREAM_PORT")]
 
 
 def test_the_one_service_can_be_given_every_setting():
@@ -344,8 +337,8 @@ def test_the_two_services_have_a_port_each():
     assert two.keys() == {"gemini-proxy", "stream-proxy"}
     gemini, stream = two["gemini-proxy"], two["stream-proxy"]
     assert gemini["environment"]["STREAM_PORT"] == stream["environment"]["PORT"] == "off"
-    assert published(gemini) == [f"{DEFAULTS['PORT']}:{DEFAULTS['PORT']}"]
-    assert published(stream) == [f"{DEFAULTS['STREAM_PORT']}:{DEFAULTS['STREAM_PORT']}"]
+    assert published(gemini) == [chosen("PORT")]
+    assert published(stream) == [chosen("STREAM_PORT")]
     address = f"http://gemini-proxy:{DEFAULTS['PORT']}"
     assert stream["environment"]["GEMINI_PROXY_URL"] == address
 
@@ -368,21 +361,46 @@ def test_new_api_is_between_the_two_ports():
     stream, new_api = three["stream-proxy"]["environment"], three.pop("new-api")
     assert stream["UPSTREAM_URL"] == "http://new-api:3000"
     assert stream["GEMINI_PROXY_URL"] == f"http://gemini-proxy:{DEFAULTS['PORT']}"
-    assert published(three["stream-proxy"]) == [
-        f"{DEFAULTS['STREAM_PORT']}:{DEFAULTS['STREAM_PORT']}"
-    ]
+    assert published(three["stream-proxy"]) == [chosen("STREAM_PORT")]
     assert new_api["volumes"] == ["new-api-data:/data"]
     for service in three.values():
-        given = service["environment"].keys()
-        assert given <= NAMES
-        assert service["cap_drop"] == ["ALL"]
+        assert service["environment"].keys() <= NAMES
     assert "FIXED_API_KEY" not in three["gemini-proxy"]["environment"]
 
 
-@pytest.mark.parametrize("name", ["docker-compose.yml", "docker-compose.two.yml"])
-def test_every_service_has_time_to_end_and_no_power_over_docker(name: str):
-    for service in services(name).values():
-        assert int(service["stop_grace_period"].removesuffix("s")) > float(DEFAULTS["DRAIN"])
+def test_every_service_has_time_to_end():
+    for service in our_services():
+        assert service["environment"]["DRAIN"] == f"${{DRAIN:-{DEFAULTS['DRAIN']}}}"
+        grace = int(service["stop_grace_period"].removesuffix("s"))
+        assert grace >= float(DEFAULTS["DRAIN"]) + 3 * LAST_WORDS
+
+
+def test_no_service_has_more_than_it_needs():
+    for service in our_services():
         assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["read_only"] is True
+        assert service["tmpfs"] == ["/tmp"]
+        assert service["mem_limit"].startswith("${")
+        assert service["logging"]["options"].keys() == {"max-size", "max-file"}
         assert "privileged" not in service
-    assert "docker.sock" not in (ROOT / name).read_text()
+    for name in COMPOSE:
+        assert "docker.sock" not in (ROOT / name).read_text()
+
+
+def test_no_other_image_of_the_name_is_pulled():
+    for service in our_services():
+        assert (service["build"], service["pull_policy"]) == (".", "build")
+
+
+def test_every_service_reaches_the_machine_itself():
+    for service in our_services():
+        assert service["extra_hosts"] == ["host.docker.internal:host-gateway"]
+
+
+def test_a_missing_key_is_said_before_anything_starts():
+    """A daemon that refuses to start would be restarted for ever."""
+    for service in our_services():
+        key = service["environment"].get("GEMINI_API_KEY", "${GEMINI_API_KEY?")
+        # It may be empty where a configuration file has it.
+        assert key.startswith("${GEMINI_API_KEY?")

@@ -276,3 +276,14 @@ def test_one_that_somebody_else_put_in_its_place_is_not_used(root: Path, directo
     first.chmod(0o777)
     assert directory.ensure() != first
     assert list(first.iterdir()) == []
+
+
+def test_without_a_temporary_folder_the_error_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_folder() -> str:
+        raise FileNotFoundError("no usable temporary directory")
+
+    monkeypatch.setattr(rundir.tempfile, "gettempdir", no_folder)
+    with pytest.raises(FileNotFoundError, match="--tmpfs /tmp"):
+        next(roots_for_user({}))

@@ -12,7 +12,7 @@ from twisted.web.iweb import IAgent
 
 from gemproxy.backoff import RetryPolicy
 from gemproxy.chat.answer_limits import AnswerLimits
-from gemproxy.config import Config
+from gemproxy.config import BadSetting, Config
 from gemproxy.gemini.attempt import Attempts
 from gemproxy.gemini.cli.gateway import Gateway
 from gemproxy.gemini.cli.home import WorkerHome
@@ -60,8 +60,13 @@ class EngineService(MultiService):
         @param key_rest: see L{KeyRing}.
         @param answer_limits: see L{Attempts}.
         @param proxies: for the pictures that are fetched.
+        @raise BadSetting: there is no folder for temporary files.
         """
         super().__init__()
+        try:
+            next(roots_for_user(environ))
+        except OSError as error:
+            raise BadSetting(str(error)) from None
         self._run_directory = RunDirectory(lambda: roots_for_user(environ))
         self._workers_made = 0
         gateway = Gateway(

@@ -31,7 +31,13 @@ def roots_for_user(environ: Mapping[str, str]) -> Iterator[Path]:
     runtime = environ.get("XDG_RUNTIME_DIR")
     if runtime and Path(runtime).is_dir() and os.access(runtime, os.W_OK):
         yield Path(runtime) / "gemproxy"
-    temp = Path(tempfile.gettempdir())
+    try:
+        temp = Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            "The Gemini CLI needs a folder for temporary files, and none can be written: "
+            "mount one, as with `docker run --tmpfs /tmp`, or name one with TMPDIR."
+        ) from None
     name = f"gemproxy-{os.getuid()}"
     yield temp / name
     # Anybody may have made that one. One with a name that nobody can guess is found again.
