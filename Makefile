@@ -19,7 +19,7 @@ LOWEST_PYTHON ?= $(firstword $(PYTHONS) $(PYTHON))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: run test quick quick-tests lowest pythons lint bench chaos soak lock clean
+.PHONY: run test quick quick-tests lowest pythons image lint bench chaos soak lock clean
 
 run: $(VENV)/installed node_modules/installed
 	@set -a; if [ -f .env ]; then . ./.env; fi; set +a; \
@@ -66,6 +66,10 @@ bench: $(VENV)/installed node_modules/installed
 # Everything goes wrong for three minutes; and 40,000 requests in a row.
 chaos soak: $(VENV)/installed-for-tests node_modules/installed
 	$(BIN)/python -m bench.$@ $(ARGS)
+
+# The image and the compose files, with a real Docker engine: some minutes.
+image: $(VENV)/installed-for-tests
+	docker/with-engine.sh $(BIN)/python -m pytest -q docker $(ARGS)
 
 lint: $(VENV)/installed-for-tests
 	$(BIN)/ruff format --check .

@@ -268,6 +268,22 @@ def test_answers_end_before_docker_kills_the_container():
     assert drain + LAST_WORDS < DOCKER_STOP
 
 
+def test_a_release_is_labelled_and_says_what_is_in_it():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())
+    [build] = [
+        step["with"]
+        for step in workflow["jobs"]["image"]["steps"]
+        if step.get("uses", "").startswith("docker/build-push-action@")
+    ]
+    assert build["platforms"] == "linux/amd64,linux/arm64"
+    assert (build["sbom"], build["provenance"]) == (True, "mode=max")
+    given = {line.partition("=")[0] for line in build["build-args"].splitlines()}
+    assert given == {name.removesuffix("=") for line in said("ARG") for name in line.split()}
+    [labels] = said("LABEL")
+    for name in given:
+        assert f"org.opencontainers.image.{name.lower()}=${name}" in labels
+
+
 def test_the_journal_lies_in_the_volume():
     assert said("VOLUME") == ["/data"]
     assert Path(image_environment()["LOG_DIR"]).is_relative_to("/data")
