@@ -521,6 +521,19 @@ SETTINGS: tuple[Setting, ...] = (
         "pictures",
     ),
     Setting(
+        "MAX_CONNECTIONS",
+        "10000",
+        _whole_or_off(1, 1000000),
+        "maximum number of open connections of clients; further ones get 503; `off` for no limit",
+    ),
+    Setting(
+        "CLIENT_CONNECTIONS",
+        "5000",
+        _whole_or_off(1, 1000000),
+        "maximum number of open connections from one client address, except those in "
+        "TRUSTED_PROXIES; further ones get 429; `off` for no limit",
+    ),
+    Setting(
         "CLIENT_REQUESTS",
         "off",
         _whole_or_off(1, 1000000),
@@ -581,6 +594,8 @@ class Config:
     max_answer: int
     max_answer_parts: int
     max_answer_calls: int
+    max_connections: int | None
+    client_connections: int | None
     client_requests: int | None
     drain: float
     debug: bool

@@ -58,6 +58,12 @@ class Metrics:
             ["status"],
             registry=self.registry,
         )
+        self._refused_connections = Counter(
+            "gemproxy_refused_connections",
+            "Connections of clients that were refused, by the limit that they exceed",
+            ["limit"],
+            registry=self.registry,
+        )
         self.heartbeats = Counter(
             "gemproxy_heartbeats", "Heartbeats sent to waiting clients", registry=self.registry
         )
@@ -89,6 +95,9 @@ class Metrics:
 
     def passed(self, status: int) -> None:
         self._passed.labels(str(status)).inc()
+
+    def connection_refused(self, limit: str) -> None:
+        self._refused_connections.labels(limit).inc()
 
     def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
         """Show a value that somebody else knows."""

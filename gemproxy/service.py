@@ -32,6 +32,7 @@ from gemproxy.http.agent import PersistentAgent, endpoints
 from gemproxy.http.client_connections import Connections
 from gemproxy.http.confined import ConfinedAgent
 from gemproxy.http.connection import UNACKNOWLEDGED
+from gemproxy.http.connection_limits import ConnectionLimiter, response_of
 from gemproxy.http.listening import Address, PortService
 from gemproxy.http.loops import LoopMark
 from gemproxy.http.proxies import Proxies
@@ -139,6 +140,14 @@ class Daemon(MultiService):
             for name, port in (("Gemini Proxy", config.port), ("Stream Proxy", config.stream_port))
             if port is not None
         }
+        proxies = TrustedProxies.parse(config.trusted_proxies)
+        self._limiter = ConnectionLimiter(
+            reactor,
+            config.max_connections,
+            config.client_connections,
+            proxies.trusts,
+            self._metrics.connection_refused,
+        )
         self._admission = Admission(
             reactor,
             Access(config.proxy_api_keys, config.cors_origins, config.allowed_hosts),
@@ -151,7 +160,7 @@ class Daemon(MultiService):
             ),
             self._metrics,
             _new_id,
-            TrustedProxies.parse(config.trusted_proxies),
+            proxies,
             self._mark,
         )
         self._drain = Drain(
@@ -406,10 +415,10 @@ class Daemon(MultiService):
         resource: Any,
         is_streamed: IsStreamed = never_streamed,
     ) -> None:
-        site = make_site(resource, self._admission, self._reactor, is_streamed)
+        site = make_site(resource, self._admission, self._limiter, self._reactor, is_streamed)
         address = self._addresses[name]
         try:
-            endpoint = address.endpoint(self._reactor, self._coalescer)
+            endpoint = address.endpoint(self._reactor, self._coalescer, self._overflow)
         except ValueError as error:
             raise BadSetting(f"{name}: cannot listen at {address.port!r}: {error}") from None
         service = PortService(endpoint, site)
@@ -417,6 +426,9 @@ class Daemon(MultiService):
         service.setServiceParent(self)
         self._ports.append(service)
         self._connections.append(site.connections)
+
+    def _overflow(self) -> bytes:
+        return response_of(self._limiter.without_descriptor())
 
     def startService(self) -> None:
         super().startService()

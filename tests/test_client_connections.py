@@ -16,6 +16,7 @@ from twisted.internet.testing import StringTransport
 from twisted.web.http import Request
 
 from gemproxy.http.client_connections import ClientChannel, Connections
+from gemproxy.http.connection_limits import ConnectionLimiter
 from gemproxy.service import Patience
 from tests.support import Relay, running_relay, until
 from tests.test_admission import all_of, assert_fine, get, post, say, statuses
@@ -24,9 +25,13 @@ GET = b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST /%d HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
 
 
+def unlimited() -> ConnectionLimiter:
+    return ConnectionLimiter(Clock(), None, None, lambda address: False, lambda limit: None)
+
+
 @define
 class Site:
-    connections: Connections = field(factory=Connections)
+    connections: Connections = field(factory=lambda: Connections(unlimited()))
     head_timeout: float = 30.0
 
 

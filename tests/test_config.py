@@ -211,6 +211,20 @@ CASES = [
         "a whole number from 1 to 1000000",
     ),
     Case(
+        "MAX_CONNECTIONS",
+        10000,
+        {"1": 1, "1000000": 1000000, "off": None},
+        ("0", "1000001"),
+        "a whole number from 1 to 1000000, or off",
+    ),
+    Case(
+        "CLIENT_CONNECTIONS",
+        5000,
+        {"1": 1, "1000000": 1000000, "off": None},
+        ("0", "1000001"),
+        "a whole number from 1 to 1000000, or off",
+    ),
+    Case(
         "CLIENT_REQUESTS",
         None,
         {"1": 1, "1000000": 1000000, "off": None},

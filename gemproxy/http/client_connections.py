@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.http_headers import Headers
 
+from gemproxy.http.connection_limits import ConnectionLimiter
 from gemproxy.http.liveness import Probes, limit_unacknowledged, probe
 
 # Seconds after which a connection is closed if the client does not respond or accept data.
@@ -32,11 +33,13 @@ class ClientChannel(HTTPChannel):
     if what this stands on changes.
 
     @ivar site: the site, with its L{Connections} and its time for the heads of requests.
+    @ivar address: the client's; empty if it has none, as at a UNIX socket.
     @ivar is_folded: a header of the current request goes on in a second line.
     """
 
     transport: Any
     site: Any
+    address = ""
     is_folded = False
     _receive: Callable[[bytes], None] | None = None
     _head_deadline: IDelayedCall | None = None
@@ -48,6 +51,7 @@ class ClientChannel(HTTPChannel):
         probe(self.transport, _PROBES)
         limit_unacknowledged(self.transport, STALLED)
         self._begin_head()
+        self.address = host_of(self.transport.getPeer())
         self.site.connections.opened(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -164,15 +168,22 @@ class ClientChannel(HTTPChannel):
         return sum(map(len, self._dataBuffer)) <= self._optimisticEagerReadSize
 
 
+def host_of(address: object) -> str:
+    """The IP address in a Twisted address; empty if there is none, as for a UNIX socket."""
+    return str(getattr(address, "host", ""))
+
+
 class Connections:
     """
     The connections of a site.
 
     @ivar open: the open connections.
+    @ivar limiter: counts those of all sites together.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limiter: ConnectionLimiter) -> None:
         self.open: set[ClientChannel] = set()
+        self.limiter = limiter
         self._ended: list[Deferred[None]] = []
 
     def close(self) -> Deferred[None]:
@@ -200,9 +211,11 @@ class Connections:
 
     def opened(self, channel: ClientChannel) -> None:
         self.open.add(channel)
+        self.limiter.opened(channel.address)
 
     def closed(self, channel: ClientChannel) -> None:
         self.open.discard(channel)
+        self.limiter.closed(channel.address)
         if not self.open:
             ended, self._ended = self._ended, []
             for waiting in ended:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from typing import cast
 
 from OpenSSL.SSL import Error as TLSError
 from service_identity import VerificationError
-from twisted.internet.error import ConnectionClosed
+from twisted.internet.error import ConnectBindError, ConnectionClosed
 from twisted.web.client import ResponseFailed, ResponseNeverReceived
 
 _MESSAGE_LENGTH = 300
@@ -42,6 +43,12 @@ def is_untrusted(error: Exception) -> bool:
     if isinstance(cause, VerificationError):
         return True
     return isinstance(cause, TLSError) and "certificate" in _tls_reason(cause)
+
+
+def lacks_descriptors(error: Exception) -> bool:
+    """Whether a request failed because this process has no file descriptor left."""
+    cause = _cause(error)
+    return isinstance(cause, ConnectBindError) and cause.osError in (errno.EMFILE, errno.ENFILE)
 
 
 def _cause(error: Exception) -> Exception:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 from typing import Any
 
 from attrs import frozen
@@ -45,10 +46,15 @@ class Address:
         """For the log."""
         return f"http://{self.host}:{self.port}/v1" if isinstance(self.port, int) else self.port
 
-    def endpoint(self, reactor: Any, coalescer: WriteCoalescer) -> IStreamServerEndpoint:
-        """@raise ValueError: the description is not one of an endpoint."""
+    def endpoint(
+        self, reactor: Any, coalescer: WriteCoalescer, overflow: Callable[[], bytes]
+    ) -> IStreamServerEndpoint:
+        """
+        @param overflow: see L{PromptEndpoint}.
+        @raise ValueError: the description is not one of an endpoint.
+        """
         if isinstance(self.port, int):
-            return PromptEndpoint(reactor, self.port, self.host, coalescer)
+            return PromptEndpoint(reactor, self.port, self.host, coalescer, overflow)
         try:
             endpoint: IStreamServerEndpoint = serverFromString(reactor, self.port)
         except Exception as error:

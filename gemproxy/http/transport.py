@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import errno
+import os
+import socket
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from attrs import frozen
@@ -15,6 +19,8 @@ from gemproxy.http.write_coalescer import WriteCoalescer
 
 # Large enough for a burst of clients.
 _BACKLOG = 1024
+# Bytes of a request that is not read.
+_AT_ONCE = 65536
 
 
 class PromptServer(tcp.Server):
@@ -70,11 +76,72 @@ class PromptServer(tcp.Server):
                 super().write(data)
 
 
+class _ListeningSocket(socket.socket):
+    """
+    Answers clients for whom there is no file descriptor. Twisted closes their connections without
+    a word, or leaves them waiting if another thread has taken the descriptor that it keeps for
+    that.
+    """
+
+    def __init__(self, other: socket.socket, answer: Callable[[], bytes]) -> None:
+        """
+        @param other: the socket that this one is to be.
+        @param answer: makes what such a client gets.
+        """
+        super().__init__(other.family, other.type, other.proto, other.detach())
+        self.setblocking(False)
+        self._answer = answer
+        self._spare = _spare()
+
+    def close(self) -> None:
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
+        super().close()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        try:
+            return super().accept()
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE) or self._spare is None:
+                raise
+        os.close(self._spare)
+        try:
+            for _ in range(_BACKLOG):
+                client = super().accept()[0]
+                with client, suppress(OSError):
+                    client.setblocking(False)
+                    client.send(self._answer())
+                    client.shutdown(socket.SHUT_WR)
+                    # What is unread when it is closed would reset the connection.
+                    client.recv(_AT_ONCE)
+        finally:
+            self._spare = _spare()
+        raise BlockingIOError(errno.EAGAIN, "who waited was answered")
+
+
+def _spare() -> int | None:
+    """A descriptor to be given up when there is no other; None if there is none already."""
+    try:
+        return os.open(os.devnull, os.O_RDONLY)
+    except OSError:
+        return None
+
+
 class PromptPort(tcp.Port):
-    """@ivar coalescer: tracks the reads of the connections to upstreams."""
+    """
+    @ivar coalescer: tracks the reads of the connections to upstreams.
+    @ivar overflow: makes what a client gets that there is no file descriptor for; None to leave
+        that to Twisted.
+    """
 
     transport = PromptServer
     coalescer: WriteCoalescer
+    overflow: Callable[[], bytes] | None = None
+
+    def createInternetSocket(self) -> socket.socket:
+        made: socket.socket = super().createInternetSocket()
+        return made if self.overflow is None else _ListeningSocket(made, self.overflow)
 
 
 @frozen
@@ -86,6 +153,7 @@ class PromptEndpoint:
     port: int
     interface: str
     coalescer: WriteCoalescer
+    overflow: Callable[[], bytes] | None = None
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         return execute(self._listen, protocolFactory)
@@ -93,5 +161,6 @@ class PromptEndpoint:
     def _listen(self, factory: IProtocolFactory) -> IListeningPort:
         port = PromptPort(self.port, factory, _BACKLOG, self.interface, self.reactor)
         port.coalescer = self.coalescer
+        port.overflow = self.overflow
         port.startListening()
         return port

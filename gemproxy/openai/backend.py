@@ -24,6 +24,7 @@ from gemproxy.chat.errors import (
     ChatError,
     Unanswered,
     bad_request,
+    overloaded,
     upstream_failed,
     upstream_silent,
 )
@@ -32,7 +33,7 @@ from gemproxy.chat.request import ChatRequest, Headers
 from gemproxy.chat.secret import SecretMask
 from gemproxy.chat.sse import Event
 from gemproxy.http.body import BodyCut, BodyTooLarge, read_beginning, read_body
-from gemproxy.http.errors import describe_request_error, is_untrusted
+from gemproxy.http.errors import describe_request_error, is_untrusted, lacks_descriptors
 from gemproxy.http.headers import without
 from gemproxy.http.loops import LoopMark
 from gemproxy.http.treq_client import send
@@ -62,6 +63,8 @@ _ERROR_PATIENCE = 5.0
 _TAIL = 2.0
 # Seconds of silence after which an answer is complete of which every choice has a finish reason.
 FINISH_PATIENCE = 5.0
+# Seconds after which there may be a file descriptor again.
+_SHORT_OF_DESCRIPTORS = 5.0
 _CUT = upstream_failed("The upstream closed the connection before the response was complete.")
 # Some say 201 for an answer that they have created.
 _GOOD = (200, 201, 202, 203)
@@ -322,6 +325,10 @@ class OpenAIBackend:
             return cast("Exception", reasons[0].value)
         address = self.base.join(b"/").decode("ascii", "replace").rstrip("/")
         who = f"The upstream {address} ({self.setting})"
+        if lacks_descriptors(error):
+            # That is no fault of the upstream's, and no reason to let it rest.
+            message = f"No file descriptor is left for a connection to {who[4:]} (ulimit -n)."
+            return overloaded(message, _SHORT_OF_DESCRIPTORS)
         message = describe_request_error(who, error)
         return Unanswered(502, SERVER_ERROR, message, "upstream_error", final=is_untrusted(error))
 

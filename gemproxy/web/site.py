@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, cast
 
 from klein import Klein
+from twisted.internet.interfaces import IAddress
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from twisted.web.server import Request
@@ -15,7 +16,8 @@ from gemproxy.chat.errors import INVALID_REQUEST, ChatError, bad_request, unknow
 from gemproxy.chat.images import ImagesRequest, parse_images_request
 from gemproxy.chat.request import ChatRequest, Headers, parse_chat_request
 from gemproxy.dialects.registry import DIALECTS
-from gemproxy.http.client_connections import ClientChannel, Connections
+from gemproxy.http.client_connections import ClientChannel, Connections, host_of
+from gemproxy.http.connection_limits import ConnectionLimiter, RefusedConnections
 from gemproxy.http.encodings import (
     DECODED,
     BadEncoding,
@@ -164,15 +166,27 @@ class ProxySite(QuietSite):
 
     protocol = ClientChannel  # type: ignore[assignment]
 
-    def __init__(self, *args: Any, head_timeout: float, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, limiter: ConnectionLimiter, head_timeout: float, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.connections = Connections()
+        self.connections = Connections(limiter)
         self.head_timeout = head_timeout
+        self._refused = RefusedConnections(self.reactor)
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        error = self.connections.limiter.refusal(host_of(addr))
+        return super().buildProtocol(addr) if error is None else self._refused.protocol(error)
+
+    def stopFactory(self) -> None:
+        super().stopFactory()
+        self._refused.close()
 
 
 def make_site(
     resource: Any,
     admission: Admission,
+    limiter: ConnectionLimiter,
     reactor: Any,
     is_streamed: IsStreamed = never_streamed,
 ) -> ProxySite:
@@ -182,5 +196,10 @@ def make_site(
     @param is_streamed: decides which requests are served while their bodies are still arriving.
     """
     factory = partial(StreamedRequest, admission, AdmissionThrottle(reactor), is_streamed)
-    head_timeout = admission.limits.headers_timeout
-    return ProxySite(resource, factory, head_timeout=head_timeout, reactor=reactor)
+    return ProxySite(
+        resource,
+        factory,
+        limiter=limiter,
+        head_timeout=admission.limits.headers_timeout,
+        reactor=reactor,
+    )
