@@ -323,3 +323,15 @@ async def test_calls_without_end_are_no_answer(tmp_path: Path) -> None:
         reply = await product.ask(chat(tools=tools))
         assert len(reply.json["choices"][0]["message"]["tool_calls"]) == 10
         assert product.worker_pids() == [pid]
+
+
+@ensureDeferred
+async def test_a_stream_that_has_to_be_kept_is_ended() -> None:
+    async with running_relay(**SETTINGS) as relay:
+        relay.upstream.play(stream(*TOO_MUCH))
+        body = {"model": "gemini-x", "input": "Hi", "stream": True}
+        reply = await (await relay.send("POST", "/v1/responses", body)).reply()
+        last = reply.body.decode().rstrip().rpartition("data: ")[2]
+        failed = json.loads(last)
+        assert failed["type"] == "response.failed"
+        assert_too_large(failed["response"]["error"], "MAX_ANSWER")

@@ -54,6 +54,31 @@ class AnswerLimits:
 DEFAULT_LIMITS = AnswerLimits()
 
 
+class AnswerMeter:
+    """Measures an answer while it comes."""
+
+    def __init__(self, limits: AnswerLimits) -> None:
+        self._limits = limits
+        self._size = 0
+        self._parts = 0
+
+    def add(self, data: bytes) -> tuple[int, int]:
+        """
+        @param data: the JSON of another chunk; returns its size and the number of its parts.
+        @raise ChatError: 502, the answer becomes larger than allowed. The chunk is not counted.
+        """
+        size, parts = len(data), parts_of(data)
+        self._limits.check(self._size + size, self._parts + parts)
+        self._size += size
+        self._parts += parts
+        return size, parts
+
+    def take_back(self, size: int, parts: int) -> None:
+        """What was counted is kept no longer."""
+        self._size -= size
+        self._parts -= parts
+
+
 def parts_of(text: bytes | bytearray) -> int:
     """The objects and lists in the JSON of a chunk, beyond those that every chunk has."""
     return max(0, text.count(b"{") + text.count(b"[") - _PARTS_OF_A_CHUNK)

@@ -6,7 +6,7 @@ from typing import Any
 
 from attrs import define, field
 
-from gemproxy.chat.answer_limits import AnswerLimits, parts_of
+from gemproxy.chat.answer_limits import AnswerLimits, AnswerMeter
 from gemproxy.chat.chunks import index_of
 from gemproxy.chat.deltas import (
     CHOICE,
@@ -92,10 +92,13 @@ class CompletionCollector:
     """Assembles the chunks of one response into a C{chat.completion} object, within limits."""
 
     _limits: AnswerLimits = AnswerLimits()
-    _size: int = field(init=False, default=0)
-    _parts: int = field(init=False, default=0)
+    _meter: AnswerMeter = field(init=False)
     _fields: _Object = field(init=False)
     _choices: dict[int, _Choice] = field(init=False, factory=dict)
+
+    @_meter.default
+    def _new_meter(self) -> AnswerMeter:
+        return AnswerMeter(self._limits)
 
     @_fields.default
     def _no_fields(self) -> _Object:
@@ -121,10 +124,7 @@ class CompletionCollector:
         """
         if not isinstance(chunk, dict):
             raise ValueError("a chunk must be a JSON object")
-        size, parts = len(data), parts_of(data)
-        self._limits.check(self._size + size, self._parts + parts)
-        self._size += size
-        self._parts += parts
+        size, parts = self._meter.add(data)
         known = self._fields
         # Most fields are the same in every chunk.
         changed = {
@@ -156,8 +156,7 @@ class CompletionCollector:
         """Forget what has been received of a choice."""
         discarded = self._choices.pop(index, None)
         if discarded is not None:
-            self._size -= discarded.size
-            self._parts -= discarded.parts
+            self._meter.take_back(discarded.size, discarded.parts)
 
     def completion(self) -> dict[str, Any]:
         """The equivalent non-streaming response."""

@@ -34,6 +34,7 @@ class AnswerForm(ErrorForm, Protocol):
 
     @ivar ignored: the names of the request's parameters that had to be left out.
     @ivar stream_type: the content type of a stream.
+    @ivar keeps_all: whether it keeps the whole answer until the end of a stream.
     """
 
     @property
@@ -41,6 +42,9 @@ class AnswerForm(ErrorForm, Protocol):
 
     @property
     def stream_type(self) -> bytes: ...
+
+    @property
+    def keeps_all(self) -> bool: ...
 
     def events(self, events: Sequence[Event]) -> bytes:
         """
@@ -73,6 +77,7 @@ class ChatForm:
     """Chat completions, which are what backends produce."""
 
     ignored: Sequence[str] = ()
+    keeps_all: bool = False
     stream_type: bytes = b"text/event-stream; charset=utf-8"
 
     def error(self, error: ChatError) -> ErrorResponse:

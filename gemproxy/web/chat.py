@@ -186,7 +186,7 @@ class ChatService:
         self, chat: ChatRequest, form: AnswerForm
     ) -> Callable[..., EventStreamRelay | DocumentRelay]:
         if chat.stream:
-            return partial(EventStreamRelay, form=form)
+            return partial(EventStreamRelay, self.limits, form=form)
         return partial(DocumentRelay, self.limits, form=form)
 
     async def _outcome(

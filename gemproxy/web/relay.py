@@ -18,7 +18,7 @@ from twisted.web.server import Request
 from zope.interface import implementer
 
 from gemproxy.backend import Commitment
-from gemproxy.chat.answer_limits import AnswerLimits
+from gemproxy.chat.answer_limits import AnswerLimits, AnswerMeter
 from gemproxy.chat.chunks import Usage, estimated_usage
 from gemproxy.chat.collect import CompletionCollector
 from gemproxy.chat.errors import ChatError, upstream_failed
@@ -133,6 +133,7 @@ class _Relay:
         self._committed = False
         self._has_data = False
         self._paced: _Paced | None = None
+        self._fault: ChatError | None = None
         self.ignored(())
 
     # Called by the backend:
@@ -223,6 +224,8 @@ class _Relay:
 
     def finish(self) -> ChatError | None:
         """The answer is complete. Returns why it is none that the client can use, if so."""
+        if self._fault is not None:
+            return self._fault
         rest = self._filter.flush()
         if self.state is RelayState.STOP_TAG and (
             self._chat.include_usage or not self._chat.stream
@@ -279,9 +282,24 @@ class _Relay:
     def _send_heartbeat(self) -> None:
         raise NotImplementedError
 
+    def _give_up(self, fault: ChatError) -> None:
+        """The rest of the answer is of no use."""
+        self._fault = fault
+        if self.state is RelayState.OPEN:
+            self.state, self.interruption = RelayState.INTERRUPTED, fault
+            # Not at once: the backend is calling.
+            self._clock.callLater(0, self.end_early)
+
 
 class EventStreamRelay(_Relay):
-    """Relays an answer as the server-sent events that the client requested."""
+    """
+    Relays an answer as the server-sent events that the client requested; within limits, if they
+    have to be kept.
+    """
+
+    def __init__(self, limits: AnswerLimits, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._meter = AnswerMeter(limits) if self._form.keeps_all else None
 
     def fail(self, error: ChatError) -> None:
         if self._committed:
@@ -304,10 +322,18 @@ class EventStreamRelay(_Relay):
         return max(due, self._begun + (self._heartbeats.stream_delay or 0.0))
 
     def _pass_on(self, events: Sequence[Event]) -> None:
+        if self._fault is not None:
+            return
         self._commit()
         for event in events:
             self._record(event)
-        self._send(self._form.events(events))
+        try:
+            if self._meter is not None:
+                self._meter.add(b"".join(event.data for event in events))
+        except ChatError as too_large:
+            self._give_up(too_large)
+        else:
+            self._send(self._form.events(events))
 
     def _record(self, event: Event) -> None:
         try:
@@ -340,7 +366,6 @@ class DocumentRelay(_Relay):
     def __init__(self, limits: AnswerLimits, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._collector = CompletionCollector(limits)
-        self._fault: ChatError | None = None
         self._document: dict[str, Any] | None = None
 
     def fail(self, error: ChatError) -> None:
@@ -388,17 +413,6 @@ class DocumentRelay(_Relay):
                 self._give_up(too_large)
             else:
                 self._exchange.add(chunk, self._clock.seconds())
-
-    def _give_up(self, fault: ChatError) -> None:
-        """There will be no document: the rest of the answer is not needed."""
-        self._fault = fault
-        if self.state is RelayState.OPEN:
-            self.state, self.interruption = RelayState.INTERRUPTED, fault
-            # Not at once: the backend is calling.
-            self._clock.callLater(0, self.end_early)
-
-    def finish(self) -> ChatError | None:
-        return self._fault or super().finish()
 
     def _end(self) -> None:
         own = self._document

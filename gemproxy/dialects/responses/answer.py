@@ -246,7 +246,9 @@ def _usage(usage: Json) -> Json:
 
 
 class ResponsesForm(ChatForm):
-    """The shape of one answer."""
+    """The shape of one answer. The last event has all of it."""
+
+    keeps_all = True
 
     def __init__(self, builder: ResponseBuilder, ignored: Sequence[str]) -> None:
         self.ignored = ignored
