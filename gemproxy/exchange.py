@@ -118,6 +118,11 @@ class Exchange:
         """The number of characters of the response so far."""
         return self._size
 
+    @property
+    def weight(self) -> int:
+        """The bytes that the request and the texts take."""
+        return len(self.request) + sum(map(len, self._texts.values()))
+
     def count(self, usage: Usage) -> None:
         self.usage = usage.as_json()
 

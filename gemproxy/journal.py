@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import re
-import tempfile
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from time import time
 from typing import Any, Protocol
 
 from attrs import frozen
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
 
 from gemproxy.exchange import Exchange
+from gemproxy.journal_folder import JournalFolder
 from gemproxy.util.log import make_logger
 from gemproxy.util.masking import Masking
 
 # Exchanges are written in batches, because only the last ones of a burst are kept.
 WRITE_DELAY = 0.25
-_NUMBERED = re.compile(r"(\d{6,})_(?:input\.json|output\.txt)")
-# The prefix of the names of incomplete files.
-_PART = ".gemproxy-part-"
+# Seconds after which a disk that does not take them is tried again.
+RETRY_DELAY = 5.0
+# Seconds that the disk has when the daemon stops.
+STOP_PATIENCE = 10.0
+# Of exchanges that wait for the disk.
+MOST_BYTES = 64 * 1024 * 1024
 
 
 class Journal(Protocol):
@@ -67,12 +69,29 @@ class NoJournal:
         """Do nothing."""
 
 
+@frozen
+class _Written:
+    """
+    What became of a batch.
+
+    @ivar left: what could not be written.
+    @ivar error: why.
+    @ivar unremovable: why old files could not be removed.
+    @ivar failures: of exchanges that cannot be put into files, which is an error in gemproxy.
+    """
+
+    left: Sequence[Exchange]
+    error: Exception | None
+    unremovable: OSError | None
+    failures: Sequence[Failure]
+
+
 class DiskJournal(Service):
     """
     Keeps the last exchanges as pairs of numbered files.
 
-    Files are written in batches, by a thread. Each is written under a temporary name first, so that
-    readers never see an incomplete file.
+    They are written in batches, by a thread. What cannot be written waits until it can be, as far
+    as memory allows.
     """
 
     log = make_logger()
@@ -80,27 +99,35 @@ class DiskJournal(Service):
     def __init__(
         self,
         clock: IReactorTime,
-        in_thread: Callable[..., Deferred[None]],
+        in_thread: Callable[..., Awaitable[Any]],
         new_id: Callable[[], str],
         folder: Path,
         keep: int,
+        count_dropped: Callable[[], object] = lambda: None,
         wall_clock: Callable[[], float] = time,
+        most_bytes: int = MOST_BYTES,
     ) -> None:
         """
         @param in_thread: calls a function in a thread.
+        @param count_dropped: called for each exchange that is lost.
         @param wall_clock: the time of requests, in seconds since the epoch.
+        @param most_bytes: of exchanges that wait.
         """
         self._clock = clock
         self._in_thread = in_thread
         self._new_id = new_id
-        self._folder = folder
+        self._path = folder
+        self._folder = JournalFolder(folder, keep)
         self._keep = keep
+        self._count_dropped = count_dropped
         self._wall_clock = wall_clock
-        self._pending: deque[Exchange] = deque(maxlen=keep)
+        self._most_bytes = most_bytes
+        self._pending: deque[Exchange] = deque()
+        # Of those that wait, and of those that are being written.
+        self._bytes = self._bytes_in_hand = 0
         self._timer: IDelayedCall | None = None
-        self._writing: Deferred[None] | None = None
-        self._number: int | None = None
-        self._complained = False
+        self._writing: Deferred[bool] | None = None
+        self._complaints: set[str] = set()
 
     def begin(
         self,
@@ -115,78 +142,115 @@ class DiskJournal(Service):
 
     def end(self, exchange: Exchange) -> None:
         self._pending.append(exchange)
+        self._bytes += exchange.weight
+        self._drop_excess()
         if self._timer is None and self._writing is None:
             self._timer = self._clock.callLater(WRITE_DELAY, self._write)
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
-        return Deferred.fromCoroutine(self._finish())
-
-    async def _finish(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._writing is not None or self._pending:
-            if self._writing is None:
-                self._write()
-            if self._writing is not None:
-                await self._writing
+        finishing = Deferred.fromCoroutine(self._finish())
+        return finishing.addTimeout(STOP_PATIENCE, self._clock).addErrback(self._give_up)
+
+    async def _finish(self) -> None:
+        if self._writing is not None:
+            await self._writing
+        while self._pending and await self._write_pending():
+            pass
+        if self._pending:
+            self._lose(len(self._pending))
+
+    def _give_up(self, failure: Failure) -> None:
+        failure.trap(TimeoutError)
+        self.log.warn("the journal's disk does not answer: the last exchanges are lost")
 
     def _write(self) -> None:
         self._timer = None
-        batch, self._pending = self._pending, deque(maxlen=self._keep)
-        self._writing = Deferred()
-        self._in_thread(self._write_all, list(batch)).addErrback(self._complain).addCallback(
-            self._written
+        self._writing = Deferred.fromCoroutine(self._write_pending())
+        if self._writing.called:
+            self._writing = None
+
+    async def _write_pending(self) -> bool:
+        """Returns whether all that was waiting is written."""
+        batch = list(self._pending)
+        self._pending.clear()
+        self._bytes, self._bytes_in_hand = 0, self._bytes
+        try:
+            written: _Written = await self._in_thread(self._write_all, batch)
+        except CancelledError:
+            raise
+        except Exception as error:
+            # There is no thread, for example.
+            written = _Written(batch, error, None, ())
+        self._pending.extendleft(reversed(written.left))
+        self._bytes = sum(exchange.weight for exchange in self._pending)
+        self._bytes_in_hand = 0
+        self._drop_excess()
+        self._report(written)
+        self._writing = None
+        if self._pending and self.running:
+            delay = RETRY_DELAY if written.error else WRITE_DELAY
+            self._timer = self._clock.callLater(delay, self._write)
+        return written.error is None
+
+    def _drop_excess(self) -> None:
+        """Forget the oldest ones that wait, if there are too many."""
+        while len(self._pending) > self._keep:
+            # They would be removed as soon as they are written.
+            self._bytes -= self._pending.popleft().weight
+        dropped = 0
+        while self._bytes + self._bytes_in_hand > self._most_bytes and (
+            len(self._pending) > 1 or (self._pending and self._bytes_in_hand)
+        ):
+            self._bytes -= self._pending.popleft().weight
+            dropped += 1
+        if dropped:
+            self._lose(dropped)
+
+    def _lose(self, number: int) -> None:
+        for _ in range(number):
+            self._count_dropped()
+        self._complain(
+            "lost", "exchanges are missing in the journal: it cannot be written, or not fast enough"
         )
 
-    def _written(self, _: None) -> None:
-        done, self._writing = self._writing, None
-        if self._pending and self.running:
-            self._timer = self._clock.callLater(WRITE_DELAY, self._write)
-        if done is not None:
-            done.callback(None)
+    def _report(self, written: _Written) -> None:
+        for failure in written.failures:
+            self.log.failure("an exchange cannot be written down", failure)
+            self._count_dropped()
+        for kind, error, meaning in (
+            ("write", written.error, "the journal cannot be written to {folder}: {error}"),
+            ("remove", written.unremovable, "old files of the journal stay in {folder}: {error}"),
+        ):
+            if error is not None:
+                self._complain(kind, meaning, folder=str(self._path), error=error)
+            else:
+                self._complaints.discard(kind)
+        if not self._pending:
+            self._complaints.discard("lost")
 
-    def _complain(self, failure: Any) -> None:
-        if not failure.check(OSError):
-            self.log.failure("writing the journal failed", failure)
-        elif not self._complained:
-            self._complained = True
-            self.log.warn(
-                "the journal cannot be written to {folder}: {error}",
-                folder=str(self._folder),
-                error=failure.getErrorMessage(),
-            )
+    def _complain(self, kind: str, meaning: str, **facts: object) -> None:
+        """Once, until it is better."""
+        if kind not in self._complaints:
+            self._complaints.add(kind)
+            self.log.warn(meaning, **facts)
 
     # In a thread:
 
-    def _write_all(self, exchanges: Sequence[Exchange]) -> None:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self._number is None:
-            for left_over in self._folder.glob(f"{_PART}*"):
-                left_over.unlink(missing_ok=True)
-        numbers = sorted({number for number, _ in self._files()})
-        last = max(self._number or 0, numbers[-1] if numbers else 0)
-        for exchange in exchanges:
-            last += 1
-            self._replace(self._folder / f"{last:06d}_input.json", exchange.input())
-            self._replace(self._folder / f"{last:06d}_output.txt", exchange.output())
-        self._number = last
-        self._complained = False
-        for number, path in self._files():
-            if number <= last - self._keep:
-                path.unlink(missing_ok=True)
-
-    def _files(self) -> list[tuple[int, Path]]:
-        matches = ((_NUMBERED.fullmatch(path.name), path) for path in self._folder.iterdir())
-        return [(int(match[1]), path) for match, path in matches if match]
-
-    def _replace(self, path: Path, content: bytes) -> None:
-        descriptor, temporary = tempfile.mkstemp(dir=self._folder, prefix=_PART)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+    def _write_all(self, exchanges: Sequence[Exchange]) -> _Written:
+        unremovable: OSError | None = None
+        failures: list[Failure] = []
+        for position, exchange in enumerate(exchanges):
+            try:
+                request, answer = exchange.input(), exchange.output()
+            except Exception:
+                failures.append(Failure())
+                continue
+            try:
+                unremovable = self._folder.write(request, answer) or unremovable
+            except OSError as error:
+                return _Written(exchanges[position:], error, unremovable, failures)
+        return _Written((), None, unremovable, failures)

@@ -70,6 +70,11 @@ class Metrics:
         self.stop_tags = Counter(
             "gemproxy_stop_tags", "Responses ended by a stop tag", registry=self.registry
         )
+        self.journal_dropped = Counter(
+            "gemproxy_journal_dropped",
+            "Exchanges that are missing in the journal, because it could not be written",
+            registry=self.registry,
+        )
         self.aborted = Counter(
             "gemproxy_aborted_upstreams",
             "Responses whose backend was stopped before their end",

@@ -10,7 +10,6 @@ from typing import Any
 from attrs import evolve, fields_dict, frozen
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThreadPool
 from twisted.web.iweb import IAgent
 
 from gemproxy import __version__
@@ -47,6 +46,7 @@ from gemproxy.routing.table import RoutingTable
 from gemproxy.shutdown import LAST_WORDS, Drain
 from gemproxy.util.log import log_details, make_logger
 from gemproxy.util.masking import Masking
+from gemproxy.util.threads import Threads
 from gemproxy.web.access import Access
 from gemproxy.web.admin import Admin
 from gemproxy.web.admission import Admission, Limits
@@ -393,11 +393,14 @@ class Daemon(MultiService):
         if config.log_dir is None:
             return NoJournal(self._reactor, _new_id)
 
-        def in_thread(function: Callable[..., None], *args: Any) -> Deferred[None]:
-            pool = self._reactor.getThreadPool()
-            return deferToThreadPool(self._reactor, pool, function, *args)
-
-        journal = DiskJournal(self._reactor, in_thread, _new_id, config.log_dir, config.log_keep)
+        journal = DiskJournal(
+            self._reactor,
+            Threads(self._reactor, 1, "journal").call,
+            _new_id,
+            config.log_dir,
+            config.log_keep,
+            self._metrics.journal_dropped.inc,
+        )
         journal.setServiceParent(self)
         return journal
 

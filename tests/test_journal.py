@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import itertools
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
+from twisted.logger import Logger, formatEvent
 
 from gemproxy.chat.chunks import Usage
 from gemproxy.exchange import TEXT_LIMIT, Exchange, without_media
-from gemproxy.journal import WRITE_DELAY, DiskJournal
+from gemproxy.journal import RETRY_DELAY, STOP_PATIENCE, WRITE_DELAY, DiskJournal
+from gemproxy.journal_folder import JournalFolder
 from gemproxy.util.masking import NO_KEYS, Masking
 from testing.fake_newapi import answer, chunk, document, event, events, hang, stream
 from testing.google import scenarios
@@ -198,23 +204,45 @@ def test_the_line_in_the_log_has_no_texts() -> None:
     assert "\x1b" not in kept.summary()
 
 
-def keeping(folder: Path, keep: int = 3) -> tuple[DiskJournal, Clock]:
-    clock = Clock()
+class Keeping(DiskJournal):
+    """
+    A journal in a folder, with a clock, and a disk that can be told to hang.
 
-    def at_once(function: Any, *args: Any) -> Deferred[None]:
-        try:
-            return succeed(function(*args))
-        except Exception:
-            return fail()
+    @ivar disk: what the next batch waits for; None to be written at once.
+    @ivar dropped: how many exchanges were lost.
+    @ivar said: the warnings.
+    """
 
-    journal = DiskJournal(clock, at_once, lambda: "x1", folder, keep)
-    journal.startService()
-    return journal, clock
+    def __init__(self, folder: Path, keep: int = 3, **more: Any) -> None:
+        self.clock = Clock()
+        self.disk: Deferred[None] | None = None
+        self.dropped = 0
+        self.said: list[str] = []
+        # Like all of the class's, but seen here alone.
+        self.log = Logger(observer=lambda event: self.said.append(formatEvent(event)))
+        super().__init__(
+            self.clock, self._in_thread, lambda: "x1", folder, keep, self._drop, **more
+        )
+        self.startService()
 
+    async def _in_thread(self, function: Any, *args: Any) -> Any:
+        if self.disk is not None:
+            await self.disk
+        return function(*args)
 
-def end(journal: DiskJournal, *names: str) -> None:
-    for name in names:
-        journal.end(journal.begin("gemini", "m", False, b'{"name": "%b"}' % name.encode(), NO_KEYS))
+    def _drop(self) -> None:
+        self.dropped += 1
+
+    def add(self, *names: str, size: int = 0) -> None:
+        """Exchanges with these names end."""
+        for name in names:
+            body = json.dumps({"name": name, "text": "x" * size}).encode()
+            self.end(self.begin("gemini", "m", False, body, NO_KEYS))
+
+    def write(self, *names: str) -> None:
+        """The same, and time passes until they are written."""
+        self.add(*names)
+        self.clock.advance(WRITE_DELAY)
 
 
 def names_in(folder: Path) -> list[str]:
@@ -227,24 +255,20 @@ def names_in(folder: Path) -> list[str]:
 
 
 def test_the_last_ones_are_kept(tmp_path: Path) -> None:
-    journal, clock = keeping(tmp_path)
-    end(journal, "a", "b")
-    clock.advance(WRITE_DELAY)
+    journal = Keeping(tmp_path)
+    journal.write("a", "b")
     assert names_in(tmp_path) == ["a", "b"]
-    end(journal, "c", "d")
-    clock.advance(WRITE_DELAY)
+    journal.write("c", "d")
     assert names_in(tmp_path) == ["b", "c", "d"]
-    end(journal, *"efghijk")
-    clock.advance(WRITE_DELAY)
+    journal.write(*"efghijk")
     assert names_in(tmp_path) == ["i", "j", "k"]
     assert len(os.listdir(tmp_path)) == 6
 
 
 def test_those_of_the_last_run_count(tmp_path: Path) -> None:
     for names in ("ab", "cd"):
-        journal, clock = keeping(tmp_path)
-        end(journal, *names)
-        clock.advance(WRITE_DELAY)
+        journal = Keeping(tmp_path)
+        journal.write(*names)
         journal.stopService()
     assert names_in(tmp_path) == ["b", "c", "d"]
 
@@ -253,26 +277,274 @@ def test_files_of_others_stay(tmp_path: Path) -> None:
     others = ["notes.txt", "1_input.json", "000001_input.json.bak", "x000001_output.txt"]
     for name in others:
         (tmp_path / name).write_text("mine")
-    journal, clock = keeping(tmp_path, 1)
-    end(journal, "a", "b", "c")
-    clock.advance(WRITE_DELAY)
+    journal = Keeping(tmp_path, 1)
+    journal.write("a", "b", "c")
     assert set(others) < set(os.listdir(tmp_path))
     assert len(os.listdir(tmp_path)) == len(others) + 2
 
 
 def test_what_a_crash_left_half_written_is_removed(tmp_path: Path) -> None:
     (tmp_path / ".gemproxy-part-abc").write_text("half")
-    journal, clock = keeping(tmp_path)
-    end(journal, "a")
-    clock.advance(WRITE_DELAY)
+    journal = Keeping(tmp_path)
+    journal.write("a")
     assert len(os.listdir(tmp_path)) == 2
 
 
 def test_nothing_is_lost_when_the_daemon_stops(tmp_path: Path) -> None:
-    journal, _ = keeping(tmp_path)
-    end(journal, "a")
+    journal = Keeping(tmp_path)
+    journal.add("a")
     journal.stopService()
     assert names_in(tmp_path) == ["a"]
+
+
+# What goes wrong around it:
+
+
+def full_disk(*args: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_daemons_that_share_a_folder_lose_nothing(tmp_path: Path) -> None:
+    one, other = Keeping(tmp_path, 6), Keeping(tmp_path, 6)
+    one.write("a")
+    other.write("b", "c")
+    one.write("d")
+    other.write("e")
+    one.write("f")
+    assert names_in(tmp_path) == ["a", "b", "c", "d", "e", "f"]
+    other.write("g", "h")
+    assert names_in(tmp_path) == ["c", "d", "e", "f", "g", "h"]
+
+
+def test_daemons_that_write_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
+    def write(who: int) -> None:
+        folder = JournalFolder(tmp_path, 1000)
+        for number in range(50):
+            folder.write(b'{"request": {"name": "%d-%d"}}' % (who, number), b"")
+
+    threads = [Thread(target=write, args=(who,)) for who in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    names = names_in(tmp_path)
+    assert len(names) == 200
+    assert set(names) == {f"{who}-{number}" for who in range(4) for number in range(50)}
+    assert len(os.listdir(tmp_path)) == 400
+
+
+def test_a_daemon_that_stands_still_in_the_middle_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gemproxy.journal_folder._LOCK_TIME", 0.05)
+    journal = Keeping(tmp_path)
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    journal.write("a")
+    assert os.listdir(tmp_path) == []
+    os.close(descriptor)
+    journal.clock.advance(RETRY_DELAY)
+    assert names_in(tmp_path) == ["a"]
+    assert journal.said == [
+        f"the journal cannot be written to {tmp_path}: "
+        "[Errno 11] Another process has locked the folder"
+    ]
+
+
+def test_a_file_system_without_locks_serves_one_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*args: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("gemproxy.journal_folder.fcntl.flock", no_locks)
+    journal = Keeping(tmp_path)
+    journal.write("a", "b")
+    assert names_in(tmp_path) == ["a", "b"]
+    assert journal.said == []
+
+
+def test_folders_named_like_files_of_the_journal_are_left_alone(tmp_path: Path) -> None:
+    names = [".gemproxy-part-abc", "000001_input.json", "000007_output.txt"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine").write_text("mine")
+    (tmp_path / "000003_input.json").symlink_to("nowhere")
+    journal = Keeping(tmp_path, 2)
+    journal.write("a", "b", "c")
+    assert journal.said == []
+    kept = sorted(os.listdir(tmp_path))
+    assert kept == sorted(
+        [*names, "000003_input.json"]
+        + [f"{number:06d}_{kind}" for number in (8, 9) for kind in ("input.json", "output.txt")]
+    )
+
+
+def test_a_file_that_cannot_be_removed_costs_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink = Path.unlink
+
+    def refuse(self: Path, missing_ok: bool = False) -> None:
+        if self.name == "000001_input.json":
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(self))
+        unlink(self, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    journal = Keeping(tmp_path, 2)
+    for name in "abcdef":
+        journal.write(name)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert {name for name in left if "input" in name} == {
+        f"00000{number}_input.json" for number in (1, 5, 6)
+    }
+    assert len(left) == 5
+    (warning,) = journal.said
+    assert "old files of the journal stay" in warning
+    assert "Operation not permitted" in warning
+
+
+def test_a_folder_that_turns_into_something_else_costs_a_warning(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    journal = Keeping(folder)
+    journal.write("a")
+    shutil.rmtree(folder)
+    folder.write_text("not a folder")
+    for name in "bc":
+        journal.write(name)
+        journal.clock.advance(RETRY_DELAY)
+    assert len(journal.said) == 1
+    folder.unlink()
+    journal.clock.advance(RETRY_DELAY)
+    assert names_in(folder) == ["b", "c"]
+    shutil.rmtree(folder)
+    folder.write_text("not a folder")
+    journal.write("d")
+    assert len(journal.said) == 2
+    assert journal.dropped == 0
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_a_full_disk_leaves_no_half_a_pair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attempt: int
+) -> None:
+    journal = Keeping(tmp_path)
+    replace, calls = os.replace, itertools.count(1)
+
+    def sometimes(*args: Any) -> None:
+        (full_disk if next(calls) == attempt else replace)(*args)
+
+    monkeypatch.setattr("gemproxy.journal_folder.os.replace", sometimes)
+    journal.write("a", "b")
+    assert os.listdir(tmp_path) == []
+    journal.clock.advance(RETRY_DELAY)
+    assert names_in(tmp_path) == ["a", "b"]
+    assert sorted(os.listdir(tmp_path))[0] == "000001_input.json"
+
+
+def test_the_order_of_the_files_does_not_rest_on_a_clock(tmp_path: Path) -> None:
+    one, other = Keeping(tmp_path, 5), Keeping(tmp_path, 5)
+    for number, name in enumerate("abcdef"):
+        (one if number % 2 else other).write(name)
+        # As after the wall clock was set back to the same moment again and again.
+        os.utime(tmp_path, (1.0, 1.0))
+    assert names_in(tmp_path) == ["b", "c", "d", "e", "f"]
+
+
+def test_thousands_of_files_are_listed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(1, 301):
+        (tmp_path / f"{number:06d}_input.json").write_text("{}")
+        (tmp_path / f"{number:06d}_output.txt").write_text("")
+    lists = []
+    scandir = os.scandir
+    monkeypatch.setattr(
+        "gemproxy.journal_folder.os.scandir", lambda path: lists.append(path) or scandir(path)
+    )
+    journal = Keeping(tmp_path, 200)
+    for name in "abcdef":
+        journal.write(name)
+    assert len(lists) == 1
+    assert len(os.listdir(tmp_path)) == 400
+
+
+def test_a_disk_that_hangs_does_not_fill_the_memory(tmp_path: Path) -> None:
+    journal = Keeping(tmp_path, 100, most_bytes=10_000)
+    journal.disk = Deferred()
+    journal.add("a", size=4000)
+    journal.clock.advance(WRITE_DELAY)
+    journal.add(*"bcdef", size=2500)
+    assert journal.dropped == 3
+    journal.add("g", size=9000)
+    assert journal.dropped == 6
+    assert len(journal.said) == 1
+    journal.add("h", size=2500)
+    journal.disk.callback(None)
+    journal.clock.advance(WRITE_DELAY)
+    assert names_in(tmp_path) == ["a", "h"]
+
+
+def test_one_that_is_larger_than_all_may_be_is_kept(tmp_path: Path) -> None:
+    journal = Keeping(tmp_path, most_bytes=100)
+    journal.add("a", size=50)
+    journal.add("b", size=5000)
+    journal.clock.advance(WRITE_DELAY)
+    assert names_in(tmp_path) == ["b"]
+    assert journal.dropped == 1
+
+
+def test_what_would_be_removed_at_once_is_not_lost_but_not_written(tmp_path: Path) -> None:
+    journal = Keeping(tmp_path, 2)
+    journal.disk = Deferred()
+    journal.write("a")
+    journal.add(*"bcdef")
+    journal.disk.callback(None)
+    journal.clock.advance(WRITE_DELAY)
+    assert names_in(tmp_path) == ["e", "f"]
+    assert journal.dropped == 0
+    assert "000003_input.json" in os.listdir(tmp_path)
+
+
+def test_a_failure_of_ours_costs_one_exchange(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    input_of = Exchange.input
+
+    def broken(self: Exchange) -> bytes:
+        return 1 / 0 if b'"b"' in self.request else input_of(self)
+
+    monkeypatch.setattr(Exchange, "input", broken)
+    journal = Keeping(tmp_path)
+    journal.write("a", "b", "c")
+    assert names_in(tmp_path) == ["a", "c"]
+    assert journal.dropped == 1
+    assert journal.said == ["an exchange cannot be written down"]
+
+
+def test_a_disk_that_hangs_does_not_keep_the_daemon_from_stopping(tmp_path: Path) -> None:
+    journal = Keeping(tmp_path)
+    journal.disk = Deferred()
+    journal.write("a")
+    stopped: list[Any] = []
+    journal.stopService().addBoth(stopped.append)
+    journal.clock.advance(STOP_PATIENCE - 1)
+    assert stopped == []
+    journal.clock.advance(1)
+    assert stopped == [None]
+    assert journal.said == ["the journal's disk does not answer: the last exchanges are lost"]
+
+
+def test_nor_does_one_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gemproxy.journal_folder.os.replace", full_disk)
+    journal = Keeping(tmp_path)
+    journal.write("a")
+    journal.add("b")
+    stopped: list[Any] = []
+    journal.stopService().addBoth(stopped.append)
+    assert stopped == [None]
+    assert journal.dropped == 2
+    assert not journal.clock.getDelayedCalls()
 
 
 # On disk:
@@ -449,19 +721,17 @@ async def test_a_folder_that_cannot_be_made_costs_a_warning(tmp_path: Path, belo
 
 
 @ensureDeferred
-async def test_a_full_disk_costs_a_warning_until_there_is_room(
+async def test_a_full_disk_costs_a_warning_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*args: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
+    monkeypatch.setattr("gemproxy.journal.RETRY_DELAY", 0.05)
     async with running_relay(LOG_DIR=tmp_path) as relay:
 
         def complaints() -> int:
             return len([text for text in relay.warnings if "No space left" in text])
 
         with monkeypatch.context() as patch:
-            patch.setattr("gemproxy.journal.os.replace", full)
+            patch.setattr("gemproxy.journal_folder.os.replace", full_disk)
             for _ in range(2):
                 assert (await relay.ask(gpt())).content == "Hello"
                 await until(complaints, "there is a warning", 5)
@@ -469,7 +739,8 @@ async def test_a_full_disk_costs_a_warning_until_there_is_room(
             assert complaints() == 1
             assert list(tmp_path.iterdir()) == []
         assert (await relay.ask(gpt())).content == "Hello"
-        await written(tmp_path, 1)
+        await written(tmp_path, 3)
+        assert "gemproxy_journal_dropped_total 0.0" in (await relay.get("/metrics")).body.decode()
 
 
 @ensureDeferred
