@@ -496,7 +496,7 @@ SETTINGS: tuple[Setting, ...] = (
         "",
         _networks,
         "addresses and networks of proxies in front of gemproxy, comma separated, whose "
-        "`X-Forwarded-...` headers are passed on to New-API",
+        "`X-Forwarded-...` headers are believed, and passed on to New-API",
     ),
     Setting("MAX_BODY", "50MB", _size, "maximum size of a request body"),
     Setting(
@@ -537,8 +537,8 @@ SETTINGS: tuple[Setting, ...] = (
         "CLIENT_REQUESTS",
         "off",
         _whole_or_off(1, 1000000),
-        "maximum number of concurrent requests from one client address; further requests get "
-        "429; `off` for no limit",
+        "maximum number of concurrent requests from one client address (behind TRUSTED_PROXIES, "
+        "the one in X-Forwarded-For); further requests get 429; `off` for no limit",
     ),
     Setting(
         "DRAIN",

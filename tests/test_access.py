@@ -269,3 +269,33 @@ def test_nothing_that_a_client_may_send_is_too_much(
         error = access.refusal(path, host, origin, authorization, keys)
         assert error is None or error.status in (401, 403)
         access.cors_headers(origin, True)
+
+
+# Pages that send no Origin
+
+
+@pytest.mark.parametrize(
+    ("access", "site", "origin", "expected"),
+    [
+        (OPEN, "cross-site", None, 403),
+        (OPEN, "same-site", None, 200),
+        (OPEN, "same-origin", None, 200),
+        # An address that was typed.
+        (OPEN, "none", None, 200),
+        (OPEN, None, None, 200),
+        (Access(origins=("https://chat.example",)), "cross-site", None, 403),
+        (Access(origins=("https://chat.example",)), "cross-site", "https://chat.example", 200),
+        (Access(origins=("*",)), "cross-site", None, 200),
+        (Access(("k",)), "cross-site", None, 401),
+    ],
+)
+def test_what_a_page_of_another_site_shows_or_links_to(
+    access: Access, site: str | None, origin: str | None, expected: int
+) -> None:
+    for path in (b"/v1/models", b"/v1/files/x/content", b"/metrics"):
+        error = access.refusal(path, HOME, origin, None, (), site)
+        assert (200 if error is None else error.status) == expected
+
+
+def test_it_may_come_with_a_key() -> None:
+    assert Access(("k",)).refusal(b"/v1/models", HOME, None, "Bearer k", (), "cross-site") is None

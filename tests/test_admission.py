@@ -532,6 +532,47 @@ async def test_requests_of_one_address_have_their_limit() -> None:
             assert (await relay.ask(gpt())).status == 200
 
 
+@pytest.mark.parametrize("trusted", [True, False])
+@ensureDeferred
+async def test_clients_behind_a_trusted_proxy_are_told_apart(trusted: bool) -> None:
+    proxies = "127.0.0.1, 10.0.0.0/8" if trusted else ""
+    async with running_relay(CLIENT_REQUESTS=1, TRUSTED_PROXIES=proxies) as relay:
+        relay.upstream.always(events(*answer("a")[:2], then="hang"))
+        # The client invents the first address; the nearest proxy has added the last one.
+        shown = ("6.6.6.6, 1.2.3.4", "6.6.6.6, 1.2.3.5, 10.0.0.7")
+        clients = [await relay.begin(gpt(stream=True), X_Forwarded_For=said) for said in shown]
+        for client in clients if trusted else clients[:1]:
+            await client.until_received(b'"a"')
+        again = await relay.ask(gpt(), X_Forwarded_For="1.2.3.4")
+        assert (again.status, again.error["code"]) == (429, "too_many_requests")
+        if not trusted:
+            assert (await clients[1].reply()).status == 429
+        for client in clients:
+            client.drop()
+        await until(lambda: not relay.daemon._admission.open, "they are over")
+        assert not relay.daemon._admission._clients
+
+
+@ensureDeferred
+async def test_who_comes_through_a_proxy_of_this_machine_is_not_this_machine() -> None:
+    async with running_relay(TRUSTED_PROXIES="127.0.0.1") as relay:
+        for said in ("6.6.6.6, 1.2.3.4", "127.0.0.1, 1.2.3.4"):
+            client = await relay.send("GET", "/admin/routes", X_Forwarded_For=said)
+            assert (await client.reply()).status == 403
+        assert (await relay.get("/admin/routes")).status == 200
+
+
+@ensureDeferred
+async def test_pages_of_other_sites_get_nothing_shown(relay: Relay) -> None:
+    for path in ("/v1/files", "/v1/models", "/metrics"):
+        client = await say(
+            relay, get(path, "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors")
+        )
+        reply = await client.reply()
+        assert (reply.status, reply.error["code"]) == (403, "cross_site")
+    assert relay.upstream.calls == []
+
+
 @ensureDeferred
 async def test_pages_of_other_origins_cannot_drive_an_open_port(relay: Relay) -> None:
     body = encode(gpt())

@@ -23,6 +23,7 @@ from testing.fake_newapi import (
 )
 from tests.support import Relay, Reply, encode, gpt, running_relay
 
+IGNORED = "x-gemproxy-ignored"
 RICH: list[dict[str, Any]] = [
     chunk(delta={"role": "assistant", "content": None, "refusal": None}),
     chunk(delta={"reasoning_content": "Let me think… \u2028 done."}),
@@ -336,3 +337,19 @@ async def test_answers_side_by_side_are_not_mixed_up(relay: Relay) -> None:
         [Deferred.fromCoroutine(relay.ask(gpt(word, stream=True))) for word in words]
     )
     assert [reply.content for reply in replies] == [word * 10 for word in words]
+
+
+@pytest.mark.parametrize("number", [3, 500])
+@ensureDeferred
+async def test_the_list_of_what_is_ignored_has_its_bounds(relay: Relay, number: int) -> None:
+    names = [f"parameter_{n}" for n in range(number)]
+    header = (IGNORED, ", ".join(names))
+    relay.upstream.play(events(*answer("Hi"), headers=(EVENT_STREAM, header)))
+    reply = await relay.ask(gpt())
+    assert reply.content == "Hi"
+    shown = reply.headers[IGNORED].split(", ")
+    if number == 3:
+        assert shown == names
+    else:
+        assert shown == [*names[: len(shown) - 1], "..."]
+        assert 900 < len(reply.headers[IGNORED]) < 1010

@@ -170,6 +170,32 @@ def test_an_address_names_itself_alone(one: Any, other: Any):
     )
 
 
+@pytest.mark.parametrize(
+    ("peer", "said", "client"),
+    [
+        ("10.0.0.1", [b"1.2.3.4"], "1.2.3.4"),
+        ("10.0.0.1", [b"6.6.6.6, 1.2.3.4"], "1.2.3.4"),
+        ("10.0.0.1", [b"6.6.6.6", b"1.2.3.4, 10.0.0.9,10.0.0.2"], "1.2.3.4"),
+        ("10.0.0.1", [b"10.0.0.9"], "10.0.0.9"),
+        ("10.0.0.1", [b"1.2.3.4, unknown"], "10.0.0.1"),
+        ("10.0.0.1", [b"1.2.3.4, unknown, 10.0.0.2"], "10.0.0.2"),
+        ("10.0.0.1", [b"\xff, "], "10.0.0.1"),
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("10.0.0.1", [b"1.2.3.4:5678"], "1.2.3.4"),
+        ("10.0.0.1", [b"[2001:DB8::1]:5678"], "2001:db8::1"),
+        ("10.0.0.1", [b"2001:db8:0::1"], "2001:db8::1"),
+        ("10.0.0.1", [b"::ffff:1.2.3.4"], "1.2.3.4"),
+        ("::ffff:10.0.0.1", [b"1.2.3.4"], "1.2.3.4"),
+        # Not a proxy.
+        ("5.6.7.8", [b"1.2.3.4"], "5.6.7.8"),
+        ("", [b"1.2.3.4"], ""),
+    ],
+)
+def test_a_client_is_who_the_last_trusted_proxy_says(peer: str, said: list[bytes], client: str):
+    assert TrustedProxies.parse(["10.0.0.0/8"]).client_of(peer, said) == client
+    assert TrustedProxies().client_of(peer, said) == peer
+
+
 def test_a_client_without_an_address_is_not_made_one_up():
     sent = TrustedProxies().forwarded(((b"X-Forwarded-For", b"1.2.3.4"),), "", b"http", None)
     assert sent == ((b"X-Forwarded-Proto", b"http"),)

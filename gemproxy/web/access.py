@@ -66,6 +66,7 @@ class Access:
         origin: str | None,
         authorization: str | None,
         keys: Sequence[str] = (),
+        fetch_site: str | None = None,
     ) -> ChatError | None:
         """
         Check a request; returns the error if access is denied, None otherwise.
@@ -74,6 +75,7 @@ class Access:
         @param origin: the Origin header, likewise.
         @param authorization: the Authorization header, likewise.
         @param keys: the values of the L{KEY_HEADERS} that there are.
+        @param fetch_site: the C{Sec-Fetch-Site} header, likewise.
         """
         if origin is not None and not self._is_welcome(origin, host):
             return ChatError(
@@ -82,6 +84,16 @@ class Access:
                 f"Web pages from {origin[:200]} may not use this proxy. "
                 "To allow them, add the origin to CORS_ORIGINS.",
                 "origin_not_allowed",
+            )
+        if origin is None and fetch_site == "cross-site" and not (self.keys or "*" in self.origins):
+            # What a page shows or links to has no Origin. The page could not read the response, but
+            # the request would be served, with the keys of this proxy.
+            return ChatError(
+                403,
+                "permission_error",
+                "Web pages of other sites may not request this, as long as there are no "
+                "PROXY_API_KEYS.",
+                "cross_site",
             )
         if not self.keys and not self._is_own_name(host):
             # Prevents DNS rebinding: a web page whose host name resolves to this machine, or to

@@ -40,7 +40,7 @@ class Admin:
                     "ADMIN_KEY is required here: Authorization: Bearer KEY.",
                     "invalid_api_key",
                 )
-        elif self.has_client_keys or not is_loopback(request.peer):
+        elif self.has_client_keys or not is_loopback(request.client_address):
             raise ChatError(
                 403,
                 "permission_error",

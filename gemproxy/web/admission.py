@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from gemproxy.chat.errors import INVALID_REQUEST, SERVER_ERROR, ChatError, bad_request, overloaded
 from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.request import KEY_HEADERS, Headers
+from gemproxy.http.client_connections import host_of
 from gemproxy.http.loops import LOOP_HEADERS, LoopMark
 from gemproxy.http.server_request import ServerRequest
 from gemproxy.metrics import Metrics
@@ -101,11 +102,12 @@ class Admission:
             request.header_text(b"origin"),
             request.header_text(b"authorization"),
             request.keys(),
+            request.header_text(b"sec-fetch-site"),
         )
         limit = self.limits.per_client
         if error is not None or limit is None or path in OPEN_PATHS:
             return error
-        if self._clients[request.peer] >= limit:
+        if self._clients[request.client_address] >= limit:
             return ChatError(
                 429,
                 "rate_limit_error",
@@ -140,7 +142,7 @@ class Admission:
 
     def opened(self, request: ProxyRequest) -> None:
         self.open.add(request)
-        self._clients[request.peer] += 1
+        self._clients[request.client_address] += 1
 
     def when_empty(self) -> Deferred[None]:
         """Fires when no request is under way."""
@@ -168,9 +170,9 @@ class Admission:
         if request not in self.open:
             return
         self.open.discard(request)
-        self._clients[request.peer] -= 1
-        if not self._clients[request.peer]:
-            del self._clients[request.peer]
+        self._clients[request.client_address] -= 1
+        if not self._clients[request.client_address]:
+            del self._clients[request.client_address]
         if not self.open:
             emptied, self._emptied = self._emptied, []
             for waiting in emptied:
@@ -189,6 +191,7 @@ class ProxyRequest(ServerRequest):
     __slots__ = (
         "_admission",
         "_begun",
+        "_client_address",
         "_deadline",
         "_is_let_in",
         "_refused",
@@ -208,6 +211,7 @@ class ProxyRequest(ServerRequest):
         self._admission = admission
         self._throttle = throttle
         self._size = 0
+        self._client_address: str | None = None
         self._is_let_in = False
         self._refused = False
         self._target: bytes | None = None
@@ -218,8 +222,16 @@ class ProxyRequest(ServerRequest):
 
     @property
     def peer(self) -> str:
-        """The client's address."""
-        return str(getattr(self.getClientAddress(), "host", ""))
+        """The address that the connection comes from."""
+        return host_of(self.getClientAddress())
+
+    @property
+    def client_address(self) -> str:
+        """The address that the request comes from, as far as proxies are trusted to tell it."""
+        if self._client_address is None:
+            said = self.requestHeaders.getRawHeaders(b"x-forwarded-for") or ()
+            self._client_address = self._admission.proxies.client_of(self.peer, said)
+        return self._client_address
 
     def keys(self) -> list[str]:
         """The keys that the client sent elsewhere than in C{Authorization}."""

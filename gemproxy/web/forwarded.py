@@ -1,14 +1,15 @@
-"""What an upstream is told of a client: its address, and how it reached this proxy. No I/O."""
+"""Where a client is: what proxies in front tell of it, and what upstreams are told. No I/O."""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from attrs import frozen
 
 from gemproxy.chat.request import Headers
 
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _FOR, _PROTO, _HOST = b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"
@@ -38,13 +39,26 @@ class TrustedProxies:
         """@param peer: the address of a client; empty if it has none."""
         if not self.networks:
             return False
-        try:
-            address = ipaddress.ip_address(peer)
-        except ValueError:
-            return False
-        # A client of IPv4 at a port of IPv6.
-        address = getattr(address, "ipv4_mapped", None) or address
-        return any(address in network for network in self.networks)
+        address = _address_in(peer)
+        return address is not None and any(address in network for network in self.networks)
+
+    def client_of(self, peer: str, said: Sequence[bytes]) -> str:
+        """
+        The address of a client: the last one in C{X-Forwarded-For} that is not a trusted proxy's.
+        What stands before it may be the client's own invention.
+
+        @param peer: the address that the connection comes from; empty if it has none.
+        @param said: the values of the C{X-Forwarded-For} headers.
+        """
+        client = peer
+        for word in reversed(b",".join(said).split(b",")):
+            if not self.trusts(client):
+                break
+            address = _address_in(word.decode("latin-1").strip())
+            if address is None:
+                break
+            client = str(address)
+        return client
 
     def forwarded(self, headers: Headers, peer: str, scheme: bytes, host: bytes | None) -> Headers:
         """
@@ -74,6 +88,20 @@ class TrustedProxies:
             if values:
                 kept.append((name, b", ".join(values)))
         return tuple(kept)
+
+
+def _address_in(text: str) -> Address | None:
+    """The IP address in a text, which may have a port; None if it is something else."""
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    # A client of IPv4 at a port of IPv6.
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 NO_PROXIES = TrustedProxies()

@@ -8,7 +8,7 @@ heartbeats while nothing does, and end the body properly whatever happens.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import Any
 
@@ -33,6 +33,8 @@ from gemproxy.web.responses import send_error, send_json
 
 # The names come from the client and are sent in a header.
 _PARAMETER = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+# Clients take only so many bytes of headers.
+_IGNORED_LIMIT = 1000
 
 # A heartbeat is due after this share of the interval, since the timer and the network take time.
 _MARGIN = 0.9
@@ -91,6 +93,18 @@ class _Paced:
 
     def stopProducing(self) -> None:
         self._producer.stopProducing()
+
+
+def _listed(parameters: Iterable[str]) -> str:
+    """Names of parameters in some _IGNORED_LIMIT bytes; dots stand for those that do not fit."""
+    listed, room = [], _IGNORED_LIMIT
+    for name in filter(_PARAMETER.fullmatch, dict.fromkeys(parameters)):
+        room -= len(name) + 2
+        if room < 0:
+            listed.append("...")
+            break
+        listed.append(name)
+    return ", ".join(listed)
 
 
 class _Relay:
@@ -175,7 +189,7 @@ class _Relay:
 
     def ignored(self, parameters: Sequence[str]) -> None:
         parameters = (*self._form.ignored, *parameters)
-        names = ", ".join(filter(_PARAMETER.fullmatch, dict.fromkeys(parameters)))
+        names = _listed(parameters)
         if names and self._request.channel is not None:
             self._request.setHeader(b"x-gemproxy-ignored", names.encode())
 

@@ -13,11 +13,12 @@ class Leniency:
     Leaves out what Google cannot honour, or refuses it.
 
     @ivar lenient: whether it is left out; otherwise it is refused.
-    @ivar ignored: the names of the client's parameters that were left out, for the client.
+    @ivar ignored: the names of the client's parameters that were left out, for the client. They
+        are the keys, in their order.
     """
 
     lenient: bool
-    ignored: list[str] = field(factory=list)
+    ignored: dict[str, None] = field(factory=dict)
 
     def leave_out(self, name: str, reason: str = "is not supported for this model") -> None:
         """
@@ -27,5 +28,4 @@ class Leniency:
         """
         if not self.lenient:
             raise bad_request(f"'{name}' {reason}.", name)
-        if name not in self.ignored:
-            self.ignored.append(name)
+        self.ignored[name] = None
