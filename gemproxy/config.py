@@ -147,6 +147,20 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+def _whole_or_auto(low: int, high: int) -> Callable[[str], int | None]:
+    parse_whole = _whole(low, high)
+
+    def parse(text: str) -> int | None:
+        if text.lower() == "auto":
+            return None
+        try:
+            return parse_whole(text)
+        except ValueError as error:
+            raise ValueError(f"{error}, or auto") from None
+
+    return parse
+
+
 def _seconds(low: float, high: float) -> Callable[[str], float]:
     def parse(text: str) -> float:
         if not re.fullmatch(r"[0-9]+\.?[0-9]*|\.[0-9]+", text) or not low <= float(text) <= high:
@@ -374,7 +388,12 @@ SETTINGS: tuple[Setting, ...] = (
         "stream (the status is then 200, even if an error follows); `off` disables it",
     ),
     Setting("GEMINI_CLI", "gemini", _executable, "name or path of the Gemini CLI's executable"),
-    Setting("GEMINI_WORKERS", "4", _whole(1, 64), "maximum number of CLI processes"),
+    Setting(
+        "GEMINI_WORKERS",
+        "auto",
+        _whole_or_auto(1, 64),
+        "maximum number of CLI processes; `auto` is 4, or fewer where memory or CPU are limited",
+    ),
     Setting(
         "GEMINI_SESSIONS",
         "16",
@@ -570,7 +589,7 @@ class Config:
     early_heartbeats: bool
     json_heartbeat_delay: float | None
     gemini_cli: str
-    gemini_workers: int
+    gemini_workers: int | None
     gemini_sessions: int
     gemini_queue: int
     gemini_models: tuple[str, ...]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gemproxy.util.cgroup import CgroupLimits, cgroup_limits
+from gemproxy.util.cgroup import CgroupLimits, cgroup_limits, machine_memory
 
 MB = 1024 * 1024
 UNLIMITED_V1 = "9223372036854771712"
@@ -150,3 +150,11 @@ def test_a_system_without_cgroups_sets_no_limit(tmp_path: Path, paths: str, moun
 
 def test_a_system_without_proc_sets_no_limit(tmp_path: Path):
     assert cgroup_limits(tmp_path) == CgroupLimits()
+
+
+def test_the_memory_of_the_machine(tmp_path: Path):
+    meminfo = "MemTotal:       16384000 kB\nMemFree:         1234567 kB\n"
+    root = machine(tmp_path, "", "", {})
+    assert machine_memory(root) is None
+    (root / "proc/meminfo").write_text(meminfo)
+    assert machine_memory(root) == 16384000 * 1024

@@ -184,7 +184,8 @@ def test_a_worker_sees_what_it_needs_and_nothing_else(
 ):
     for name in ("GEMINI_API_KEY", "FIXED_API_KEY", "GOOGLE_API_KEY", "ANYTHING"):
         monkeypatch.setenv(name, "hush")
-    environment = home.environment("/usr/bin", "gemini-x", "http://127.0.0.1:1/x")
+    heap = 512 * 1024 * 1024
+    environment = home.environment("/usr/bin", "gemini-x", "http://127.0.0.1:1/x", heap)
     assert "hush" not in str(environment)
     assert environment == {
         "PATH": "/usr/bin",
@@ -205,5 +206,5 @@ def test_a_worker_sees_what_it_needs_and_nothing_else(
 
 
 def test_the_system_prompt_of_the_cli_is_replaced(home: WorkerHome):
-    path = Path(home.environment("", "", "")["GEMINI_SYSTEM_MD"])
+    path = Path(home.environment("", "", "", 1)["GEMINI_SYSTEM_MD"])
     assert path.read_text().strip() == ""

@@ -102,7 +102,13 @@ CASES = [
         (" ",),
         "the name or path of an executable",
     ),
-    Case("GEMINI_WORKERS", 4, {"1": 1, "64": 64}, ("0", "65"), "a whole number from 1 to 64"),
+    Case(
+        "GEMINI_WORKERS",
+        None,
+        {"1": 1, "64": 64, "auto": None, "AUTO": None},
+        ("0", "65"),
+        "a whole number from 1 to 64, or auto",
+    ),
     Case("GEMINI_SESSIONS", 16, {"1": 1, "100": 100}, ("0", "101"), "a whole number from 1 to 100"),
     Case(
         "GEMINI_QUEUE",

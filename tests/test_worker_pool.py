@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import pytest
+from attrs import define
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, succeed
@@ -19,6 +20,11 @@ from gemproxy.gemini.cli.worker import Worker, WorkerDied
 from gemproxy.gemini.cli.worker_pool import Lease, MemberState, PoolLimits, WorkerPool
 
 
+@define
+class Home:
+    is_whole: bool = True
+
+
 class Process:
     """A worker as its pool sees it, which does what the test says."""
 
@@ -29,6 +35,7 @@ class Process:
         self.is_running = True
         self.died_of_memory = False
         self.size = 0
+        self.home = Home()
         self.limits = CliLimits()
         self.looks = 0
         self.is_stopping = False
@@ -260,6 +267,24 @@ def test_requests_fail_if_no_worker_can_be_started():
     assert len(pool.processes) == 2
 
 
+def test_requests_do_not_wait_for_a_start_that_is_far_off():
+    pool, _ = warm(1, sessions=1)
+    pool.ask()
+    for _ in range(5):
+        waiting = pool.ask()
+        pool.processes[-1].end()
+        assert waiting.waits
+        pool.pass_time(4)
+        pool.processes[-1].get_ready()
+        assert waiting.pid == pool.processes[-1].pid
+    waiting = pool.ask()
+    pool.processes[-1].end()
+    assert isinstance(waiting.error, WorkerDied)
+    assert isinstance(pool.ask().error, WorkerDied)
+    pool.pass_time(8)
+    assert pool.ask().waits
+
+
 def test_a_failure_to_make_a_home_is_one_to_start():
     pool = Pool(1)
     waiting = pool.ask()
@@ -331,6 +356,21 @@ def test_it_looks_at_all_once_a_second():
     pool.clock.pump([1.0] * 5)
     assert [process.looks for process in pool.processes] == [5, 5]
     assert first.usable
+
+
+def test_one_whose_home_was_removed_ends_with_its_requests():
+    pool, first = warm(1)
+    request = pool.ask()
+    first.home.is_whole = False
+    pool.pass_time(1)
+    waiting = pool.ask()
+    assert waiting.waits
+    assert not first.is_stopping
+    request.end()
+    assert first.is_stopping
+    first.end()
+    pool.processes[1].get_ready()
+    assert waiting.pid == 2
 
 
 def test_a_worker_that_does_not_stay_is_as_none():

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from attrs import evolve
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.web.iweb import IAgent
@@ -19,6 +20,7 @@ from gemproxy.gemini.cli.home import WorkerHome
 from gemproxy.gemini.cli.install import Cli
 from gemproxy.gemini.cli.limits import CliLimits
 from gemproxy.gemini.cli.rundir import RunDirectory, roots_for_user
+from gemproxy.gemini.cli.sizes import WorkerSizes, worker_sizes
 from gemproxy.gemini.cli.worker import Worker
 from gemproxy.gemini.cli.worker_pool import PoolLimits, WorkerPool
 from gemproxy.gemini.engine import GeminiEngine
@@ -31,6 +33,14 @@ from gemproxy.http.proxies import NO_PROXIES, Proxies
 from gemproxy.http.transport import PromptEndpoint
 from gemproxy.http.url import BaseURL
 from gemproxy.http.write_coalescer import WriteCoalescer
+from gemproxy.util.cgroup import cgroup_limits, machine_memory
+
+
+def _sizes(wanted: int | None) -> WorkerSizes:
+    """@param wanted: the number of workers, if it is set."""
+    limits = cgroup_limits()
+    memories = [bytes for bytes in (limits.memory, machine_memory()) if bytes is not None]
+    return worker_sizes(min(memories, default=None), limits.cores, wanted)
 
 
 class EngineService(MultiService):
@@ -67,6 +77,12 @@ class EngineService(MultiService):
             next(roots_for_user(environ))
         except OSError as error:
             raise BadSetting(str(error)) from None
+        sizes = _sizes(config.gemini_workers)
+        cli_limits = evolve(
+            cli_limits,
+            heap=min(cli_limits.heap, sizes.heap),
+            memory_per_worker=min(cli_limits.memory_per_worker, sizes.worn),
+        )
         self._run_directory = RunDirectory(lambda: roots_for_user(environ))
         self._workers_made = 0
         gateway = Gateway(
@@ -81,7 +97,7 @@ class EngineService(MultiService):
             home = WorkerHome(self._run_directory.ensure() / f"worker-{self._workers_made}")
             return Worker(reactor, cli, home, first_model, gateway.url, pool, cli_limits)
 
-        limits = PoolLimits(config.gemini_workers, config.gemini_sessions, config.gemini_queue)
+        limits = PoolLimits(sizes.workers, config.gemini_sessions, config.gemini_queue)
         self.pool = WorkerPool(reactor, limits, cli_limits, make_worker)
         self.pool.setServiceParent(self)
         # The demo has no list.

@@ -1,5 +1,6 @@
 """
-The limits that a container or a service manager sets for this process, read from its cgroups.
+The limits that a container or a service manager sets for this process, read from its cgroups; and
+what the machine has.
 
 Sources: the kernel's Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst,
 Documentation/scheduler/sched-bwc.rst, and proc_pid_mountinfo(5) and cgroups(7) of man-pages.
@@ -44,6 +45,13 @@ def cgroup_limits(root: Path = Path("/")) -> CgroupLimits:
         _lowest(_memory_limits(folder) for folder in folders),
         _lowest(_core_limits(folder) for folder in folders),
     )
+
+
+def machine_memory(root: Path = Path("/")) -> int | None:
+    """The bytes of memory that the machine has; None if the system does not say."""
+    # proc_meminfo(5)
+    match = re.search(r"^MemTotal:\s*([0-9]+) kB$", _text(root / "proc/meminfo"), re.M)
+    return int(match[1]) * 1024 if match else None
 
 
 def _lowest(limits: Iterator[Iterator[_Number]]) -> _Number | None:

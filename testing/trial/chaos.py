@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
@@ -43,8 +44,9 @@ SETTINGS = {
 }
 _REST = re.compile(rb"rests for ([0-9]+) s")
 KINDS = {"gemini": 4, "other": 6, "passed": 1}
-# Longer than any request may take: all its tries, each of them silent as long as that is allowed.
-STUCK = 45.0
+# Longer than any request may take: all its tries, each of which may wait for a worker to start, and
+# then be silent as long as that is allowed.
+STUCK = 90.0
 # Allocators do not give everything back.
 MARGINS = Margins(memory=24 * 1024 * 1024)
 _BADNESS = 0.3
@@ -84,6 +86,7 @@ class Chaos:
             loops += [
                 self._send_garbage,
                 self._hurt_a_worker,
+                self._remove_the_run_directory,
                 self._close_an_upstream,
                 self._set_the_clock,
             ]
@@ -151,20 +154,33 @@ class Chaos:
     # What goes wrong around them:
 
     async def _hurt_a_worker(self) -> None:
-        await self._sleep(self._randomness.uniform(1.0, 3.0))
+        await self._sleep(self._randomness.uniform(2.0, 8.0))
         workers = self._daemon.workers()
         if not workers or self._over:
             return
         pid = self._randomness.choice(workers)
         with suppress(ProcessLookupError):
-            if self._randomness.random() < 0.7:
+            chance = self._randomness.random()
+            if chance < 0.6:
                 self._weather.faults["worker killed"] += 1
-                os.kill(pid, signal.SIGKILL)
+                # After the first, which the kernel uses too, there are fewer for a while.
+                os.kill(pid, signal.SIGKILL if chance < 0.1 else signal.SIGSEGV)
+            elif chance < 0.8:
+                self._weather.faults["worker stopped for good"] += 1
+                os.kill(pid, signal.SIGSTOP)
             else:
                 self._weather.faults["worker stopped for a while"] += 1
                 os.kill(pid, signal.SIGSTOP)
                 await self._sleep(1.0)
                 os.kill(pid, signal.SIGCONT)
+
+    async def _remove_the_run_directory(self) -> None:
+        await self._sleep(self._randomness.uniform(5.0, 15.0))
+        if self._over:
+            return
+        self._weather.faults["run directory removed"] += 1
+        for directory in self._daemon.runs.glob("*"):
+            shutil.rmtree(directory, ignore_errors=True)
 
     async def _close_an_upstream(self) -> None:
         await self._sleep(self._randomness.uniform(4.0, 8.0))

@@ -10,6 +10,7 @@ from typing import Any
 from attrs import asdict
 from twisted.internet.task import deferLater
 
+from testing.memory_cgroup import MemoryCgroup
 from testing.trial.client import Outcome, send
 from testing.trial.daemon import Census, Daemon, Margins, leaks
 from testing.trial.orders import Figures, Order, Times, judge
@@ -26,8 +27,15 @@ class Course:
     """
 
     def __init__(
-        self, reactor: Any, folder: Path, seed: int, settings: Mapping[str, Any], margins: Margins
+        self,
+        reactor: Any,
+        folder: Path,
+        seed: int,
+        settings: Mapping[str, Any],
+        margins: Margins,
+        group: MemoryCgroup | None = None,
     ) -> None:
+        """@param group: see L{Daemon}."""
         self.reactor = reactor
         self.randomness = random.Random(seed)
         self.figures = Figures()
@@ -43,7 +51,7 @@ class Course:
             "GOOGLE_GEMINI_BASE_URL": self.google.port.url,
             "UPSTREAM_URL": self.new_api.url,
         }
-        self.daemon = Daemon(reactor, folder, {**settings, **upstreams})
+        self.daemon = Daemon(reactor, folder, {**settings, **upstreams}, group)
         reactor.addSystemEventTrigger("before", "shutdown", self.daemon.kill)
 
     def order(self, kinds: Mapping[str, int]) -> Order:

@@ -12,6 +12,7 @@ from typing import Any
 from attrs import asdict, define, frozen
 from twisted.internet.task import deferLater
 
+from testing.memory_cgroup import MemoryCgroup
 from testing.processes import children, cost, free_port, processes_at_home_in
 from testing.trial.client import request, send
 from testing.wall_clock import WallClock
@@ -77,7 +78,14 @@ class Daemon:
     @ivar clock: its wall clock.
     """
 
-    def __init__(self, reactor: Any, folder: Path, environ: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        folder: Path,
+        environ: Mapping[str, Any],
+        group: MemoryCgroup | None = None,
+    ) -> None:
+        """@param group: the cgroup that it runs in; None for that of the trial."""
         self.port, self.stream_port = free_port(), free_port()
         self.log = folder / "log"
         self.journal = folder / "journal"
@@ -93,9 +101,10 @@ class Daemon:
             "STREAM_PORT": str(self.stream_port),
             "LOG_DIR": str(self.journal),
         } | {name: str(value) for name, value in environ.items()}
+        command = [*self.clock.twistd, "-n", "--pidfile=", "gemproxy"]
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
-                [*self.clock.twistd, "-n", "--pidfile=", "gemproxy"],
+                command if group is None else group.command(command),
                 cwd=folder,
                 env=settings,
                 stdout=output,

@@ -10,10 +10,7 @@ from typing import Any
 from attrs import frozen
 
 from gemproxy.chat.jsontext import dumps
-
-# The maximum size of a worker's heap in MB. It is 100 MB at the start and grows by 1 MB with each
-# used-up session.
-HEAP_LIMIT = 512
+from gemproxy.gemini.cli.sizes import MIB
 
 # Turns the coding agent into a plain chat model; each setting has an effect with 0.61.0.
 _SETTINGS: dict[str, Any] = {
@@ -108,13 +105,15 @@ class WorkerHome:
     def remove(self) -> None:
         shutil.rmtree(self.root, ignore_errors=True)
 
-    def environment(self, path: str, model: str, api_url: str) -> dict[str, str]:
+    def environment(self, path: str, model: str, api_url: str, heap: int) -> dict[str, str]:
         """
         The environment of the worker. It does not contain the API key, which the gateway at
         C{api_url} adds.
 
         @param path: the PATH that contains node.
         @param model: any concrete model; with "auto" the CLI queries a classifier model first.
+        @param heap: the maximum size of the worker's heap in bytes. It is 100 MB at the start and
+            grows by 1 MB with each used-up session.
         """
         return {
             "PATH": path,
@@ -131,7 +130,7 @@ class WorkerHome:
             "OTEL_SDK_DISABLED": "true",
             # Without a limit, node grows to three times the memory it needs before it collects
             # garbage.
-            "NODE_OPTIONS": f"--max-old-space-size={HEAP_LIMIT}",
+            "NODE_OPTIONS": f"--max-old-space-size={heap // MIB}",
             "NO_COLOR": "1",
             "LANG": "C.UTF-8",
         }

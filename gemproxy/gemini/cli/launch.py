@@ -1,5 +1,6 @@
 """
-Runs a command in its own process group, and ends it with the parent process.
+Runs a command in its own process group, and ends it with the parent process. Where memory does not
+suffice, the kernel takes it rather than the parent.
 
 A program, not a module to import: C{python -I launch.py COMMAND [ARG ...]}. Twisted's
 spawnProcess cannot do this in the child between fork and exec.
@@ -9,8 +10,11 @@ import ctypes
 import os
 import signal
 import sys
+from contextlib import suppress
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+# proc_pid_oom_score_adj(5): by half of all memory that is allowed.
+_OOM_SCORE_ADJ = "500"
 
 
 def main(command: list[str]) -> None:
@@ -20,6 +24,8 @@ def main(command: list[str]) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             sys.exit("The parent process has already ended.")
+        with suppress(OSError), open("/proc/self/oom_score_adj", "w") as adjustment:
+            adjustment.write(_OOM_SCORE_ADJ)
     os.execv(command[0], command)  # noqa: S606
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from attrs import define
 
+from gemproxy.gemini.cli.sizes import WorkerSizes
+
 
 @define
 class CliLimits:
@@ -28,6 +30,7 @@ class CliLimits:
     @ivar characters_per_session: characters of prompts.
     @ivar sessions_per_worker: the CLI frees no session. Starting a process costs as much as some
         hundred requests.
+    @ivar heap: node's limit of a process's heap.
     @ivar memory_per_worker: resident memory.
     @ivar look_interval: between two looks at whether a process reacts.
     @ivar settling: from when a process is ready until it counts as one that stays.
@@ -51,7 +54,8 @@ class CliLimits:
     parts_per_session: int = 1000
     characters_per_session: int = 500_000
     sessions_per_worker: int = 200
-    memory_per_worker: int = 450 * 1024 * 1024
+    heap: int = WorkerSizes().heap
+    memory_per_worker: int = WorkerSizes().worn
     look_interval: float = 1.0
     settling: float = 10.0
     idle_life: float = 300.0

@@ -93,7 +93,7 @@ class Worker:
         self.pid: int | None = None
         self._reactor = reactor
         self._cli = cli
-        self._environment = home.environment(cli.path, model, api_url)
+        self._environment = home.environment(cli.path, model, api_url, limits.heap)
         self._observer = observer
         self._protocol = _AcpProtocol(self)
         self._transport: IProcessTransport | None = None

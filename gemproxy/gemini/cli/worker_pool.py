@@ -21,6 +21,8 @@ from gemproxy.util.log import make_logger
 
 _QUEUE_RETRY_AFTER = 5.0
 _NOT_STARTED = "no CLI worker can be started: {reason}"
+# Seconds until the next start of a worker for which requests wait if there is none.
+_PATIENCE = 5.0
 # How far beyond its mark a worker may be used that nobody can take the place of.
 _WORN_OUT = 1.25
 
@@ -142,6 +144,7 @@ class WorkerPool(Service):
 
     def startService(self) -> None:
         super().startService()
+        self.log.info("up to {workers} CLI workers", workers=self._limits.workers)
         self._stopping = False
         self._lacking_since = self._reactor.seconds()
         self._start_worker()
@@ -204,6 +207,8 @@ class WorkerPool(Service):
             return lease
         self._waiting.append(lease)
         self._serve()
+        if self._is_far_off():
+            self._disappoint()
         if not lease.called and len(self._waiting) > self._limits.queue:
             self._waiting.remove(lease)
             lease.errback(
@@ -341,12 +346,12 @@ class WorkerPool(Service):
             return
         if self._lacking_since is None and not self.warm:
             self._lacking_since = self._reactor.seconds()
+        if worker.died_of_memory:
+            self._allowance.died_of_memory(self._reactor.seconds(), len(self._members))
         if member.state is not MemberState.RETIRING:
-            if worker.died_of_memory:
-                self._allowance.died_of_memory(self._reactor.seconds(), len(self._members))
             # At once, it would die of the same again.
             self._failed(self._allowance.deaths + 1 if worker.died_of_memory else 1)
-            if member.is_starting:
+            if member.is_starting or self._is_far_off():
                 self._disappoint()
         self._keep_one()
         self._renew_all()
@@ -367,8 +372,13 @@ class WorkerPool(Service):
             )
             self._restart = self._reactor.callLater(delay, self._restart_now)
 
+    def _is_far_off(self) -> bool:
+        """Whether the next worker is started only after a long while."""
+        restart = self._restart
+        return restart is not None and restart.getTime() - self._reactor.seconds() > _PATIENCE
+
     def _disappoint(self) -> None:
-        """Fail the requests that wait, as no worker can be started, unless there is hope."""
+        """Fail the requests that wait, unless a worker can serve them or is being started."""
         if any(member.can_serve or member.is_starting for member in self._members):
             return
         # They have a retry policy; following it is better than hanging.
@@ -383,6 +393,9 @@ class WorkerPool(Service):
     def _look(self) -> None:
         for member in list(self._members):
             member.worker.look()
+            if member.can_serve and not member.worker.home.is_whole:
+                self.log.warn("the home of CLI worker {pid} was removed", pid=member.worker.pid)
+                self._retire(member)
         now = self._reactor.seconds()
         settling = self._cli_limits.settling
         if any(
