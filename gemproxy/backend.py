@@ -161,6 +161,13 @@ class Backend(Protocol):
         """
 
 
+class TokenCounter(Protocol):
+    """Counts tokens."""
+
+    def count(self, request: ChatRequest) -> Deferred[int]:
+        """The number of tokens of a request's prompt; fails with a L{ChatError}."""
+
+
 class Forwarder(Protocol):
     """
     Passes on any request of OpenAI's API unchanged.

@@ -202,7 +202,7 @@ class Daemon(MultiService):
         )
         if config.port is not None and engine is not None:
             chats = self._chat_service(())
-            proxy = GeminiProxy(engine, self._health, self._admin, chats)
+            proxy = GeminiProxy(engine, engine, self._health, self._admin, chats)
             self._listen("Gemini Proxy", proxy.app.resource())
         if config.stream_port is not None:
             self._listen("Stream Proxy", self._stream_proxy(engine), is_passed_through)
@@ -272,8 +272,9 @@ class Daemon(MultiService):
         config = self._config
         gemini: Backend | None = engine
         names = config.gemini_models
+        another: OpenAIBackend | None = None
         if config.gemini_proxy_url is not None:
-            gemini = self._upstream(config.gemini_proxy_url, None, is_gemproxy=True)
+            gemini = another = self._upstream(config.gemini_proxy_url, None, is_gemproxy=True)
             names = ()
         assert gemini is not None
         policy = RetryPolicy(
@@ -291,7 +292,8 @@ class Daemon(MultiService):
         )
         self._interruptions.append(passthrough.interrupt_all)
         chats = self._chat_service(config.stop_tags)
-        proxy = StreamProxy(router, passthrough, self._health, self._admin, chats)
+        counter = engine if another is None else None
+        proxy = StreamProxy(router, passthrough, self._health, self._admin, chats, counter, another)
         return proxy.app.resource()
 
     def _upstream_backends(self, config: UpstreamConfig) -> list[OpenAIBackend]:

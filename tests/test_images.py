@@ -497,7 +497,6 @@ async def test_pictures_of_others_are_the_upstreams_affair(relay: Relay, raw: by
 @pytest.mark.parametrize(
     "path",
     [
-        "/v1/messages",
         "/v1/embeddings",
         "/embeddings",
         "/v1/v1/embeddings?a=b",
@@ -660,6 +659,9 @@ class Painter:
     def models(self, headers: Headers) -> Deferred[list[dict[str, Any]]]:
         return succeed([])
 
+    def count(self, request: ChatRequest) -> Deferred[int]:
+        return succeed(0)
+
 
 @async_yield_fixture
 async def painted() -> AsyncIterator[tuple[Client, Painter]]:
@@ -668,7 +670,7 @@ async def painted() -> AsyncIterator[tuple[Client, Painter]]:
     chats = ChatService(reactor, Heartbeats(9, None), journal, metrics, Seal(b""))
     health = Health(metrics, lambda: True, lambda: True, dict)
     admin = Admin(None, False, lambda: RoutingTable((), {}), list)
-    proxy = GeminiProxy(painter, health, admin, chats)
+    proxy = GeminiProxy(painter, painter, health, admin, chats)
     admission = Admission(reactor, Access(), Limits(1_000_000), metrics, lambda: "x")
     site = make_site(proxy.app.resource(), admission, reactor)
     port = reactor.listenTCP(0, site, interface="127.0.0.1")

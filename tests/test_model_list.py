@@ -23,6 +23,7 @@ from gemproxy.backoff import RetryPolicy
 from gemproxy.chat.errors import ChatError, upstream_failed
 from gemproxy.chat.models import by_name, plain_name, served_model
 from gemproxy.config_file import UpstreamConfig
+from gemproxy.gemini.api import GeminiApi
 from gemproxy.gemini.model_list import LIFETIME, REST, TIME_LIMIT, ModelList
 from gemproxy.gemini.translate.models import (
     BUILT_IN_MODELS,
@@ -213,7 +214,11 @@ class Google:
         self.clock.advance(1_000_000.5)
         base = BaseURL.parse("http://google.test/base")
         self.list = ModelList(
-            self.clock, self, lambda: base, keys or ("k",), configured, self.clock.seconds
+            self.clock,
+            GeminiApi(self.clock, self, lambda: base),
+            keys or ("k",),
+            configured,
+            self.clock.seconds,
         )
         self.list.startService()
 

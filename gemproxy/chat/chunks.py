@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import frozen
@@ -59,6 +60,15 @@ def estimated_usage(messages: Any, answer_length: int) -> Usage:
     """
     prompt = -(-len(dumps(messages)) // _CHARACTERS_PER_TOKEN)
     return Usage(prompt, -(-answer_length // _CHARACTERS_PER_TOKEN), estimated=True)
+
+
+def estimated_prompt(body: Mapping[str, Any]) -> int:
+    """
+    The same for a prompt alone.
+
+    @param body: that of the request.
+    """
+    return estimated_usage([body.get("messages"), body.get("tools")], 0).prompt
 
 
 def index_of(value: Any) -> int | None:

@@ -124,10 +124,15 @@ def _limited(text: str, config: dict[str, Any]) -> tuple[str, str]:
     return text, "STOP"
 
 
+def prompt_length(request: dict[str, Any]) -> int:
+    """The tokens of a prompt."""
+    return len(dumps(request.get("contents"))) // CHARACTERS_PER_TOKEN
+
+
 def responses(model: str, request: dict[str, Any]) -> Iterable[bytes]:
     """The responses of a streamed answer, as JSON."""
     answer = echo(model, request)
-    prompt_tokens = len(dumps(request.get("contents"))) // CHARACTERS_PER_TOKEN
+    prompt_tokens = prompt_length(request)
     sent = 0
     for number, parts in enumerate(answer.chunks, 1):
         candidate: dict[str, Any] = {"content": {"role": "model", "parts": parts}, "index": 0}

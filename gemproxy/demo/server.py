@@ -1,4 +1,4 @@
-"""The demo: a server with the one method of Gemini's API that gemproxy needs, which echoes."""
+"""The demo: a server with the methods of Gemini's API that gemproxy needs, which echoes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from gemproxy.chat.jsontext import dumps, loads
+from gemproxy.chat.shapes import as_object
 from gemproxy.chat.sse import Event, encode
 from gemproxy.demo import rules
-from gemproxy.demo.echo import PACE, responses
+from gemproxy.demo.echo import PACE, prompt_length, responses
 from gemproxy.http.site import QuietSite
 
 
 class _Models(Resource):
-    """C{/v1beta/models/MODEL:streamGenerateContent}."""
+    """C{/v1beta/models/MODEL:streamGenerateContent}, and C{:countTokens}."""
 
     isLeaf = True
 
@@ -33,6 +34,10 @@ class _Models(Resource):
             body = loads(request.content.read())
         except ValueError:
             body = None
+        if method == "countTokens" and isinstance(body, dict):
+            request.setHeader(b"content-type", b"application/json")
+            asked = as_object(body.get("generateContentRequest", body))
+            return dumps({"totalTokens": prompt_length(asked)})
         if method != "streamGenerateContent" or not isinstance(body, dict):
             request.setResponseCode(404)
             return b""

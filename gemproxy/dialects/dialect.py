@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from attrs import evolve, field, frozen
 
@@ -74,3 +74,40 @@ class Dialect(ErrorForm, Protocol):
 
     def translate(self, request: DialectRequest) -> Translation:
         """@raise ChatError: 400, the request cannot be understood; the error names the field."""
+
+
+@frozen
+class Counting:
+    """
+    A path at which the tokens of a request are counted.
+
+    @ivar rule: the path, as one of werkzeug's URL rules.
+    @ivar dialect: that of the request.
+    @ivar document: makes the answer of the number.
+    """
+
+    rule: str
+    dialect: Dialect
+    document: Callable[[int], Any]
+
+
+class ModelsForm(ErrorForm, Protocol):
+    """
+    The shape of lists of models.
+
+    @ivar header: which clients of it send, in lower case.
+    """
+
+    @property
+    def header(self) -> bytes: ...
+
+    def listed(
+        self, models: Sequence[dict[str, Any]], query: Mapping[bytes, Sequence[bytes]]
+    ) -> Any:
+        """
+        @param models: as OpenAI's model objects.
+        @raise ChatError: 400, the query cannot be understood.
+        """
+
+    def one(self, model: dict[str, Any]) -> Any:
+        """A single one of them."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from gemproxy.chat.form import CHAT_FORM, ErrorForm
 from gemproxy.dialects.completions import COMPLETIONS
-from gemproxy.dialects.dialect import Dialect
+from gemproxy.dialects.dialect import Counting, Dialect, ModelsForm
+from gemproxy.dialects.messages.dialect import MESSAGES, MESSAGES_COUNTING
+from gemproxy.dialects.messages.models import MESSAGES_MODELS
 from gemproxy.dialects.responses.dialect import RESPONSES
 
-DIALECTS: Sequence[Dialect] = (COMPLETIONS, RESPONSES)
+DIALECTS: Sequence[Dialect] = (COMPLETIONS, RESPONSES, MESSAGES)
+COUNTINGS: Sequence[Counting] = (MESSAGES_COUNTING,)
+_MODELS: Sequence[ModelsForm] = (MESSAGES_MODELS,)
 
 
 def dialect_at(path: bytes) -> Dialect | None:
@@ -19,6 +23,20 @@ def dialect_at(path: bytes) -> Dialect | None:
     @param path: a tidy one.
     """
     return next((dialect for dialect in DIALECTS if dialect.owns(path)), None)
+
+
+def counting_at(path: bytes) -> Counting | None:
+    """What counts the tokens of requests to a tidy path; None if nothing does."""
+    return next((counting for counting in COUNTINGS if counting.rule.encode() == path), None)
+
+
+def models_form_for(sends: Callable[[bytes], bool]) -> ModelsForm | None:
+    """
+    The shape of lists of models that a client wants; None for OpenAI's.
+
+    @param sends: whether it sends a header, by the name in lower case.
+    """
+    return next((form for form in _MODELS if sends(form.header)), None)
 
 
 def error_form_at(path: bytes) -> ErrorForm:

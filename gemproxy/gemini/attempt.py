@@ -104,7 +104,7 @@ class Attempts:
 
         def compose(asked: dict[str, Any]) -> dict[str, Any]:
             contents = marks.restored(asked.get("contents"))
-            return _api_request(choice.conversation, contents, choice.settings)
+            return api_request(choice.conversation, contents, choice.settings)
 
         idle_timeout = IdleTimeout(self.clock, self.timeout)
 
@@ -157,9 +157,10 @@ class Attempts:
         return api_call.reply
 
 
-def _api_request(
+def api_request(
     conversation: Conversation, contents: list[dict[str, Any]], settings: dict[str, Any]
 ) -> dict[str, Any]:
+    """A request to C{generateContent}."""
     request = {"contents": contents, **settings}
     if conversation.system is not None:
         request["systemInstruction"] = {"parts": [{"text": conversation.system}]}

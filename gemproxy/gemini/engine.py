@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from time import time
 from typing import Any
 
@@ -18,13 +18,15 @@ from gemproxy.chat.chunks import ChunkFactory, estimated_usage
 from gemproxy.chat.errors import ChatError, naming_models
 from gemproxy.chat.models import by_name, is_always_served, served_model
 from gemproxy.chat.request import ChatRequest, Headers
-from gemproxy.gemini.attempt import AttemptFailed, Attempts, Choice, Tally
+from gemproxy.gemini.attempt import AttemptFailed, Attempts, Choice, Tally, api_request
+from gemproxy.gemini.counting import TokenCounting
 from gemproxy.gemini.flow import Flow
 from gemproxy.gemini.keys import KeyRing
 from gemproxy.gemini.model_list import ModelList
-from gemproxy.gemini.translate.families import family_of
-from gemproxy.gemini.translate.messages import translate_messages
-from gemproxy.gemini.translate.parameters import Defaults, parameters
+from gemproxy.gemini.translate.families import Family, family_of
+from gemproxy.gemini.translate.history import merged
+from gemproxy.gemini.translate.messages import Conversation, translate_messages
+from gemproxy.gemini.translate.parameters import Defaults, Parameters, parameters
 from gemproxy.gemini.translate.signatures import Signatures, is_corrupted
 from gemproxy.gemini.writer import ChoiceWriter, Opening
 from gemproxy.util.gather import gather_or_cancel
@@ -38,6 +40,7 @@ class GeminiEngine:
 
     @ivar model_list: the models on offer; requests may use other Gemini models.
     @ivar defaults: what applies unless a client says otherwise.
+    @ivar counting: counts tokens.
     @ivar fetch_pictures: replaces the URLs of pictures by the pictures; None to reject messages
         with such URLs.
     @ivar signatures: the signatures of function calls made by models.
@@ -52,6 +55,7 @@ class GeminiEngine:
     policy: RetryPolicy
     model_list: ModelList
     defaults: Defaults
+    counting: TokenCounting
     fetch_pictures: Callable[[Any], Awaitable[Any]] | None = None
     signatures: Signatures = field(factory=Signatures)
     wall_clock: Callable[[], float] = time
@@ -76,12 +80,9 @@ class GeminiEngine:
         answer.ignored(wanted.ignored)
         if wanted.stops:
             answer.stop_at(wanted.stops)
-        messages = body.get("messages")
-        if self.fetch_pictures is not None:
-            messages = await self.fetch_pictures(messages)
-        conversation = translate_messages(messages, family, self.signatures, wanted.instruction)
+        conversation = await self._conversation(body, family, wanted)
         # Release the memory while the response is generated.
-        del body, messages
+        del body
         chunks = ChunkFactory(
             f"chatcmpl-{secrets.token_hex(12)}", int(self.wall_clock()), request.model
         )
@@ -115,6 +116,25 @@ class GeminiEngine:
             usage = tally.total
         if request.include_usage or not request.stream:
             answer.events([chunks.usage(usage)])
+
+    async def _conversation(
+        self, body: Mapping[str, Any], family: Family, wanted: Parameters
+    ) -> Conversation:
+        messages = body.get("messages")
+        if self.fetch_pictures is not None:
+            messages = await self.fetch_pictures(messages)
+        return translate_messages(messages, family, self.signatures, wanted.instruction)
+
+    def count(self, request: ChatRequest) -> Deferred[int]:
+        return Deferred.fromCoroutine(self._count(request))
+
+    async def _count(self, request: ChatRequest) -> int:
+        await self.check_model(request.model)
+        family = family_of(request.model)
+        wanted = parameters(request.body, family, self.defaults)
+        conversation = await self._conversation(request.body, family, wanted)
+        asked = api_request(conversation, merged(conversation.turns), wanted.request)
+        return await self.counting.count(request.model, asked, conversation.key)
 
     async def _choose(self, choice: Choice) -> None:
         """Generate one choice, retrying as the policy allows."""

@@ -10,18 +10,10 @@ from urllib.parse import quote
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent
 
 from gemproxy.chat.chunks import model_object
-from gemproxy.chat.errors import ChatError
-from gemproxy.chat.jsontext import loads
-from gemproxy.gemini.translate.errors import api_failure
+from gemproxy.gemini.api import ApiFailed, GeminiApi
 from gemproxy.gemini.translate.models import BUILT_IN_MODELS, chat_models, next_page, union
-from gemproxy.http.body import BodyCut, BodyTooLarge, read_body
-from gemproxy.http.confined import ConfinedAgent
-from gemproxy.http.errors import describe_request_error
-from gemproxy.http.url import BaseURL
 from gemproxy.util.gather import gather_or_cancel
 from gemproxy.util.log import make_logger
 from gemproxy.util.shared_read import SharedRead
@@ -32,7 +24,6 @@ TIME_LIMIT = 10.0
 
 _PAGE = b"/v1beta/models?pageSize=1000"
 _PAGES_LIMIT = 20
-_PAGE_SIZE_LIMIT = 10_000_000
 
 Models = list[dict[str, Any]]
 
@@ -58,22 +49,19 @@ class ModelList(MultiService):
     def __init__(
         self,
         clock: IReactorTime,
-        agent: IAgent,
-        api_url: Callable[[], BaseURL],
+        api: GeminiApi,
         keys: Sequence[str],
         configured: Sequence[str],
         wall_clock: Callable[[], float] = time,
     ) -> None:
         """
-        @param api_url: the base URL of the Gemini API.
         @param keys: those whose lists are read; if there are none, the built-in list serves.
         @param configured: the names to list; if there are any, Google is not asked.
         @param wall_clock: when a model was first seen, in seconds since the epoch.
         """
         super().__init__()
         self._clock = clock
-        self._agent = agent
-        self._api_url = api_url
+        self._api = api
         self._keys = keys
         self._configured = configured
         self._wall_clock = wall_clock
@@ -131,7 +119,7 @@ class ModelList(MultiService):
         reading = Deferred.fromCoroutine(self._read_pages(key))
         try:
             self._lists[key] = await reading.addTimeout(TIME_LIMIT, self._clock, _too_late)
-        except (_NotListed, ChatError) as error:
+        except (_NotListed, ApiFailed) as error:
             return str(error)
         return None
 
@@ -139,7 +127,7 @@ class ModelList(MultiService):
         models: Models = []
         target = _PAGE
         for _ in range(_PAGES_LIMIT):
-            page = await self._read_page(key, target)
+            page = await self._api.ask(b"GET", target, key)
             models += chat_models(page)
             token = next_page(page)
             if token is None:
@@ -148,24 +136,3 @@ class ModelList(MultiService):
         if not models:
             raise _NotListed("The list has no models for chat.")
         return models
-
-    async def _read_page(self, key: str, target: bytes) -> Any:
-        base = self._api_url()
-        headers = Headers({b"accept": [b"application/json"], b"x-goog-api-key": [key.encode()]})
-        try:
-            response = await ConfinedAgent(self._agent, base.origin).request(
-                b"GET", base.join(target), headers
-            )
-            body = await read_body(response, _PAGE_SIZE_LIMIT)
-        except BodyTooLarge:
-            raise _NotListed("The list is too large.") from None
-        except BodyCut:
-            raise _NotListed("The Gemini API closed the connection within the list.") from None
-        except Exception as error:
-            raise _NotListed(describe_request_error("The Gemini API", error)) from None
-        if response.code != 200:
-            raise api_failure(response.code, body).error
-        try:
-            return loads(body)
-        except ValueError:
-            raise _NotListed("The list is not JSON.") from None

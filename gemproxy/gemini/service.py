@@ -14,6 +14,7 @@ from twisted.web.iweb import IAgent
 from gemproxy.backoff import RetryPolicy
 from gemproxy.chat.answer_limits import AnswerLimits
 from gemproxy.config import BadSetting, Config
+from gemproxy.gemini.api import GeminiApi
 from gemproxy.gemini.attempt import Attempts
 from gemproxy.gemini.cli.gateway import Gateway
 from gemproxy.gemini.cli.home import WorkerHome
@@ -23,6 +24,7 @@ from gemproxy.gemini.cli.rundir import RunDirectory, roots_for_user
 from gemproxy.gemini.cli.sizes import WorkerSizes, worker_sizes
 from gemproxy.gemini.cli.worker import Worker
 from gemproxy.gemini.cli.worker_pool import PoolLimits, WorkerPool
+from gemproxy.gemini.counting import TokenCounting
 from gemproxy.gemini.engine import GeminiEngine
 from gemproxy.gemini.keys import KeyRing
 from gemproxy.gemini.model_list import ModelList
@@ -102,17 +104,20 @@ class EngineService(MultiService):
         self.pool.setServiceParent(self)
         # The demo has no list.
         keys = () if config.demo else config.gemini_api_key
-        models = ModelList(reactor, agent, api_url, keys, config.gemini_models)
+        api = GeminiApi(reactor, agent, api_url)
+        models = ModelList(reactor, api, keys, config.gemini_models)
         models.setServiceParent(self)
+        key_ring = KeyRing(reactor, config.gemini_api_key, key_rest)
         self.engine = GeminiEngine(
             reactor,
             Attempts(reactor, self.pool, gateway, config.timeout, answer_limits),
-            KeyRing(reactor, config.gemini_api_key, key_rest),
+            key_ring,
             RetryPolicy(
                 config.max_retries, config.retry_delay, config.max_retry_wait, random.random
             ),
             models,
             Defaults(config.lenient, config.thoughts, config.gemini_safety),
+            TokenCounting(api, key_ring),
             PictureFetcher(reactor, proxies=proxies).fetch if config.fetch_images else None,
         )
 

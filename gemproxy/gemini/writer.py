@@ -8,6 +8,7 @@ from attrs import evolve
 
 from gemproxy.backend import Answer
 from gemproxy.chat.chunks import ChunkFactory
+from gemproxy.chat.extra_content import extra_content
 from gemproxy.gemini.translate.answer_media import Media, audio_object
 from gemproxy.gemini.translate.outcomes import (
     explanation,
@@ -16,7 +17,6 @@ from gemproxy.gemini.translate.outcomes import (
 )
 from gemproxy.gemini.translate.parameters import Parameters
 from gemproxy.gemini.translate.reply import Reply, Thought
-from gemproxy.gemini.translate.signatures import extra_content
 from gemproxy.gemini.translate.tools import Call
 
 

@@ -27,6 +27,11 @@ class SpokenDialects:
             return dialect in self.configured
         return not self._refused.get(f"{dialect} {model}", self.clock.seconds())
 
+    def counts(self, dialect: str, model: str) -> bool:
+        """Whether it is worth asking for a number of tokens in a dialect."""
+        refused = self._refused.get(_counting(dialect, model), self.clock.seconds())
+        return self.includes(dialect, model) and not refused
+
     @property
     def are_certain(self) -> bool:
         """Whether a refusal is an answer, because the configuration says what is spoken."""
@@ -35,3 +40,11 @@ class SpokenDialects:
     def refuse(self, dialect: str, model: str) -> None:
         """Take note that it does not speak a dialect for a model."""
         self._refused.put(f"{dialect} {model}", True, self.clock.seconds())
+
+    def refuse_to_count(self, dialect: str, model: str) -> None:
+        """Take note that it does not count tokens; many speak a dialect and do not."""
+        self._refused.put(_counting(dialect, model), True, self.clock.seconds())
+
+
+def _counting(dialect: str, model: str) -> str:
+    return f"{dialect}/count {model}"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from attrs import evolve
 
-from gemproxy.backend import Backend
+from gemproxy.backend import Backend, TokenCounter
 from gemproxy.chat.models import by_name, plain_name, served_model
-from gemproxy.dialects.registry import DIALECTS, dialect_at
+from gemproxy.dialects.registry import COUNTINGS, DIALECTS, counting_at, dialect_at
 from gemproxy.web.admin import Admin
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.chat import ChatService
 from gemproxy.web.detached import Detached
 from gemproxy.web.health import Health
-from gemproxy.web.responses import send_json
+from gemproxy.web.responses import send_json, send_model, send_models
 from gemproxy.web.site import (
     SERVED_FOR_GEMINI,
     body_of,
@@ -34,8 +34,16 @@ class GeminiProxy:
 
     app = make_app(SERVED_FOR_GEMINI)
 
-    def __init__(self, backend: Backend, health: Health, admin: Admin, chats: ChatService) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        counter: TokenCounter,
+        health: Health,
+        admin: Admin,
+        chats: ChatService,
+    ) -> None:
         self._backend = backend
+        self._counter = counter
         self.health = health
         self.admin = admin
         self._chats = chats
@@ -61,6 +69,19 @@ class GeminiProxy:
 
     del dialect
 
+    for counting in COUNTINGS:
+
+        @app.route(counting.rule, methods=["POST"], endpoint=f"count_{counting.dialect.name}")
+        async def count(self, request: ProxyRequest) -> None:
+            counting = counting_at(request.path)
+            assert counting is not None
+            raw = body_of(request)
+            translation = self._chats.translate(request, counting.dialect, raw).renamed(plain_name)
+            counts = [await self._counter.count(chat) for chat in translation.chats]
+            send_json(request, counting.document(sum(counts)))
+
+    del counting
+
     @app.route("/v1/images/generations", methods=["POST"])
     def images_generations(self, request: ProxyRequest) -> Detached:
         images = images_request_of(request, body_of(request))
@@ -69,10 +90,9 @@ class GeminiProxy:
 
     @app.route("/v1/models", methods=["GET"])
     async def models(self, request: ProxyRequest) -> None:
-        models = await self._backend.models(headers_of(request))
-        send_json(request, {"object": "list", "data": models})
+        send_models(request, await self._backend.models(headers_of(request)))
 
     @app.route("/v1/models/<path:name>", methods=["GET"])
     async def model(self, request: ProxyRequest, name: str) -> None:
         listed = by_name(await self._backend.models(headers_of(request)))
-        send_json(request, served_model(plain_name(name), listed))
+        send_model(request, served_model(plain_name(name), listed))

@@ -338,7 +338,6 @@ class EventStreamRelay(_Relay):
     def _pass_on(self, events: Sequence[Event]) -> None:
         if self._fault is not None:
             return
-        self._commit()
         for event in events:
             self._record(event)
         try:
@@ -347,7 +346,10 @@ class EventStreamRelay(_Relay):
         except ChatError as too_large:
             self._give_up(too_large)
         else:
-            self._send(self._form.events(events))
+            # Some forms leave out what their dialect has no place for. It is no sign of life.
+            if data := self._form.events(events):
+                self._commit()
+                self._send(data)
 
     def _record(self, event: Event) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.web.server import Request
@@ -9,7 +10,10 @@ from twisted.web.server import Request
 from gemproxy.chat.errors import ChatError
 from gemproxy.chat.form import ErrorForm
 from gemproxy.chat.jsontext import dumps
-from gemproxy.dialects.registry import error_form_at
+from gemproxy.dialects.dialect import ModelsForm
+from gemproxy.dialects.registry import error_form_at, models_form_for
+
+_MODELS = b"/v1/models"
 
 
 def send_error(request: Request, error: ChatError, form: ErrorForm | None = None) -> None:
@@ -18,13 +22,40 @@ def send_error(request: Request, error: ChatError, form: ErrorForm | None = None
 
     @param form: its shape; None for that of the dialect that is spoken at the request's path.
     """
-    answer = (form or error_form_at(request.path)).error(error)
+    form = form or _models_form_of(request) or error_form_at(request.path)
+    answer = form.error(error)
     request.setResponseCode(answer.status, error.reason())
     request.setHeader(b"content-type", answer.content_type)
     for name, value in error.headers().items():
         request.setHeader(name.encode(), value.encode())
     request.setHeader(b"content-length", str(len(answer.body)).encode())
     request.write(answer.body)
+
+
+def send_models(request: Request, models: Sequence[dict[str, Any]]) -> None:
+    """
+    Send a list of models in the shape that the client wants.
+
+    @param models: OpenAI's model objects.
+    @raise ChatError: 400, the request's query cannot be understood.
+    """
+    form = _models_form_of(request)
+    if form is None:
+        send_json(request, {"object": "list", "data": models})
+    else:
+        send_json(request, form.listed(models, request.args or {}))
+
+
+def send_model(request: Request, model: dict[str, Any]) -> None:
+    """The same for one of them."""
+    form = _models_form_of(request)
+    send_json(request, model if form is None else form.one(model))
+
+
+def _models_form_of(request: Request) -> ModelsForm | None:
+    if not request.path.startswith(_MODELS):
+        return None
+    return models_form_for(lambda name: request.getHeader(name) is not None)
 
 
 def send_json(request: Request, document: Any, status: int = 200) -> None:

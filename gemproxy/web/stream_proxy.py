@@ -11,12 +11,14 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from werkzeug.exceptions import HTTPException
 
-from gemproxy.chat.chunks import model_object
+from gemproxy.backend import Forwarder, TokenCounter
+from gemproxy.chat.chunks import estimated_prompt, model_object
 from gemproxy.chat.errors import model_not_found, unknown_url
 from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.chat.models import served_model
 from gemproxy.chat.request import ChatRequest, model_of
-from gemproxy.dialects.registry import DIALECTS, dialect_at
+from gemproxy.dialects.dialect import Counting
+from gemproxy.dialects.registry import COUNTINGS, DIALECTS, counting_at, dialect_at
 from gemproxy.http.headers import asks_for_websocket
 from gemproxy.routing.router import Route, Router
 from gemproxy.routing.upstream_models import ListedModels
@@ -30,7 +32,7 @@ from gemproxy.web.detached import Detached
 from gemproxy.web.health import Health
 from gemproxy.web.passthrough import Passthrough
 from gemproxy.web.paths import PASSED_PREFIXES, model_in_path, names_a_model
-from gemproxy.web.responses import send_json
+from gemproxy.web.responses import send_json, send_model, send_models
 from gemproxy.web.site import (
     SERVED_FOR_GEMINI,
     body_of,
@@ -61,8 +63,16 @@ class StreamProxy:
         health: Health,
         admin: Admin,
         chats: ChatService,
+        counter: TokenCounter | None = None,
+        gemini_proxy: Forwarder | None = None,
     ) -> None:
-        """@param passthrough: forwards all other requests to an upstream."""
+        """
+        @param passthrough: forwards all other requests to an upstream.
+        @param counter: counts the tokens of requests to Gemini; None if another gemproxy does.
+        @param gemini_proxy: that one.
+        """
+        self._counter = counter
+        self._gemini_proxy = gemini_proxy
         self._router = router
         self._passthrough = passthrough
         self.health = health
@@ -107,6 +117,37 @@ class StreamProxy:
         del raw, translation, route
         await answering
 
+    for counting in COUNTINGS:
+
+        @app.route(counting.rule, methods=["POST"], endpoint=f"count_{counting.dialect.name}")
+        async def count(self, request: ProxyRequest) -> None:
+            counting = counting_at(request.path)
+            assert counting is not None
+            await self._count(request, counting)
+
+    del counting
+
+    async def _count(self, request: ProxyRequest, counting: Counting) -> None:
+        raw = body_of(request)
+        route = await self._route_of(request, raw)
+        if route is None or (route.upstream is None and self._counter is None):
+            there = None if route is None else evolve(route, forwarder=self._gemini_proxy)
+            await self._pass_on(request, raw, there)
+            return
+        if route.upstream is not None:
+            name, spoken = counting.dialect.name, route.upstream.spoken
+            if spoken.counts(name, route.model):
+                if await self._pass_on(request, raw, route, may_be_unserved=True):
+                    return
+                spoken.refuse_to_count(name, route.model)
+        model, counter = route.model, None if route.upstream is not None else self._counter
+        translation = self._chats.translate(request, counting.dialect, raw, counter is not None)
+        counts = [
+            estimated_prompt(chat.body) if counter is None else await counter.count(chat)
+            for chat in translation.renamed(lambda _: model).chats
+        ]
+        send_json(request, counting.document(sum(counts)))
+
     async def _has_passed_on(
         self, request: ProxyRequest, raw: bytes, route: Route | None, dialect: str
     ) -> bool:
@@ -150,18 +191,18 @@ class StreamProxy:
     async def models(self, request: ProxyRequest) -> None:
         merged = await self._router.models(headers_of(request))
         _mark_if_stale(request, merged)
-        send_json(request, {"object": "list", "data": merged.models})
+        send_models(request, merged.models)
 
     @app.route("/v1/models/<path:name>", methods=["GET"])
     async def model(self, request: ProxyRequest, name: str) -> None:
         headers = headers_of(request)
         if name in self._router.table.routes:
-            send_json(request, model_object(name) | {"owned_by": "gemproxy"})
+            send_model(request, model_object(name) | {"owned_by": "gemproxy"})
             return
         route = await self._router.route(name, headers)
         if route.upstream is None:
             listed = await self._router.gemini_models.listed(headers)
-            send_json(request, served_model(route.model, listed))
+            send_model(request, served_model(route.model, listed))
             return
         # New-API itself knows few names here, and says 200 to all others.
         found = await route.upstream.listed(headers)
@@ -169,7 +210,7 @@ class StreamProxy:
         by_id = {model["id"]: model for model in found.models}
         if route.model not in by_id:
             raise model_not_found(name, [*by_id, *(self._router.gemini_models.known or ())])
-        send_json(request, by_id[route.model])
+        send_model(request, by_id[route.model])
 
     @app.route("/v1/", branch=True)
     async def anything_else(self, request: ProxyRequest) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
-from attrs import frozen
+from attrs import evolve, frozen
 
-from gemproxy.chat.shapes import objects_in
+from gemproxy.chat.shapes import as_object, objects_in
 from gemproxy.demo.echo import CHARACTERS_PER_TOKEN
 from testing.google.recorded_request import ReceivedRequest
 from testing.google.scenarios import Part, Scenario
@@ -61,8 +61,9 @@ def prompt_tokens(request: ReceivedRequest) -> int:
 
 
 def token_count(request: ReceivedRequest) -> bytes:
-    """The answer to countTokens."""
-    count = prompt_tokens(request)
+    """The answer to countTokens, for contents alone or for a whole request."""
+    whole = as_object(request.body).get("generateContentRequest")
+    count = prompt_tokens(evolve(request, body=whole) if isinstance(whole, dict) else request)
     details = [{"modality": "TEXT", "tokenCount": count}]
     return orjson.dumps({"totalTokens": count, "promptTokensDetails": details})
 

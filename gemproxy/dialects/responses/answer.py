@@ -8,6 +8,7 @@ from typing import Any
 from gemproxy.chat.chunks import index_of
 from gemproxy.chat.deltas import text_of
 from gemproxy.chat.errors import ChatError
+from gemproxy.chat.extra_content import given_signature
 from gemproxy.chat.form import CHAT_FORM, ChatForm
 from gemproxy.chat.shapes import as_object, objects_in
 from gemproxy.chat.sse import DONE, Event, encode
@@ -122,7 +123,7 @@ class ResponseBuilder:
             picture = Picture(*self._place("ig"), image)
             yield from self._in(picture, picture.open())
             yield from self._done(picture, "completed")
-        if signature := _signature(delta):
+        if signature := given_signature(delta):
             self._signatures["text"] = signature
         for call in objects_in(delta.get("tool_calls")):
             yield from self._call(call)
@@ -136,7 +137,7 @@ class ResponseBuilder:
             number = len(self._calls) if number is None else number
             id = delta.get("id")
             call_id = id if isinstance(id, str) and id else f"call_{self._id}_{number}"
-            if signature := _signature(delta):
+            if signature := given_signature(delta):
                 self._signatures["calls"] = {call_id: signature}
             yield from self._close()
             tool = self._asked.tools.called(str(function.get("name", "")))
@@ -218,12 +219,6 @@ class ResponseBuilder:
         index = self._items
         self._items += 1
         return index, f"{prefix}_{self._id}_{index}"
-
-
-def _signature(delta: Json) -> str | None:
-    google = as_object(as_object(delta.get("extra_content")).get("google"))
-    signature = google.get("thought_signature")
-    return signature if isinstance(signature, str) and signature else None
 
 
 def _usage(usage: Json) -> Json:

@@ -7,6 +7,7 @@ from typing import Any
 from attrs import define, field
 
 from gemproxy.chat.errors import bad_request
+from gemproxy.chat.extra_content import extra_content
 from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.shapes import as_object, objects_in
 from gemproxy.dialects.responses.tools import Tools, custom_arguments
@@ -107,7 +108,7 @@ class History:
         function = {"name": self._tools.function_name(str(name), namespace), "arguments": arguments}
         call: Json = {"id": id, "type": "function", "function": function}
         if signature := self._signatures.get(str(id)):
-            call["extra_content"] = {"google": {"thought_signature": signature}}
+            call |= extra_content(signature)
         self._answer().setdefault("tool_calls", []).append(call)
 
     def _add_output(self, item: Json, where: str) -> None:
@@ -140,7 +141,7 @@ class History:
             before = answer.get("reasoning_content")
             answer["reasoning_content"] = "\n\n".join([before, *texts] if before else texts)
         if isinstance(signature := kept.get("text"), str):
-            answer["extra_content"] = {"google": {"thought_signature": signature}}
+            answer |= extra_content(signature)
 
     def _add_reference(self, item: Json, where: str) -> None:
         id = item.get("id")

@@ -23,7 +23,7 @@ from typing import Any
 from attrs import field, frozen
 
 from gemproxy.chat.shapes import objects_in
-from gemproxy.gemini.translate.history import Turn
+from gemproxy.gemini.translate.history import Turn, merged
 
 # The maximum length of a conversation, in characters, whose texts are passed to the CLI. It
 # estimates up to 1.5 tokens per character and acts at about a million tokens.
@@ -63,8 +63,7 @@ class Marks:
 
     def restored(self, contents: Any) -> list[dict[str, Any]]:
         """
-        Restore the C{contents} of an API request to the client's conversation. Consecutive turns of
-        the same role are merged, as the API requires.
+        Restore the C{contents} of an API request to the client's conversation.
 
         @param contents: the contents written by the CLI.
         @raise ConversationAltered: the contents are not the conversation passed to the CLI.
@@ -82,13 +81,7 @@ class Marks:
                     index += 1
         if index < len(expected):
             raise ConversationAltered(f"part {index} of {len(expected)} is missing")
-        restored: list[dict[str, Any]] = []
-        for turn in self.turns:
-            if restored and restored[-1]["role"] == turn.role:
-                restored[-1]["parts"].extend(turn.parts)
-            else:
-                restored.append({"role": turn.role, "parts": list(turn.parts)})
-        return restored
+        return merged(self.turns)
 
     def _stand_ins(self) -> list[str]:
         """The text passed to the CLI for each part."""

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from gemproxy.chat.errors import bad_request
+from gemproxy.chat.extra_content import given_signature
 from gemproxy.chat.jsontext import loads
 from gemproxy.gemini.translate.names import gemini_name
-from gemproxy.gemini.translate.signatures import Signature, Signatures, given_signature
+from gemproxy.gemini.translate.signatures import Signature, Signatures
 
 Part = dict[str, Any]
 

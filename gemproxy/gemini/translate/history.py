@@ -27,6 +27,17 @@ class Turn:
     parts: tuple[Part, ...]
 
 
+def merged(turns: Sequence[Turn]) -> list[Part]:
+    """The C{contents} of a request. Consecutive turns of one role are one, as the API requires."""
+    contents: list[Part] = []
+    for turn in turns:
+        if contents and contents[-1]["role"] == turn.role:
+            contents[-1]["parts"].extend(turn.parts)
+        else:
+            contents.append({"role": turn.role, "parts": list(turn.parts)})
+    return contents
+
+
 @define(eq=False)
 class _Call:
     """

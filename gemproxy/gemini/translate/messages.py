@@ -7,6 +7,7 @@ from typing import Any
 from attrs import evolve, field, frozen
 
 from gemproxy.chat.errors import bad_request
+from gemproxy.chat.extra_content import given_signature
 from gemproxy.chat.shapes import objects_in
 from gemproxy.gemini.translate.calls import call_parts, result_response
 from gemproxy.gemini.translate.families import Family
@@ -16,7 +17,6 @@ from gemproxy.gemini.translate.names import gemini_name
 from gemproxy.gemini.translate.signatures import (
     DUMMY,
     Signatures,
-    given_signature,
     sign_text,
     sign_unsigned,
     signed_as,

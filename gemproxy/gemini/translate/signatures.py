@@ -60,23 +60,6 @@ def part_signature(part: Part) -> str | None:
     return signature if isinstance(signature, str) and signature else None
 
 
-def extra_content(signature: str) -> dict[str, Any]:
-    """The field in which Google's OpenAI-compatible endpoint has a signature."""
-    return {"extra_content": {"google": {"thought_signature": signature}}}
-
-
-def given_signature(holder: dict[str, Any]) -> str | None:
-    """
-    The signature in that field.
-
-    @param holder: a call, a message, or a part of its content.
-    """
-    extra = holder.get("extra_content")
-    google = extra.get("google") if isinstance(extra, dict) else None
-    signature = google.get("thought_signature") if isinstance(google, dict) else None
-    return signature if isinstance(signature, str) and signature else None
-
-
 def signed_as(part: Part, signature: str | None) -> Part:
     """A part with a signature, if there is one."""
     return part if signature is None else part | {"thoughtSignature": signature}

@@ -9,11 +9,12 @@ from typing import Any
 from attrs import define, field, frozen
 
 from gemproxy.chat.errors import ChatError, bad_request
+from gemproxy.chat.extra_content import extra_content
 from gemproxy.chat.jsontext import dumps
 from gemproxy.gemini.translate.leniency import Leniency
 from gemproxy.gemini.translate.names import gemini_name
 from gemproxy.gemini.translate.schemas import inlined, with_object_root
-from gemproxy.gemini.translate.signatures import extra_content, part_signature
+from gemproxy.gemini.translate.signatures import part_signature
 
 Json = dict[str, Any]
 

@@ -1,0 +1,44 @@
+"""Errors as Anthropic has them: docs.claude.com/en/api/errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gemproxy.chat.errors import ChatError
+from gemproxy.chat.form import ErrorResponse
+from gemproxy.chat.jsontext import dumps
+
+# Other servers say 503 where Anthropic says 529.
+_STATUSES = {503: 529}
+_TYPES = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "conflict_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+_FIRST_OF_SERVERS = 500
+
+
+def error_object(error: ChatError) -> dict[str, Any]:
+    """The document, which is the data of an event as well."""
+    status = _status_of(error)
+    other = "api_error" if status >= _FIRST_OF_SERVERS else "invalid_request_error"
+    kind = _TYPES.get(status, other)
+    message = error.message
+    if error.code == "context_length_exceeded":
+        # By these words Claude Code knows that it has to make the conversation shorter.
+        message = f"prompt is too long: {message}"
+    return {"type": "error", "error": {"type": kind, "message": message}}
+
+
+def error_response(error: ChatError) -> ErrorResponse:
+    return ErrorResponse(_status_of(error), b"application/json", dumps(error_object(error)))
+
+
+def _status_of(error: ChatError) -> int:
+    return _STATUSES.get(error.status, error.status)
