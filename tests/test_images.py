@@ -34,6 +34,7 @@ from gemproxy.chat.request import ChatRequest, Headers
 from gemproxy.dialects.seal import Seal
 from gemproxy.gemini.translate.families import family_of
 from gemproxy.gemini.translate.parameters import Defaults, parameters
+from gemproxy.http.connection_limits import ConnectionLimiter
 from gemproxy.journal import NoJournal
 from gemproxy.metrics import Metrics
 from gemproxy.routing.table import RoutingTable
@@ -672,7 +673,8 @@ async def painted() -> AsyncIterator[tuple[Client, Painter]]:
     admin = Admin(None, False, lambda: RoutingTable((), {}), list)
     proxy = GeminiProxy(painter, painter, health, admin, chats)
     admission = Admission(reactor, Access(), Limits(1_000_000), metrics, lambda: "x")
-    site = make_site(proxy.app.resource(), admission, reactor)
+    limiter = ConnectionLimiter(reactor, None, None, lambda _: False, lambda _: None)
+    site = make_site(proxy.app.resource(), admission, limiter, reactor)
     port = reactor.listenTCP(0, site, interface="127.0.0.1")
     client = Client(port.getHost().port)
     yield client, painter
