@@ -18,6 +18,7 @@ from gemproxy.config import (
     read_config,
 )
 from gemproxy.routing.table import BadRoute, Member, RoutingTable, as_text
+from gemproxy.util.masking import LOOKALIKES, Masking
 
 
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
@@ -51,12 +52,10 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
         config = read_config({}, environ, path, allow_no_key=True)
         table = routing_table(config)
     except BadSetting as error:
-        print(f"gemproxy: {error}", file=sys.stderr)
+        print(LOOKALIKES.in_text(f"gemproxy: {error}"), file=sys.stderr)
         return 1
-    if given.command == "routes":
-        print(as_text(table.rows()), end="")
-    else:
-        _report(config, path)
+    text = as_text(table.rows()) if given.command == "routes" else _report(config, path)
+    print(Masking(config.secrets).in_errors().in_text(text), end="")
     return 0
 
 
@@ -81,16 +80,17 @@ def _health(process: int | None, environ: Mapping[str, str]) -> int:
     try:
         print(healthcheck.check(healthcheck.config_of(options, environ)))
     except (BadSetting, healthcheck.NotHealthy) as error:
-        print(f"gemproxy: {error}", file=sys.stderr)
+        print(LOOKALIKES.in_text(f"gemproxy: {error}"), file=sys.stderr)
         return 1
     return 0
 
 
-def _report(config: Config, path: Path | None) -> None:
-    print(f"{path or 'The environment'} is valid.")
-    print(f"upstreams: {', '.join(f'{one.name} ({one.url})' for one in config.upstreams)}")
-    print(f"routes: {len(config.routes)}")
+def _report(config: Config, path: Path | None) -> str:
+    lines = [
+        f"{path or 'The environment'} is valid.",
+        f"upstreams: {', '.join(f'{one.name} ({one.url})' for one in config.upstreams)}",
+        f"routes: {len(config.routes)}",
+    ]
     if config.needs_engine and not config.gemini_api_key:
-        print("GEMINI_API_KEY is not set: the daemon would not start.")
-    for sentence in advice_on_keys(config, {}):
-        print(sentence)
+        lines.append("GEMINI_API_KEY is not set: the daemon would not start.")
+    return "".join(f"{line}\n" for line in (*lines, *advice_on_keys(config, {})))

@@ -49,6 +49,8 @@ class Setting:
     @ivar parse: converts the text to the value; raises ValueError with what is allowed.
     @ivar secret: whether the value must not appear in messages; it may be the content of a file
         then, which a setting of the name L{file_env} names.
+    @ivar guards: whether it is a key that lets a client in. The others are made by those who take
+        them.
     @ivar may_be_empty: whether an empty variable differs from an unset one.
     """
 
@@ -57,6 +59,7 @@ class Setting:
     parse: Callable[[str], Any]
     meaning: str
     secret: bool = False
+    guards: bool = False
     may_be_empty: bool = False
 
     @property
@@ -488,6 +491,7 @@ SETTINGS: tuple[Setting, ...] = (
         "API keys for this proxy, comma separated; clients must send one (except to /health "
         "and /ready); if empty, no key is required",
         secret=True,
+        guards=True,
     ),
     Setting(
         "CORS_ORIGINS",
@@ -509,6 +513,7 @@ SETTINGS: tuple[Setting, ...] = (
         "key for `/admin`; if empty, it is open to this machine, as long as there are no "
         "PROXY_API_KEYS",
         secret=True,
+        guards=True,
     ),
     Setting(
         "TRUSTED_PROXIES",
@@ -677,6 +682,11 @@ class Config:
         return value if isinstance(value, tuple) else () if value is None else (value,)
 
     @property
+    def own_keys(self) -> tuple[str, ...]:
+        """Those by which clients are let in."""
+        return tuple(key for setting in SECRETS if setting.guards for key in self.keys_of(setting))
+
+    @property
     def secrets(self) -> tuple[str, ...]:
         """All that must not be shown to anybody: the keys of settings and of upstreams."""
         return (
@@ -687,8 +697,6 @@ class Config:
 
 # Characters of a key of one's own making. One of random letters and digits cannot be guessed then.
 _LONG_ENOUGH = 16
-# Whoever has one of these gets in. The others are made by those who take them.
-_GUARDS = ("PROXY_API_KEYS", "ADMIN_KEY")
 
 
 def advice_on_keys(config: Config, options: Mapping[str, str | None]) -> list[str]:
@@ -701,7 +709,7 @@ def advice_on_keys(config: Config, options: Mapping[str, str | None]) -> list[st
         )
     for secret in SECRETS:
         keys = config.keys_of(secret)
-        if secret.env in _GUARDS and any(len(key) < _LONG_ENOUGH for key in keys):
+        if secret.guards and any(len(key) < _LONG_ENOUGH for key in keys):
             advice.append(
                 f"A key of {secret.env} has fewer than {_LONG_ENOUGH} characters: it is guessable."
             )

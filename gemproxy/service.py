@@ -41,10 +41,11 @@ from gemproxy.journal import DiskJournal, Journal, NoJournal
 from gemproxy.metrics import Metrics
 from gemproxy.openai.backend import FINISH_PATIENCE, MODELS_TIMEOUT, OpenAIBackend, base_url
 from gemproxy.openai.conversion import Convert
+from gemproxy.openai.headers import NO_OWN_KEYS, OwnKeys
 from gemproxy.routing.router import Router
 from gemproxy.routing.table import RoutingTable
 from gemproxy.shutdown import LAST_WORDS, Drain
-from gemproxy.util.log import log_details, make_logger
+from gemproxy.util.log import log_details, make_logger, mask_log
 from gemproxy.util.masking import Masking
 from gemproxy.util.threads import Threads
 from gemproxy.web.access import Access
@@ -123,6 +124,8 @@ class Daemon(MultiService):
             self._proxies = Proxies.from_environ(environ)
         except ValueError as error:
             raise BadSetting(str(error)) from None
+        self._masking = Masking([*config.secrets, *self._proxies.passwords])
+        mask_log(self._masking)
         self._agents: dict[str, PersistentAgent] = {}
         self._agent = self._make_agent(self._proxies)
         self._limits = AnswerLimits(
@@ -162,6 +165,7 @@ class Daemon(MultiService):
             _new_id,
             proxies,
             self._mark,
+            self._masking,
         )
         self._drain = Drain(
             reactor, self._admission, self._connections, self._interrupt, patience.last_words
@@ -198,7 +202,11 @@ class Daemon(MultiService):
             lambda: 0.0 if self.pool is None else self.pool.lacking(),
         )
         self._admin = Admin(
-            config.admin_key, bool(config.proxy_api_keys), self._routing_table, self._admin_reload
+            config.admin_key,
+            bool(config.proxy_api_keys),
+            self._routing_table,
+            self._admin_reload,
+            self._masking,
         )
         if config.port is not None and engine is not None:
             chats = self._chat_service(())
@@ -288,7 +296,11 @@ class Daemon(MultiService):
             raise BadSetting(str(error)) from None
         self._router = router
         passthrough = Passthrough(
-            self._reactor, lambda: router.default.backend(), config.timeout, self._metrics
+            self._reactor,
+            lambda: router.default.backend(),
+            config.timeout,
+            self._metrics,
+            self._masking,
         )
         self._interruptions.append(passthrough.interrupt_all)
         chats = self._chat_service(config.stop_tags)
@@ -320,6 +332,7 @@ class Daemon(MultiService):
         @raise BadSetting: it is invalid; nothing has changed.
         """
         config = self._read_config()
+        self._masking.learn(config.secrets)
         if self._router is not None:
             try:
                 self._router.use(config.upstreams, config.routes)
@@ -366,6 +379,9 @@ class Daemon(MultiService):
             self._patience.finish,
             self._mark,
             limits=self._limits,
+            # Another gemproxy has the same ones.
+            own_keys=NO_OWN_KEYS if is_gemproxy else OwnKeys(self._config.own_keys),
+            masking=self._masking,
         )
 
     def _chat_service(self, stop_tags: Sequence[str]) -> ChatService:
@@ -379,16 +395,12 @@ class Daemon(MultiService):
             self._journal,
             self._metrics,
             self._seal,
-            Masking(self._keys()),
+            self._masking,
             stop_tags,
             self._limits,
         )
         self._interruptions.append(chats.interrupt_all)
         return chats
-
-    def _keys(self) -> list[str]:
-        """All that this daemon knows."""
-        return [*self._config.secrets, *self._proxies.passwords]
 
     def _add_journal(self) -> Journal:
         config = self._config

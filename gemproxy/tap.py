@@ -32,6 +32,7 @@ from gemproxy.http.lookups import look_up_names_apart
 from gemproxy.http.proxies import PROXY_VARIABLES
 from gemproxy.secret_files import BadSecretFile, with_secrets_read
 from gemproxy.util.core_dumps import forbid_core_dumps
+from gemproxy.util.masking import LOOKALIKES
 from gemproxy.util.monotonic import use_monotonic_time
 
 
@@ -42,7 +43,7 @@ def _help(meaning: str, env: str, default: str | None) -> str:
 
 def _refuse(reason: str) -> NoReturn:
     """End with a line that says what is wrong, and status 1."""
-    sys.exit(f"gemproxy: {' '.join(reason.split())}")
+    sys.exit(f"gemproxy: {LOOKALIKES.in_text(' '.join(reason.split()))}")
 
 
 class Options(usage.Options):

@@ -12,8 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_twisted import ensureDeferred
 
-from gemproxy.chat.errors import ChatError, Verbatim
-from gemproxy.chat.secret import SecretMask
 from gemproxy.openai.headers import query_to_upstream, request_id_of
 from gemproxy.web.forwarded import TrustedProxies
 from testing.fake_newapi import EVENT_STREAM, JSON, document, events, head, in_http_chunks, verbatim
@@ -300,27 +298,3 @@ async def test_a_list_of_models_that_is_refused_does_not_log_it() -> None:
         await relay.get("/v1/models")
         assert relay.warnings
         assert not [text for text in relay.warnings if KEY in text and "Gemini" not in text]
-
-
-@given(st.lists(st.sampled_from([KEY, KEY[:7], KEY[3:], "s", "a b", "sk-"])), st.data())
-def test_a_secret_is_masked_in_whatever_pieces_it_comes(words: list[str], data: st.DataObject):
-    text = "".join(words).encode()
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
-    mask = SecretMask(KEY)
-    pieces = [
-        mask.feed(text[start:end])
-        for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)
-    ]
-    shown = b"".join([*pieces, mask.close()])
-    assert KEY.encode() not in shown
-    assert shown == mask.masked(text)
-    assert len(shown) == len(text)
-
-
-def test_a_short_or_missing_secret_is_a_word_like_any_other():
-    for secret in (None, "", "none"):
-        mask = SecretMask(secret)
-        assert not mask
-        assert mask.feed(b"none") + mask.close() == b"none"
-        error = ChatError(400, "x", "none", verbatim=Verbatim(b"", b"none"))
-        assert mask.in_error(error) is error

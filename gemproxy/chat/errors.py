@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import evolve, frozen
 
-from gemproxy.chat.jsontext import dumps
+from gemproxy.chat.jsontext import dumps, loads
 
 INVALID_REQUEST = "invalid_request_error"
 SERVER_ERROR = "server_error"
@@ -31,6 +31,14 @@ class Verbatim:
     body: bytes
     payload: dict[str, Any] | None = None
     headers: tuple[tuple[str, str], ...] = ()
+
+    def masked(self, mask: Callable[[bytes], bytes]) -> Verbatim:
+        """See L{ChatError.masked}."""
+        payload = self.payload
+        if payload is not None and (masked := mask(plain := dumps(payload))) != plain:
+            payload = loads(masked)
+        headers = tuple((name, mask(value.encode()).decode()) for name, value in self.headers)
+        return Verbatim(mask(self.content_type), mask(self.body), payload, headers)
 
 
 @frozen(eq=False)
@@ -84,6 +92,23 @@ class ChatError(Exception):
         if self.verbatim is not None:
             headers.update(self.verbatim.headers)
         return headers
+
+    def masked(self, mask: Callable[[bytes], bytes]) -> ChatError:
+        """The error as it may be shown; C{mask} replaces keys in UTF-8."""
+
+        def in_text(text: str) -> str:
+            encoded = text.encode("utf-8", "surrogatepass")
+            masked = mask(encoded)
+            return text if masked == encoded else masked.decode("utf-8", "surrogatepass")
+
+        return evolve(
+            self,
+            message=in_text(self.message),
+            type=in_text(self.type),
+            code=self.code and in_text(self.code),
+            param=self.param and in_text(self.param),
+            verbatim=self.verbatim and self.verbatim.masked(mask),
+        )
 
     def reason(self) -> bytes:
         """

@@ -15,6 +15,16 @@ KEY_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
+
+def credentials_in(headers: Headers) -> list[str]:
+    """The values of the headers in which a client shows its keys."""
+    return [
+        value.decode("latin-1")
+        for name, value in headers
+        if name.lower() in (b"authorization", *KEY_HEADERS)
+    ]
+
+
 # UTF-8 byte order mark; some editors put it at the start of a file.
 BOM = b"\xef\xbb\xbf"
 

@@ -29,8 +29,7 @@ from gemproxy.chat.errors import (
     upstream_silent,
 )
 from gemproxy.chat.jsontext import loads
-from gemproxy.chat.request import ChatRequest, Headers
-from gemproxy.chat.secret import SecretMask
+from gemproxy.chat.request import ChatRequest, Headers, credentials_in
 from gemproxy.chat.sse import Event
 from gemproxy.http.body import BodyCut, BodyTooLarge, read_beginning, read_body
 from gemproxy.http.errors import describe_request_error, is_untrusted, lacks_descriptors
@@ -48,10 +47,18 @@ from gemproxy.openai.conversion import (
     form_after,
 )
 from gemproxy.openai.errors import error_of, is_error, refusal
-from gemproxy.openai.headers import query_to_upstream, request_id_of, to_client, to_upstream
+from gemproxy.openai.headers import (
+    NO_OWN_KEYS,
+    OwnKeys,
+    query_to_upstream,
+    request_id_of,
+    to_client,
+    to_upstream,
+)
 from gemproxy.openai.stream import StreamError, UpstreamStream
 from gemproxy.util.idle_timeout import IdleTimeout
 from gemproxy.util.log import make_logger
+from gemproxy.util.masking import NO_KEYS, Masking, shown_keys
 
 # Clients must receive the list of models within 3 s.
 MODELS_TIMEOUT = 2.5
@@ -100,6 +107,8 @@ class OpenAIBackend:
     @ivar mark: by which a request that comes back is known; None for none.
     @ivar headers: further headers to send with each request.
     @ivar limits: for its answers.
+    @ivar own_keys: keys by which clients are let in here. They are not passed on.
+    @ivar masking: of all keys that this daemon knows.
     """
 
     log = make_logger()
@@ -117,26 +126,35 @@ class OpenAIBackend:
     mark: LoopMark | None = None
     headers: Headers = ()
     limits: AnswerLimits = AnswerLimits()
+    own_keys: OwnKeys = NO_OWN_KEYS
+    masking: Masking = NO_KEYS
     _memory: ConversionMemory = field(factory=ConversionMemory, init=False, repr=False, eq=False)
 
     def complete(self, request: ChatRequest, answer: Answer) -> Deferred[None]:
         idle_timeout = IdleTimeout(self.clock, self.timeout)
         work = Deferred.fromCoroutine(self._complete(request, answer, idle_timeout))
         work = idle_timeout.watch(work).addErrback(self._as_silence)
-        return work.addErrback(self._without_key)
+        return work.addErrback(self._masked, shown_keys(credentials_in(request.headers)))
 
     def _as_silence(self, failure: Failure) -> Failure:
         return Failure(upstream_silent(self.timeout)) if failure.check(TimeoutError) else failure
 
-    def _without_key(self, failure: Failure) -> Failure:
-        """An upstream's error may quote the key that it got."""
+    def _masked(self, failure: Failure, shown: list[str]) -> Failure:
+        """
+        An upstream's error may quote the key that it got.
+
+        @param shown: the client's own keys.
+        """
         error = failure.value
-        if not isinstance(error, ChatError) or self.fixed_key is None:
+        if not isinstance(error, ChatError):
             return failure
-        return Failure(SecretMask(self.fixed_key).in_error(error))
+        if self.fixed_key is not None:
+            shown = [*shown, self.fixed_key]
+        return Failure(error.masked(self.masking.in_errors(shown).in_bytes))
 
     def models(self, headers: Headers) -> Deferred[list[dict[str, Any]]]:
-        return Deferred.fromCoroutine(self._models(headers)).addErrback(self._without_key)
+        work = Deferred.fromCoroutine(self._models(headers))
+        return work.addErrback(self._masked, shown_keys(credentials_in(headers)))
 
     async def _complete(
         self, request: ChatRequest, answer: Answer, idle_timeout: IdleTimeout
@@ -176,8 +194,9 @@ class OpenAIBackend:
         request.forget()
         response = await asked
         idle_timeout.reset()
-        received = headers_of(response)
-        answer.passed_on(to_client(received), request_id_of(received))
+        received, mask = headers_of(response), self.masking.in_bytes
+        passed = tuple((name, mask(value)) for name, value in to_client(received))
+        answer.passed_on(passed, request_id_of(received))
         del received
         if response.code not in _GOOD:
             return await self._refusal(response)
@@ -290,7 +309,7 @@ class OpenAIBackend:
 
     def _headers(self, headers: Headers) -> HeaderMap:
         """The headers to send with a client's request."""
-        sent = to_upstream(headers, self.fixed_key)
+        sent = to_upstream(headers, self.fixed_key, self.own_keys)
         if self.mark is not None:
             sent = self.mark.added(sent)
         mapped = HeaderMap()
@@ -301,7 +320,7 @@ class OpenAIBackend:
         return mapped
 
     def _with_query(self, target: bytes, query: bytes) -> bytes:
-        query = query_to_upstream(query, self.fixed_key)
+        query = query_to_upstream(query, self.fixed_key, self.own_keys)
         return target + b"?" + query if query else target
 
     async def _ask(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from urllib.parse import unquote_to_bytes as unquote
 
 from gemproxy.chat.request import Headers
 from gemproxy.http.headers import HOP_BY_HOP, asks_for_websocket, options_of
+from gemproxy.util.masking import SHORTEST_SECRET
 
 # What a fixed key replaces: it is the client's, or a key for this proxy. New-API prefers some of
 # them to Authorization on some of its paths.
@@ -28,6 +31,8 @@ _PROTOCOL = b"sec-websocket-protocol"
 _KEY_PROTOCOLS = (b"openai-insecure-api-key.", b"openai-organization.", b"openai-project.")
 _UPGRADE = ((b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"))
 _KEY_PARAMETER = b"key"
+# Between the words of a header's value or of a query: "Bearer KEY", "session=KEY; a=b".
+_WORD_ENDS = re.compile(rb"[\s,;=]|openai-insecure-api-key\.")
 # Sent by browsers about the requesting page; access has already been checked here.
 _ABOUT_THE_PAGE = frozenset({b"origin", b"referer"})
 _NEVER_PASSED = HOP_BY_HOP | _ABOUT_THE_PAGE
@@ -39,12 +44,34 @@ _FOR_THE_CLIENT_TOO = frozenset({b"retry-after-ms", b"x-oneapi-request-id"})
 _REQUEST_IDS = (b"x-oneapi-request-id", b"x-request-id", b"request-id")
 
 
-def to_upstream(headers: Headers, fixed_key: str | None) -> Headers:
+class OwnKeys:
+    """The keys by which clients are let in by this proxy, which are nobody else's business."""
+
+    def __init__(self, keys: Iterable[str] = ()) -> None:
+        known = {key.encode() for key in keys}
+        # A short one may be a part of a word.
+        self._words = frozenset(key for key in known if len(key) < SHORTEST_SECRET)
+        self._parts = tuple(known - self._words)
+
+    def are_in(self, text: bytes) -> bool:
+        """Whether a value of a header or a query has one of them in it."""
+        if any(key in text for key in self._parts):
+            return True
+        return bool(self._words) and not self._words.isdisjoint(_WORD_ENDS.split(text))
+
+
+NO_OWN_KEYS = OwnKeys()
+
+
+def to_upstream(
+    headers: Headers, fixed_key: str | None, own_keys: OwnKeys = NO_OWN_KEYS
+) -> Headers:
     """
     The headers to send upstream with a client's request. If they ask for a WebSocket, so do the
     client's.
 
     @param fixed_key: the key to send instead of the client's own.
+    @param own_keys: keys that are not sent.
     """
     named = [(header[0].lower(), header) for header in headers]
     names = {name for name, _ in named}
@@ -57,41 +84,47 @@ def to_upstream(headers: Headers, fixed_key: str | None) -> Headers:
         for name, header in named
         if name not in dropped
         and (not name.startswith(b"sec-") or (is_websocket and name.startswith(_WEBSOCKET)))
+        and (name == _PROTOCOL or not own_keys.are_in(header[1]))
     )
     if is_websocket:
+        kept = _with_protocols(kept, fixed_key is None, own_keys)
         kept = (*_UPGRADE, *kept)
     if fixed_key is None:
         return kept
-    if is_websocket:
-        kept = _without_protocols_of_keys(kept)
     return (*kept, (b"Authorization", b"Bearer " + fixed_key.encode()))
 
 
-def _without_protocols_of_keys(headers: Headers) -> Headers:
+def _with_protocols(headers: Headers, are_keys_passed: bool, own_keys: OwnKeys) -> Headers:
+    """The headers, without the protocols in which there are keys that are not sent."""
     kept = []
     for name, value in headers:
         if name.lower() == _PROTOCOL:
             protocols = [protocol.strip() for protocol in value.split(b",")]
             value = b", ".join(
-                protocol for protocol in protocols if not protocol.startswith(_KEY_PROTOCOLS)
+                protocol
+                for protocol in protocols
+                if (are_keys_passed or not protocol.startswith(_KEY_PROTOCOLS))
+                and not own_keys.are_in(protocol)
             )
         if value or name.lower() != _PROTOCOL:
             kept.append((name, value))
     return tuple(kept)
 
 
-def query_to_upstream(query: bytes, fixed_key: str | None) -> bytes:
+def query_to_upstream(
+    query: bytes, fixed_key: str | None, own_keys: OwnKeys = NO_OWN_KEYS
+) -> bytes:
     """
     A client's query, without the key in it if there is a fixed one; all else is as it was.
 
     @param query: without its question mark.
+    @param own_keys: keys that are not sent.
     """
-    if fixed_key is None:
-        return query
     return b"&".join(
         pair
         for pair in query.split(b"&")
-        if unquote(pair.partition(b"=")[0]).lower() != _KEY_PARAMETER
+        if (fixed_key is None or unquote(pair.partition(b"=")[0]).lower() != _KEY_PARAMETER)
+        and not own_keys.are_in(unquote(pair.replace(b"+", b" ")))
     )
 
 

@@ -1,17 +1,53 @@
-"""Loggers whose debug messages are off by default."""
+"""Loggers whose debug messages are off by default, and that write no keys."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.logger import (
     FilteringLogObserver,
+    ILogObserver,
     Logger,
     LogLevel,
     LogLevelFilterPredicate,
+    formatEvent,
     globalLogPublisher,
 )
+from zope.interface import implementer
+
+from gemproxy.util.masking import NO_KEYS, Masking
 
 _levels = LogLevelFilterPredicate(defaultLogLevel=LogLevel.info)
-_observer = FilteringLogObserver(globalLogPublisher, [_levels])
+
+
+@implementer(ILogObserver)
+class MaskingObserver:
+    """
+    Passes on what is logged, without keys.
+
+    @ivar own_keys: those of this daemon. What looks like a key is masked anyway.
+    """
+
+    def __init__(self, observer: ILogObserver, own_keys: Masking = NO_KEYS) -> None:
+        self.own_keys = own_keys
+        self._observer = observer
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        mask = self.own_keys.in_errors().in_text
+        text, failure = formatEvent(event), event.get("log_failure")
+        if failure is not None:
+            text = f"{text}\n{failure.getTraceback()}"
+        masked = mask(text)
+        if masked != text:
+            # Instead of the values of which the text is made, and of the failure.
+            kept = {name: value for name, value in event.items() if name in _KEPT}
+            event = kept | {"log_format": "{text}", "text": masked}
+        self._observer(event)
+
+
+_KEPT = ("log_level", "log_logger", "log_namespace", "log_source", "log_system", "log_time")
+_masking = MaskingObserver(globalLogPublisher)
+_observer = FilteringLogObserver(_masking, [_levels])
 
 
 def make_logger() -> Logger:
@@ -22,6 +58,15 @@ def make_logger() -> Logger:
 def details_are_wanted() -> bool:
     """Whether debug messages are logged. Frequent callers check this to avoid building messages."""
     return _levels.logLevelForNamespace("gemproxy") is LogLevel.debug
+
+
+def mask_log(own_keys: Masking) -> None:
+    """
+    Mask these keys in all that is logged.
+
+    @param own_keys: more may be added to them later.
+    """
+    _masking.own_keys = own_keys
 
 
 def log_details(wanted: bool) -> None:

@@ -11,6 +11,7 @@ from twisted.web.server import Request
 from gemproxy.chat.errors import INVALID_REQUEST, ChatError
 from gemproxy.chat.request import KEY_HEADERS
 from gemproxy.routing.table import RoutingTable, as_text
+from gemproxy.util.masking import NO_KEYS, Masking
 from gemproxy.web.access import is_loopback
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.responses import send_json
@@ -23,12 +24,14 @@ class Admin:
     @ivar has_client_keys: whether clients need keys; nobody gets in without a key then.
     @ivar table: the routing table of now.
     @ivar reload: reads the configuration anew; returns what has changed, or raises a ChatError.
+    @ivar own_keys: of this daemon, in case that somebody took one for the name of a model.
     """
 
     key: str | None
     has_client_keys: bool
     table: Callable[[], RoutingTable]
     reload: Callable[[], list[str]]
+    own_keys: Masking = NO_KEYS
 
     def check(self, request: ProxyRequest) -> None:
         """@raise ChatError: 401 or 403, the client may not be here."""
@@ -51,7 +54,8 @@ class Admin:
 
     def routes(self, request: ProxyRequest) -> None:
         self.check(request)
-        rows = self.table().rows()
+        mask = self.own_keys.in_errors().in_text
+        rows = [(mask(name), mask(to)) for name, to in self.table().rows()]
         if "json" in (request.header_text(b"accept") or ""):
             send_json(request, {"routes": [{"model": name, "target": to} for name, to in rows]})
             return

@@ -21,6 +21,7 @@ from gemproxy.http.loops import LOOP_HEADERS, LoopMark
 from gemproxy.http.server_request import ServerRequest
 from gemproxy.metrics import Metrics
 from gemproxy.util.log import make_logger
+from gemproxy.util.masking import NO_KEYS, Masking, shown_keys
 from gemproxy.web.access import OPEN_PATHS, Access, websocket_keys
 from gemproxy.web.forwarded import NO_PROXIES, TrustedProxies
 from gemproxy.web.paths import leads_elsewhere, split_target, tidy_path
@@ -69,8 +70,12 @@ class Admission:
         new_id: Callable[[], str],
         proxies: TrustedProxies = NO_PROXIES,
         mark: LoopMark | None = None,
+        own_keys: Masking = NO_KEYS,
     ) -> None:
-        """@param mark: that of this daemon's own requests, which are refused; None for none."""
+        """
+        @param mark: that of this daemon's own requests, which are refused; None for none.
+        @param own_keys: of this daemon, which errors may quote.
+        """
         self.clock = clock
         self.access = access
         self.limits = limits
@@ -78,6 +83,7 @@ class Admission:
         self.new_id = new_id
         self.proxies = proxies
         self.mark = mark
+        self.own_keys = own_keys
         self.stopping = False
         self.open: set[ProxyRequest] = set()
         self._clients: Counter[str] = Counter()
@@ -240,6 +246,12 @@ class ProxyRequest(ServerRequest):
             *(key for name in KEY_HEADERS if (key := self.header_text(name)) is not None),
             *websocket_keys([value.decode("utf-8", "replace") for value in protocols]),
         ]
+
+    def without_keys(self, error: ChatError) -> ChatError:
+        """An error as it may be shown: others may have quoted keys of this daemon or the client."""
+        credentials = [self.header_text(b"authorization") or "", *self.keys()]
+        masking = self._admission.own_keys.in_errors(shown_keys(credentials))
+        return error.masked(masking.in_bytes)
 
     def marked_headers(self) -> Headers:
         """The headers in which a L{LoopMark} may be."""

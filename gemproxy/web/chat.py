@@ -17,7 +17,7 @@ from gemproxy.chat.answer_limits import AnswerLimits
 from gemproxy.chat.errors import SERVER_ERROR, ChatError
 from gemproxy.chat.form import CHAT_FORM, AnswerForm
 from gemproxy.chat.images import ImagesRequest
-from gemproxy.chat.request import KEY_HEADERS, ChatRequest, Headers, choices_of
+from gemproxy.chat.request import ChatRequest, Headers, choices_of, credentials_in
 from gemproxy.chat.stopfilter import StopTagFilter
 from gemproxy.dialects.dialect import Dialect, DialectRequest, Translation
 from gemproxy.dialects.seal import Seal
@@ -143,7 +143,7 @@ class ChatService:
         kind: Callable[..., EventStreamRelay | DocumentRelay],
     ) -> None:
         """@param sent: the body that the client sent."""
-        keys = self.own_keys.with_keys(shown_keys(_credentials(chat.headers)))
+        keys = self.own_keys.with_keys(shown_keys(credentials_in(chat.headers)))
         exchange = self.journal.begin(route, chat.model, chat.stream, sent, keys)
         request.setHeader(b"x-request-id", exchange.id.encode())
         if isinstance(request, ProxyRequest):
@@ -165,6 +165,7 @@ class ChatService:
             if error is None:
                 error = relay.finish()
             if error is not None:
+                error = error.masked(keys.in_errors().in_bytes)
                 exchange.error, exchange.status = str(error), error.status
                 relay.fail(error)
         except CancelledError:
@@ -234,11 +235,3 @@ def _commits_in(headers: Headers) -> float | None:
         if name.lower() == COMMITS_IN and _SECONDS.fullmatch(value):
             return float(value)
     return None
-
-
-def _credentials(headers: Headers) -> list[str]:
-    return [
-        value.decode("latin-1")
-        for name, value in headers
-        if name.lower() in (b"authorization", *KEY_HEADERS)
-    ]

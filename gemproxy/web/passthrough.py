@@ -19,13 +19,15 @@ from zope.interface import implementer
 from gemproxy.backend import Forwarder
 from gemproxy.chat.errors import ChatError, upstream_failed, upstream_silent
 from gemproxy.chat.jsontext import dumps
-from gemproxy.chat.secret import SecretMask
+from gemproxy.chat.request import credentials_in
 from gemproxy.chat.sse import Event, encode
 from gemproxy.http.body import BytesBody, read_beginning
 from gemproxy.http.headers import without
 from gemproxy.http.server_request import ServerRequest
 from gemproxy.metrics import Metrics
 from gemproxy.util.idle_timeout import IdleTimeout
+from gemproxy.util.masked_stream import ErrorEventMask, NoMask, StreamMask, TextMask
+from gemproxy.util.masking import NO_KEYS, Masking, shown_keys
 from gemproxy.web.completions import StopTagCutter
 from gemproxy.web.responses import send_error
 from gemproxy.web.site import headers_of
@@ -33,6 +35,7 @@ from gemproxy.web.tunnel import WebSocketTunnel
 from gemproxy.web.upload import Upload
 
 # Twisted sends its own. The HTTP client has removed what is about its connection.
+_ERRORS_FROM = 400
 _NOT_PASSED = frozenset({b"server", b"date"})
 
 # What a server says to a path that it does not have.
@@ -49,12 +52,14 @@ class Passthrough:
     """
     @ivar upstream: the upstream for requests that are for no other.
     @ivar timeout: seconds of silence of the upstream after which a request fails.
+    @ivar own_keys: of this daemon, which an upstream may quote.
     """
 
     clock: IReactorTime
     upstream: Callable[[], Forwarder]
     timeout: float
     metrics: Metrics
+    own_keys: Masking = NO_KEYS
     _under_way: set[_ResponseRelay] = field(factory=set)
 
     async def serve(
@@ -79,8 +84,7 @@ class Passthrough:
         is_answered = True
         idle_timeout = IdleTimeout(self.clock, self.timeout)
         forwarder = forwarder or self.upstream()
-        mask = SecretMask(forwarder.fixed_key)
-        relay = _ResponseRelay(request, idle_timeout, mask, cutter)
+        relay = _ResponseRelay(request, idle_timeout, self.own_keys, cutter)
         self._under_way.add(relay)
         asking = self._relay(request, relay, idle_timeout, raw, forwarder, may_be_unserved)
         # Release the memory while the response is received.
@@ -170,7 +174,7 @@ class _ResponseRelay(Protocol):
         self,
         request: ServerRequest,
         idle_timeout: IdleTimeout,
-        mask: SecretMask,
+        own_keys: Masking,
         cutter: StopTagCutter | None,
     ) -> None:
         self.interruption: ChatError | None = None
@@ -178,7 +182,10 @@ class _ResponseRelay(Protocol):
         self.end_early: Callable[[], None] = lambda: None
         self._request = request
         self._idle_timeout = idle_timeout
-        self._mask = mask
+        self._own_keys = own_keys
+        # Of the client, which may go before it is to be masked.
+        self._shown = shown_keys(credentials_in(headers_of(request)))
+        self._mask: StreamMask = NoMask()
         self._tunnel: WebSocketTunnel | None = None
         self._done: Deferred[None] = Deferred()
         self._begun = False
@@ -191,10 +198,10 @@ class _ResponseRelay(Protocol):
             raise CancelledError
         tunnel = self._tunnel = WebSocketTunnel(self._request)
         self._begun = True
-        self._pass_headers(response)
+        self._pass_head(response)
         self._request.setHeader(b"connection", b"Upgrade")
         self._request.setHeader(b"upgrade", b"websocket")
-        self._request.switch_protocols(response.phrase)
+        self._request.switch_protocols(self._own_keys.in_bytes(response.phrase))
         response.deliverBody(tunnel)
         self._request.take_over(tunnel.receive)
         await tunnel.done
@@ -214,13 +221,16 @@ class _ResponseRelay(Protocol):
 
     def _begin(self, response: IResponse) -> None:
         self._begun = True
-        phrase = self._mask.masked(response.phrase)
-        self._request.setResponseCode(response.code, phrase)
-        if not _is_readable_error(response):
-            self._mask = SecretMask(None)
-        self._pass_headers(response)
+        masking = self._pass_head(response)
         kind = (response.headers.getRawHeaders(b"content-type") or [b""])[0]
         self._is_events = kind.lower().startswith(b"text/event-stream")
+        if response.headers.hasHeader(b"content-encoding"):
+            # What is compressed cannot be searched.
+            pass
+        elif response.code >= _ERRORS_FROM and _is_text(kind):
+            self._mask = TextMask(masking)
+        elif self._is_events:
+            self._mask = ErrorEventMask(self._own_keys.in_errors(self._shown))
         if self.cutter is not None:
             self._begin_cutting(response)
         length: Any = response.length
@@ -237,10 +247,17 @@ class _ResponseRelay(Protocol):
         else:
             self.cutter = None
 
-    def _pass_headers(self, response: IResponse) -> None:
+    def _pass_head(self, response: IResponse) -> Masking:
+        """Pass on status and headers; returns what masks them, and the body if it is an error."""
+        masking = self._own_keys
+        if response.code >= _ERRORS_FROM:
+            masking = masking.in_errors(self._shown)
+        mask = masking.in_bytes
+        self._request.setResponseCode(response.code, mask(response.phrase))
         for name, values in response.headers.getAllRawHeaders():
             if _is_passed(name.lower()):
-                self._request.responseHeaders.setRawHeaders(name, values)
+                self._request.responseHeaders.setRawHeaders(name, [*map(mask, values)])
+        return masking
 
     @property
     def _upstream(self) -> IPushProducer:
@@ -270,7 +287,7 @@ class _ResponseRelay(Protocol):
             self._write(self._mask.feed(data))
             return
         try:
-            self._write(self.cutter.feed(data))
+            self._write(self.cutter.feed(self._mask.feed(data)))
         except ChatError as too_large:
             self._leave_client()
             self._done.errback(Failure(too_large))
@@ -306,9 +323,10 @@ class _ResponseRelay(Protocol):
 
     def _rest(self, reason: Failure) -> bytes:
         """@raise ChatError: see L{StopTagCutter.close}."""
+        rest = self._mask.close()
         if self.cutter is not None and reason.check(ResponseDone, PotentialDataLoss):
-            return self.cutter.close()
-        return self._mask.close()
+            return self.cutter.feed(rest) + self.cutter.close()
+        return rest
 
     def abort(self) -> None:
         self._leave_client()
@@ -348,12 +366,10 @@ def _says_unserved(status: int, body: bytes) -> bool:
     return status in _UNSERVED or _NOT_IMPLEMENTED.search(body) is not None
 
 
-def _is_readable_error(response: IResponse) -> bool:
-    """Whether it is an error in words, which may quote a key."""
-    if response.code < 400 or response.headers.hasHeader(b"content-encoding"):
-        return False
-    kind = (response.headers.getRawHeaders(b"content-type") or [b"text/plain"])[0].lower()
-    return kind.startswith(b"text/") or b"json" in kind
+def _is_text(content_type: bytes) -> bool:
+    """Whether a body is words, as far as its type says; without a type it is."""
+    kind = content_type.lower() or b"text/plain"
+    return kind.startswith(b"text/") or b"json" in kind or b"xml" in kind
 
 
 def _is_passed(name: bytes) -> bool:

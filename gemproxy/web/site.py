@@ -138,7 +138,8 @@ def make_app(hint: str = "") -> Klein:
 
     @app.handle_errors(ChatError)
     def refuse(self: Any, request: IRequest, failure: Failure) -> None:
-        send_error(cast("Request", request), cast("ChatError", failure.value))
+        proxied = cast("ProxyRequest", request)
+        send_error(proxied, proxied.without_keys(cast("ChatError", failure.value)))
 
     @app.handle_errors(HTTPException)
     def no_such_resource(self: Any, request: IRequest, failure: Failure) -> None:
