@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -442,12 +443,26 @@ def test_a_full_disk_leaves_no_half_a_pair(
     assert sorted(os.listdir(tmp_path))[0] == "000001_input.json"
 
 
-def test_the_order_of_the_files_does_not_rest_on_a_clock(tmp_path: Path) -> None:
+def test_numbers_go_on_behind_those_of_another_daemon(tmp_path: Path) -> None:
+    one, other = Keeping(tmp_path), Keeping(tmp_path)
+    one.write("a")
+    for name in "bcdefg":
+        other.write(name)
+    one.write("h")
+    assert names_in(tmp_path) == ["f", "g", "h"]
+
+
+def test_a_clock_that_stands_still_costs_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of a file system does for some milliseconds, or a wall clock that is set back."""
     one, other = Keeping(tmp_path, 5), Keeping(tmp_path, 5)
-    for number, name in enumerate("abcdef"):
-        (one if number % 2 else other).write(name)
-        # As after the wall clock was set back to the same moment again and again.
-        os.utime(tmp_path, (1.0, 1.0))
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "gemproxy.journal_folder.os.fstat", lambda descriptor: SimpleNamespace(st_mtime_ns=1)
+        )
+        for number, name in enumerate("abcdef"):
+            (one if number % 2 else other).write(name)
     assert names_in(tmp_path) == ["b", "c", "d", "e", "f"]
 
 
