@@ -3,9 +3,10 @@ Mixed traffic on both ports, while everything around it goes wrong.
 
 A daemon in a process of its own, with the real Gemini CLI, is asked by many clients at once.
 Workers are killed and stopped, the wall clock is set, Google and New-API answer errors, hang, cut,
-trickle, are down and come back, clients leave at random, and garbage comes in between. Each request
-has a marker that its answer must consist of. At the end every request must have been answered
-rightly or with a clear error, and nothing may be left of any of them.
+trickle, are down and come back, clients leave at random, others send many requests at once and read
+slowly or nothing, and garbage comes in between. Each request has a marker that its answer must
+consist of. At the end every request must have been answered rightly or with a clear error, and
+nothing may be left of any of them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import shutil
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from testing.trial.course import Course, Loop, census_lines
 from testing.trial.daemon import Census, Margins
 from testing.trial.fuzz import mutated
 from testing.trial.orders import Figures, Order, Verdict
+from testing.trial.pipeliner import Reading, pipeline
 
 SETTINGS = {
     "TIMEOUT": 3,
@@ -85,6 +88,8 @@ class Chaos:
         if badness:
             loops += [
                 self._send_garbage,
+                *[partial(self._pipeline, reading) for reading in Reading],
+                self._trickle,
                 self._hurt_a_worker,
                 self._remove_the_run_directory,
                 self._close_an_upstream,
@@ -150,6 +155,23 @@ class Chaos:
         await send(self._reactor, port, mutated(self._randomness, samples), leave_at=stay)
         self._weather.faults["garbage on a port"] += 1
         await deferLater(self._reactor, 0.02)
+
+    async def _pipeline(self, reading: Reading) -> None:
+        await self._sleep(self._randomness.uniform(0.2, 1.0))
+        if self._over:
+            return
+        self._weather.faults[f"a pipeliner that {reading.value}"] += 1
+        number, seconds = (20_000, 3.0) if reading is Reading.NEVER else (200, STUCK)
+        port = self._randomness.choice((self._daemon.port, self._daemon.stream_port))
+        wrong = await pipeline(self._reactor, port, number, reading, seconds)
+        if wrong is not None:
+            self.course.wrong.append(f"a pipeliner that {reading.value}: {wrong}")
+
+    async def _trickle(self) -> None:
+        """A first line that never ends."""
+        self._weather.faults["a first line without an end"] += 1
+        stay = self._randomness.uniform(0.2, 2.0)
+        await send(self._reactor, self._daemon.port, b"GET /heal", leave_at=stay)
 
     # What goes wrong around them:
 
