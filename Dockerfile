@@ -3,11 +3,11 @@
 #
 # The base images are pinned, each for all platforms; CONTRIBUTING.md says how they are renewed.
 
-FROM node:24-slim@sha256:0e0ff40c39bc087845bfb27465a0df4ea419520094bc35842ff83dd8cbe6f9b6 AS node
+FROM docker.io/library/node:24-slim@sha256:0e0ff40c39bc087845bfb27465a0df4ea419520094bc35842ff83dd8cbe6f9b6 AS node
 
 # The Gemini CLI, at the version that package-lock.json pins, without its documentation and the
 # browser that it can drive. It is JavaScript alone, the same for every platform.
-FROM --platform=$BUILDPLATFORM node:24-slim@sha256:0e0ff40c39bc087845bfb27465a0df4ea419520094bc35842ff83dd8cbe6f9b6 AS cli
+FROM --platform=$BUILDPLATFORM docker.io/library/node:24-slim@sha256:0e0ff40c39bc087845bfb27465a0df4ea419520094bc35842ff83dd8cbe6f9b6 AS cli
 WORKDIR /opt/gemini-cli
 COPY package.json package-lock.json ./
 RUN npm ci --omit=optional --ignore-scripts --no-audit --no-fund \
@@ -15,7 +15,7 @@ RUN npm ci --omit=optional --ignore-scripts --no-audit --no-fund \
         node_modules/@google/gemini-cli/bundle/docs \
         node_modules/@google/gemini-cli/bundle/examples
 
-FROM python:3.12-slim@sha256:78387bc3881b8273120a12ebe6c1ab22b018ccc2c9adf565ae1ac9b536e184ea AS base
+FROM docker.io/library/python:3.12-slim@sha256:78387bc3881b8273120a12ebe6c1ab22b018ccc2c9adf565ae1ac9b536e184ea AS base
 
 # gemproxy and what it needs, at the versions that requirements.lock pins, in a virtual environment
 # without what only builds or tests it.

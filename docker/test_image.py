@@ -162,8 +162,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pinned = dict.fromkeys(re.findall(r"\S+@sha256:[0-9a-f]+", dockerfile))
     if not all(is_reachable(image) for image in pinned):
         names = {image.partition("@")[0] for image in pinned}
-        [python] = [name for name in names if name.startswith("python")]
-        [node] = [name for name in names if name.startswith("node")]
+        [python] = [name for name in names if "/python:" in name]
+        [node] = [name for name in names if "/node:" in name]
         if attempt("image", "inspect", python, node).returncode:
             print(f"\nNo registry has {python} and {node}: making stand-ins for them.")
             subprocess.run([ROOT / "docker" / "stand-in-bases.sh", python, node], check=True)

@@ -232,7 +232,7 @@ def test_the_base_images_are_pinned_and_new_enough():
         if image in stages:
             continue
         name, version, digest = re.fullmatch(
-            r"(\w+):([0-9.]+)-slim@(sha256:[0-9a-f]{64})", image
+            r"docker\.io/library/(\w+):([0-9.]+)-slim@(sha256:[0-9a-f]{64})", image
         ).groups()
         assert tuple(map(int, version.split("."))) >= oldest[name]
         digests.setdefault(name, set()).add(digest)
@@ -329,6 +329,12 @@ def published(service: dict[str, Any]) -> list[str]:
     return [port.removeprefix(prefix) for port in service["ports"]]
 
 
+def given(service: dict[str, Any]) -> set[str]:
+    """The settings of a service, some of them as options."""
+    options = re.findall(r"--([a-z-]+)=", " ".join(service["command"]))
+    return {option.upper().replace("-", "_") for option in options} | service["environment"].keys()
+
+
 def chosen(name: str) -> str:
     return f"${{{name}:-{DEFAULTS[name]}}}:{DEFAULTS[name]}"
 
@@ -345,7 +351,7 @@ def test_the_default_is_one_service_with_both_ports():
 def test_the_one_service_can_be_given_every_setting():
     [service] = services("docker-compose.yml").values()
     # With another daemon's port there would be two engines.
-    assert service["environment"].keys() == (NAMES - OF_THE_IMAGE - {"GEMINI_PROXY_URL"})
+    assert given(service) == (NAMES - OF_THE_IMAGE - {"GEMINI_PROXY_URL"})
 
 
 def test_the_two_services_have_a_port_each():
@@ -361,7 +367,7 @@ def test_the_two_services_have_a_port_each():
 
 def test_the_two_services_can_be_given_every_setting_between_them():
     two = services("docker-compose.two.yml")
-    names = two["gemini-proxy"]["environment"].keys() | two["stream-proxy"]["environment"].keys()
+    names = given(two["gemini-proxy"]) | given(two["stream-proxy"])
     assert names - {"PORT", "STREAM_PORT"} == NAMES - OF_THE_IMAGE
 
 
@@ -380,15 +386,22 @@ def test_new_api_is_between_the_two_ports():
     assert published(three["stream-proxy"]) == [chosen("STREAM_PORT")]
     assert new_api["volumes"] == ["new-api-data:/data"]
     for service in three.values():
-        assert service["environment"].keys() <= NAMES
+        assert given(service) <= NAMES
     assert "FIXED_API_KEY" not in three["gemini-proxy"]["environment"]
 
 
 def test_every_service_has_time_to_end():
     for service in our_services():
-        assert service["environment"]["DRAIN"] == f"${{DRAIN:-{DEFAULTS['DRAIN']}}}"
+        assert f"--drain=${{DRAIN:-{DEFAULTS['DRAIN']}}}" in service["command"]
         grace = int(service["stop_grace_period"].removesuffix("s"))
         assert grace >= float(DEFAULTS["DRAIN"]) + 3 * LAST_WORDS
+
+
+def test_no_variable_is_set_from_one_of_its_name():
+    """podman-compose 1.3 would hand on the text of the file instead."""
+    for service in our_services():
+        for name, value in service["environment"].items():
+            assert f"${{{name}" not in (value or "")
 
 
 def test_no_service_has_more_than_it_needs():
@@ -417,6 +430,6 @@ def test_every_service_reaches_the_machine_itself():
 def test_a_missing_key_is_said_before_anything_starts():
     """A daemon that refuses to start would be restarted for ever."""
     for service in our_services():
-        key = service["environment"].get("GEMINI_API_KEY", "${GEMINI_API_KEY?")
-        # It may be empty where a configuration file has it.
-        assert key.startswith("${GEMINI_API_KEY?")
+        has_key = "GEMINI_API_KEY" in service["environment"]
+        # It may be empty where a file has it.
+        assert service.get("x-required", "").startswith("${GEMINI_API_KEY?") is has_key
