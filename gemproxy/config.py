@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from attrs import evolve, field, frozen
 
+from gemproxy.chat.json_structure import DEEPEST
 from gemproxy.config_file import BadFile, FileConfig, UpstreamConfig, parse_config_file
 from gemproxy.secret_files import BadSecretFile, file_name_of, read_secret, with_secrets_read
 from gemproxy.util.masking import SHORTEST_SECRET
@@ -545,6 +546,30 @@ SETTINGS: tuple[Setting, ...] = (
         "pictures",
     ),
     Setting(
+        "MAX_DEPTH",
+        "200",
+        _whole(1, DEEPEST),
+        "maximum number of levels of arrays and objects in each other in a JSON body",
+    ),
+    Setting(
+        "MAX_CONTAINERS",
+        "100000",
+        _whole(1, 10_000_000),
+        "maximum number of arrays and objects in a JSON body",
+    ),
+    Setting(
+        "MAX_VALUES",
+        "1000000",
+        _whole(1, 100_000_000),
+        "maximum number of values in a JSON body, whatever they are in",
+    ),
+    Setting(
+        "MAX_MESSAGES",
+        "20000",
+        _whole(1, 1_000_000),
+        "maximum number of messages in a conversation",
+    ),
+    Setting(
         "MAX_CONNECTIONS",
         "10000",
         _whole_or_off(1, 1000000),
@@ -618,6 +643,10 @@ class Config:
     max_answer: int
     max_answer_parts: int
     max_answer_calls: int
+    max_depth: int
+    max_containers: int
+    max_values: int
+    max_messages: int
     max_connections: int | None
     client_connections: int | None
     client_requests: int | None

@@ -56,6 +56,7 @@ class Exchange:
     error: str | None = None
     # As UTF-8, which takes half of the memory of a list of strings.
     _texts: dict[str, bytearray] = field(factory=dict, repr=False)
+    _input: bytes | None = field(default=None, repr=False)
     _size: int = 0
 
     def add(self, chunk: Any, now: float) -> None:
@@ -118,10 +119,18 @@ class Exchange:
         """The number of characters of the response so far."""
         return self._size
 
+    def keep_input(self, content: bytes) -> None:
+        """
+        Keep the request as it is to be written, in place of what the client sent.
+
+        @param content: what L{input} returns.
+        """
+        self._input, self.request = content, b""
+
     @property
     def weight(self) -> int:
         """The bytes that the request and the texts take."""
-        return len(self.request) + sum(map(len, self._texts.values()))
+        return len(self._input or self.request) + sum(map(len, self._texts.values()))
 
     def count(self, usage: Usage) -> None:
         self.usage = usage.as_json()
@@ -148,6 +157,8 @@ class Exchange:
 
     def input(self) -> bytes:
         """The content of the request's file."""
+        if self._input is not None:
+            return self._input
         document = {
             "id": self.id,
             "time": datetime.fromtimestamp(self.time, UTC).isoformat(timespec="milliseconds"),

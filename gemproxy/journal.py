@@ -14,8 +14,11 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
+from gemproxy.chat.errors import ChatError
+from gemproxy.chat.request import is_large
 from gemproxy.exchange import Exchange
 from gemproxy.journal_folder import JournalFolder
+from gemproxy.offload.pool import Offload
 from gemproxy.util.log import make_logger
 from gemproxy.util.masking import Masking
 
@@ -100,6 +103,7 @@ class DiskJournal(Service):
         self,
         clock: IReactorTime,
         in_thread: Callable[..., Awaitable[Any]],
+        offload: Offload,
         new_id: Callable[[], str],
         folder: Path,
         keep: int,
@@ -109,12 +113,14 @@ class DiskJournal(Service):
     ) -> None:
         """
         @param in_thread: calls a function in a thread.
+        @param offload: renders large requests.
         @param count_dropped: called for each exchange that is lost.
         @param wall_clock: the time of requests, in seconds since the epoch.
         @param most_bytes: of exchanges that wait.
         """
         self._clock = clock
         self._in_thread = in_thread
+        self._offload = offload
         self._new_id = new_id
         self._path = folder
         self._folder = JournalFolder(folder, keep)
@@ -179,6 +185,8 @@ class DiskJournal(Service):
         self._pending.clear()
         self._bytes, self._bytes_in_hand = 0, self._bytes
         try:
+            for exchange in batch:
+                await self._render_if_large(exchange)
             written: _Written = await self._in_thread(self._write_all, batch)
         except CancelledError:
             raise
@@ -195,6 +203,15 @@ class DiskJournal(Service):
             delay = RETRY_DELAY if written.error else WRITE_DELAY
             self._timer = self._clock.callLater(delay, self._write)
         return written.error is None
+
+    async def _render_if_large(self, exchange: Exchange) -> None:
+        """Have done what would keep the thread, and with it all others, busy."""
+        if is_large(exchange.request):
+            try:
+                exchange.keep_input(await self._offload.run(Exchange.input, exchange))
+            except ChatError as error:
+                self.log.warn("a large request is missing in the journal: {error}", error=error)
+                exchange.request = b"null"
 
     def _drop_excess(self) -> None:
         """Forget the oldest ones that wait, if there are too many."""

@@ -17,6 +17,7 @@ from gemproxy.backend import Backend
 from gemproxy.backoff import RetryPolicy
 from gemproxy.chat.answer_limits import AnswerLimits
 from gemproxy.chat.errors import INVALID_REQUEST, ChatError
+from gemproxy.chat.json_limits import JsonLimits
 from gemproxy.config import DEFAULT_UPSTREAM, BadSetting, Config
 from gemproxy.config_file import UpstreamConfig
 from gemproxy.demo.server import Demo
@@ -39,6 +40,7 @@ from gemproxy.http.url import BaseURL
 from gemproxy.http.write_coalescer import WriteCoalescer
 from gemproxy.journal import DiskJournal, Journal, NoJournal
 from gemproxy.metrics import Metrics
+from gemproxy.offload.pool import Offload
 from gemproxy.openai.backend import FINISH_PATIENCE, MODELS_TIMEOUT, OpenAIBackend, base_url
 from gemproxy.openai.conversion import Convert
 from gemproxy.openai.headers import NO_OWN_KEYS, OwnKeys
@@ -56,6 +58,7 @@ from gemproxy.web.forwarded import TrustedProxies
 from gemproxy.web.gemini_proxy import GeminiProxy
 from gemproxy.web.health import Health
 from gemproxy.web.passthrough import Passthrough
+from gemproxy.web.reader import BodyReader
 from gemproxy.web.relay import Heartbeats
 from gemproxy.web.site import make_site
 from gemproxy.web.stream_proxy import StreamProxy, is_passed_through
@@ -133,6 +136,14 @@ class Daemon(MultiService):
         )
         self._mark = LoopMark(secrets.token_hex(8).encode())
         self._metrics = Metrics(__version__)
+        self._offload = Offload(reactor)
+        self._offload.setServiceParent(self)
+        self._reader = BodyReader(
+            self._offload,
+            JsonLimits(
+                config.max_depth, config.max_containers, config.max_values, config.max_messages
+            ),
+        )
         self._journal = self._add_journal()
         self._seal = Seal.of_keys(config.secrets)
         self._interruptions: list[Callable[[ChatError], None]] = []
@@ -186,6 +197,7 @@ class Daemon(MultiService):
                 cli_limits or CliLimits(),
                 patience.key_rest,
                 self._limits,
+                self._offload,
                 self._proxies,
             )
             service.setServiceParent(self)
@@ -372,6 +384,7 @@ class Daemon(MultiService):
             base,
             key,
             timeout or self._config.timeout,
+            self._offload,
             self._patience.models,
             is_gemproxy,
             Convert.ON if is_gemproxy else Convert(self._config.convert),
@@ -395,6 +408,7 @@ class Daemon(MultiService):
             self._journal,
             self._metrics,
             self._seal,
+            self._reader,
             self._masking,
             stop_tags,
             self._limits,
@@ -410,6 +424,7 @@ class Daemon(MultiService):
         journal = DiskJournal(
             self._reactor,
             Threads(self._reactor, 1, "journal").call,
+            self._offload,
             _new_id,
             config.log_dir,
             config.log_keep,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_twisted import ensureDeferred
 
-from gemproxy.web.completions import StopTagCutter
+from gemproxy.web.completions import StopTagCutter, choices_in
 from testing.fake_newapi import document, events
 from tests.support import Relay
 
@@ -29,7 +29,7 @@ def stream_of(*chunks: bytes) -> bytes:
 
 def cut(body: bytes, *sizes: int, request: Any = REQUEST) -> tuple[str, bool]:
     """The text that is passed on, and whether a tag ended it."""
-    cutter = StopTagCutter(TAGS, json.dumps(request).encode())
+    cutter = StopTagCutter(TAGS, choices_in(json.dumps(request).encode()))
     cutter.begin(is_events=True)
     shown, place = b"", 0
     for size in (*sizes, len(body)):

@@ -216,6 +216,10 @@ CASES = [
         ("0", "1000001"),
         "a whole number from 1 to 1000000",
     ),
+    Case("MAX_DEPTH", 200, {"20": 20}, ("0", "201"), "a whole number from 1 to 200"),
+    Case("MAX_CONTAINERS", 100_000, {"9": 9}, ("0", "x"), "a whole number from 1 to 10000000"),
+    Case("MAX_VALUES", 1_000_000, {"9": 9}, ("0", "x"), "a whole number from 1 to 100000000"),
+    Case("MAX_MESSAGES", 20_000, {"9": 9}, ("0", "x"), "a whole number from 1 to 1000000"),
     Case(
         "MAX_CONNECTIONS",
         10000,

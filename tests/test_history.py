@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from gemproxy.chat.errors import ChatError
 from gemproxy.demo import rules
-from gemproxy.gemini.cli.marks import Marks
 from gemproxy.gemini.translate.families import family_of
 from gemproxy.gemini.translate.messages import CONTINUE, Conversation, translate_messages
 from gemproxy.gemini.translate.signatures import Signatures
@@ -29,11 +28,9 @@ def translated(messages: Any, model: str = NEW) -> Conversation:
 
 def contents(messages: Any, model: str = NEW) -> list[dict[str, Any]]:
     """What the API gets, where it does not refuse it."""
-    marks = Marks("n", translated(messages, model).turns)
-    passed = [{"role": "user", "parts": [{"text": text} for text in marks.prompt]}]
-    restored = marks.restored(passed)
-    assert rules.fault(model, {"contents": restored}) is None
-    return restored
+    sent: list[dict[str, Any]] = translated(messages, model).api_request({})["contents"]
+    assert rules.fault(model, {"contents": sent}) is None
+    return sent
 
 
 def shown(messages: Any, model: str = NEW) -> list[str]:

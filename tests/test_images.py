@@ -29,6 +29,7 @@ from gemproxy.chat.images import (
     no_picture,
     parse_images_request,
 )
+from gemproxy.chat.json_limits import JsonLimits
 from gemproxy.chat.models import served_model
 from gemproxy.chat.request import ChatRequest, Headers
 from gemproxy.dialects.seal import Seal
@@ -37,6 +38,7 @@ from gemproxy.gemini.translate.parameters import Defaults, parameters
 from gemproxy.http.connection_limits import ConnectionLimiter
 from gemproxy.journal import NoJournal
 from gemproxy.metrics import Metrics
+from gemproxy.offload.pool import Offload
 from gemproxy.routing.table import RoutingTable
 from gemproxy.web.access import Access
 from gemproxy.web.admin import Admin
@@ -44,6 +46,7 @@ from gemproxy.web.admission import Admission, Limits
 from gemproxy.web.chat import ChatService
 from gemproxy.web.gemini_proxy import GeminiProxy
 from gemproxy.web.health import Health
+from gemproxy.web.reader import BodyReader
 from gemproxy.web.relay import Heartbeats
 from gemproxy.web.site import make_site
 from testing.fake_newapi import (
@@ -668,7 +671,8 @@ class Painter:
 async def painted() -> AsyncIterator[tuple[Client, Painter]]:
     metrics, painter = Metrics("1"), Painter()
     journal = NoJournal(reactor, lambda: "x")
-    chats = ChatService(reactor, Heartbeats(9, None), journal, metrics, Seal(b""))
+    reader = BodyReader(Offload(reactor), JsonLimits())
+    chats = ChatService(reactor, Heartbeats(9, None), journal, metrics, Seal(b""), reader)
     health = Health(metrics, lambda: True, lambda: True, dict)
     admin = Admin(None, False, lambda: RoutingTable((), {}), list)
     proxy = GeminiProxy(painter, painter, health, admin, chats)

@@ -26,6 +26,7 @@ from gemproxy.chat.chunks import Usage
 from gemproxy.exchange import TEXT_LIMIT, Exchange, without_media
 from gemproxy.journal import RETRY_DELAY, STOP_PATIENCE, WRITE_DELAY, DiskJournal
 from gemproxy.journal_folder import JournalFolder
+from gemproxy.offload.pool import Offload
 from gemproxy.util.masking import NO_KEYS, Masking
 from testing.fake_newapi import answer, chunk, document, event, events, hang, stream
 from testing.google import scenarios
@@ -222,7 +223,14 @@ class Keeping(DiskJournal):
         # Like all of the class's, but seen here alone.
         self.log = Logger(observer=lambda event: self.said.append(formatEvent(event)))
         super().__init__(
-            self.clock, self._in_thread, lambda: "x1", folder, keep, self._drop, **more
+            self.clock,
+            self._in_thread,
+            Offload(self.clock),
+            lambda: "x1",
+            folder,
+            keep,
+            self._drop,
+            **more,
         )
         self.startService()
 

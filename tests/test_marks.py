@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gemproxy.gemini.cli.marks import ConversationAltered, Marks, prompted
-from gemproxy.gemini.translate.messages import Turn
+from gemproxy.gemini.cli import marks as marks_module
+from gemproxy.gemini.cli.marks import ConversationAltered, prompted, texts_to_mark
+from gemproxy.gemini.translate.messages import Conversation, Turn
 from tests.strategies import json_values
 
 NONCE = "0f3c9a"
@@ -37,6 +38,20 @@ TURNS = st.lists(
     min_size=1,
     max_size=4,
 ).map(tuple)
+
+
+class Marks(marks_module.Marks):
+    """The marks of a conversation, and the conversation."""
+
+    def __init__(self, nonce: str, turns: tuple[Turn, ...]) -> None:
+        super().__init__(nonce, texts_to_mark(turns))
+        self.__dict__["turns"] = turns
+
+    def restored(self, contents: Any) -> Contents:
+        """What is sent to the API."""
+        self.check(contents)
+        sent: Contents = Conversation(None, self.__dict__["turns"]).api_request({})["contents"]
+        return sent
 
 
 def content(role: str, *texts: str) -> dict[str, Any]:
@@ -216,3 +231,12 @@ def test_marks_of_another_conversation_do_not_count():
 def test_nonsense_is_not_sent(contents: Any):
     with pytest.raises(ConversationAltered):
         Marks(NONCE, TALK).restored(contents)
+
+
+@pytest.mark.parametrize(("parts", "given"), [(1000, 1000), (1001, 0)])
+def test_a_conversation_of_very_many_parts_has_one_mark(parts: int, given: int):
+    turns = (Turn("user", tuple({"text": "x"} for _ in range(parts))),)
+    marks = Marks(NONCE, turns)
+    assert len(marks.prompt) == given + 1
+    assert prompted(sent(marks)) == NONCE
+    assert marks.restored(sent(marks)) == meant(turns)

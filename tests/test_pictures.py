@@ -26,6 +26,7 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 from gemproxy.chat.errors import ChatError
 from gemproxy.gemini.pictures import PictureFetcher, is_public
 from gemproxy.gemini.translate.media import media_part
+from gemproxy.gemini.translate.remote_pictures import remote_pictures, with_pictures
 from gemproxy.http.lookups import Lookups
 from gemproxy.util.threads import Threads
 from testing.google import scenarios
@@ -160,8 +161,15 @@ def on_loopback(address: str, port: int) -> bool:
     return address == "127.0.0.1"
 
 
-def fetcher(may_connect: Any = on_loopback, **more: Any) -> PictureFetcher:
-    return PictureFetcher(reactor, may_connect, **more)
+class Fetching(PictureFetcher):
+    """Fetches all pictures of some messages."""
+
+    async def fetch(self, messages: Any) -> Any:  # type: ignore[override]
+        return with_pictures(messages, await super().fetch(remote_pictures(messages)))
+
+
+def fetcher(may_connect: Any = on_loopback, **more: Any) -> Fetching:
+    return Fetching(reactor, may_connect, **more)
 
 
 def picture(url: str) -> dict[str, Any]:
@@ -441,7 +449,7 @@ async def test_the_next_address_is_tried_where_one_does_not_answer(server: Port)
 @ensureDeferred
 async def test_the_default_is_public_addresses_only(server: Port) -> None:
     server.web.pages["/"] = page()
-    usual = PictureFetcher(reactor)
+    usual = Fetching(reactor)
     for host in ("127.0.0.1", "localhost", "127.1", "2130706433", "0"):
         error = await refusal(usual.fetch(messages(server.url("/", host))))
         assert "address is not public" in error.message

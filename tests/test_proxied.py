@@ -351,7 +351,7 @@ async def test_a_proxy_is_asked_for_the_address_of_a_picture_that_was_checked(
     server.web.pages["/a.png"] = page()
     proxy.targets[f"{PUBLIC}:80"] = server.number
     names = Names(**{"pictures.test": [[PUBLIC]]})
-    fetching = fetcher(public, names, proxies=through(proxy))
+    fetching = fetcher(public, look_up=names, proxies=through(proxy))
     got = await fetching.fetch(messages("http://pictures.test/a.png"))
     assert got[1]["content"][1] == picture(PNG_URL)
     assert [(asked.how, asked.target) for asked in proxy.asked] == [("CONNECT", f"{PUBLIC}:80")]
@@ -367,7 +367,7 @@ async def test_a_picture_with_https_has_the_certificate_of_its_name(
     proxy.targets[f"{PUBLIC}:443"] = port.getHost().port
     names = Names(**{HOST: [[PUBLIC]], "other.test": [[PUBLIC]]})
     policy = BrowserLikePolicyForHTTPS(Certificate.loadPEM(certificate.read_bytes()))
-    fetching = fetcher(public, names, proxies=through(proxy), policy=policy)
+    fetching = fetcher(public, look_up=names, proxies=through(proxy), policy=policy)
     got = await fetching.fetch(messages(f"https://{HOST}/"))
     assert got[1]["content"][1] == picture(PNG_URL)
     await refusal(fetching.fetch(messages("https://other.test/")))
@@ -383,7 +383,7 @@ async def test_a_proxy_is_asked_for_no_picture_on_a_private_address(
     server.web.pages["/"] = redirect("http://inner.test/")
     proxy.targets[f"{PUBLIC}:80"] = server.number
     names = Names(**{"outer.test": [[PUBLIC]], "inner.test": [addresses]})
-    fetching = fetcher(public, names, proxies=through(proxy))
+    fetching = fetcher(public, look_up=names, proxies=through(proxy))
     error = await refusal(fetching.fetch(messages("http://outer.test/")))
     reason = "address is not public" if addresses else "host name cannot be resolved"
     assert reason in error.message
@@ -395,7 +395,7 @@ async def test_a_refusal_of_the_proxy_is_the_reason_why_a_picture_is_missing(
     proxy: ProxyServer,
 ) -> None:
     names = Names(**{"pictures.test": [[PUBLIC]]})
-    fetching = fetcher(public, names, proxies=through(proxy))
+    fetching = fetcher(public, look_up=names, proxies=through(proxy))
     error = await refusal(fetching.fetch(messages("http://pictures.test/")))
     assert f"answered CONNECT {PUBLIC}:80 with status 502" in error.message
 
@@ -407,6 +407,6 @@ async def test_pictures_of_some_hosts_need_no_proxy(
 ) -> None:
     server.web.pages["/"] = page()
     names = Names(**{"pictures.test": [["127.0.0.1"]]})
-    fetching = fetcher(clock=names, proxies=through(proxy, no_proxy))
+    fetching = fetcher(look_up=names, proxies=through(proxy, no_proxy))
     await fetching.fetch(messages(f"http://pictures.test:{server.number}/"))
     assert proxy.opened == 0

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from attrs import frozen
 
-from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.sse import Event
 
 
@@ -51,24 +49,20 @@ _CHARACTERS_PER_TOKEN = 4
 _MOST_DIGITS = 10
 
 
-def estimated_usage(messages: Any, answer_length: int) -> Usage:
+def estimated_usage(prompt_length: int, answer_length: int) -> Usage:
     """
     An estimate of the usage of an answer, for want of the API's counts.
 
-    @param messages: those of the request.
+    @param prompt_length: bytes of the request's messages.
     @param answer_length: characters of the answer.
     """
-    prompt = -(-len(dumps(messages)) // _CHARACTERS_PER_TOKEN)
+    prompt = -(-prompt_length // _CHARACTERS_PER_TOKEN)
     return Usage(prompt, -(-answer_length // _CHARACTERS_PER_TOKEN), estimated=True)
 
 
-def estimated_prompt(body: Mapping[str, Any]) -> int:
-    """
-    The same for a prompt alone.
-
-    @param body: that of the request.
-    """
-    return estimated_usage([body.get("messages"), body.get("tools")], 0).prompt
+def estimated_prompt(prompt_length: int) -> int:
+    """The tokens of a prompt alone; see L{estimated_usage}."""
+    return estimated_usage(prompt_length, 0).prompt
 
 
 def index_of(value: Any) -> int | None:

@@ -10,8 +10,7 @@ from typing import Any, NoReturn
 
 import orjson
 
-# Low enough for dumps and all other recursive functions.
-_MOST_LEVELS = 200
+from gemproxy.chat.json_structure import DEEPEST, is_deeper
 
 # orjson reads an integer beyond 64 bits, which has 20 digits at least, as a float.
 _LONG_INTEGER = re.compile(rb"(?<![^\s:,\[])-?[0-9]{20,}(?![0-9.eE])")
@@ -54,26 +53,6 @@ def _without_surrogates(value: Any) -> Any:
     return value
 
 
-def _is_deep(value: Any) -> bool:
-    level = [value] if isinstance(value, dict | list) else []
-    for _ in range(_MOST_LEVELS):
-        level = [
-            item
-            for container in level
-            for item in (container.values() if isinstance(container, dict) else container)
-            if isinstance(item, dict | list)
-        ]
-        if not level:
-            return False
-    return True
-
-
-def _checked(parsed: Any, text: bytes) -> Any:
-    if text.count(b"[") + text.count(b"{") > _MOST_LEVELS and _is_deep(parsed):
-        raise ValueError("nested too deeply")
-    return parsed
-
-
 def loads(text: bytes) -> Any:
     """
     Parse JSON. Lone surrogates, escaped or encoded, become U+FFFD.
@@ -81,8 +60,17 @@ def loads(text: bytes) -> Any:
     @raise ValueError: not JSON, not UTF-8, nested too deeply, or a number that is NaN, infinite
         or out of range.
     """
-    parsed = _with_all_digits(text) if has_long_integer(text) else peek(text)
-    return _checked(parsed, text)
+    _check_depth(text)
+    return loads_checked(text)
+
+
+def loads_checked(text: bytes) -> Any:
+    """
+    The same for a text whose depth is known to be limited.
+
+    @raise ValueError: see L{loads}.
+    """
+    return _with_all_digits(text) if has_long_integer(text) else peek(text)
 
 
 def peek(text: bytes) -> Any:
@@ -107,13 +95,18 @@ def read(text: bytes, exactly: bool = False) -> Any:
     @param exactly: whether integers beyond 64 bits are to be exact, which takes more time.
     @raise ValueError: not JSON, or nested too deeply.
     """
+    _check_depth(text)
     if exactly and has_long_integer(text):
-        return _checked(_read_leniently(text), text)
+        return _read_leniently(text)
     try:
-        parsed = orjson.loads(text)
+        return orjson.loads(text)
     except orjson.JSONDecodeError:
-        parsed = _read_leniently(text)
-    return _checked(parsed, text)
+        return _read_leniently(text)
+
+
+def _check_depth(text: bytes) -> None:
+    if is_deeper(text, DEEPEST):
+        raise ValueError("nested too deeply")
 
 
 def has_long_integer(text: bytes) -> bool:

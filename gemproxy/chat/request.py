@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from attrs import define, field
+from attrs import define, evolve, field, frozen
 
 from gemproxy.chat.errors import bad_request
-from gemproxy.chat.jsontext import loads, peek
+from gemproxy.chat.json_structure import openers
+from gemproxy.chat.jsontext import dumps, loads, loads_checked, peek
 
 # Besides Authorization: the headers of Anthropic's, Azure's and Google's clients. They hold the key
 # alone.
 KEY_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
 
 Headers = tuple[tuple[bytes, bytes], ...]
+
+# Bytes, and numbers of what costs more than its bytes. With these, parsing and translation take
+# some 20 ms.
+_SMALL, _LARGE = 100_000, 1_000_000
+_MANY_OBJECTS, _MANY_KEYS = 5_000, 20_000
 
 
 def credentials_in(headers: Headers) -> list[str]:
@@ -27,6 +33,17 @@ def credentials_in(headers: Headers) -> list[str]:
 
 # UTF-8 byte order mark; some editors put it at the start of a file.
 BOM = b"\xef\xbb\xbf"
+
+
+@frozen
+class _Outline:
+    """What is known of a large body; see L{ChatRequest}."""
+
+    named_model: str
+    choices: int
+    audio_format: Any
+    prompt_length: int = 0
+    tools_length: int = 0
 
 
 @define
@@ -48,11 +65,58 @@ class ChatRequest:
     include_usage: bool
     headers: Headers = field(default=(), repr=False)
     query: bytes = field(default=b"", repr=False)
+    _outline: _Outline | None = field(default=None, repr=False)
 
     @property
     def body(self) -> dict[str, Any]:
         """The whole JSON object, including unknown fields."""
         return cast("dict[str, Any]", loads(self.raw)) if self._parsed is None else self._parsed
+
+    @property
+    def is_large(self) -> bool:
+        """Whether L{body} takes so long that it is for another process."""
+        return self._outline is not None
+
+    @property
+    def named_model(self) -> str:
+        """The model as the body names it."""
+        return (self._outline or _outline_of(self)).named_model
+
+    @property
+    def choices(self) -> int:
+        """The number of choices requested."""
+        return (self._outline or _outline_of(self)).choices
+
+    @property
+    def audio_format(self) -> Any:
+        """That of C{audio}; None if there is none."""
+        return (self._outline or _outline_of(self)).audio_format
+
+    @property
+    def prompt_length(self) -> int:
+        """Bytes of the messages."""
+        if self._outline is not None:
+            return self._outline.prompt_length
+        return len(dumps(self.body.get("messages")))
+
+    @property
+    def tools_length(self) -> int:
+        """Bytes of the tools."""
+        if self._outline is not None:
+            return self._outline.tools_length
+        tools = self.body.get("tools")
+        return len(dumps(tools)) if tools else 0
+
+    def outlined(self) -> ChatRequest:
+        """The request without its parsed body, if it is large: for those who must not parse it."""
+        if not is_large(self.raw):
+            return self
+        outline = evolve(
+            _outline_of(self),
+            prompt_length=self.prompt_length,
+            tools_length=self.tools_length,
+        )
+        return evolve(self, parsed=None, outline=outline)
 
     def forget(self) -> None:
         """
@@ -63,8 +127,16 @@ class ChatRequest:
         self.headers, self.query = (), b""
 
 
+def is_large(raw: bytes) -> bool:
+    """Whether to parse it would take so long that others would notice."""
+    if len(raw) <= _SMALL:
+        return False
+    return len(raw) > _LARGE or openers(raw) > _MANY_OBJECTS or raw.count(b'":') > _MANY_KEYS
+
+
 def parse_chat_request(raw: bytes, headers: Headers = ()) -> ChatRequest:
     """
+    @param raw: within L{JsonLimits}.
     @raise ChatError: 400, the body is not JSON, not an object, or has an invalid model, stream or
         stream_options; C{param} names the field.
     """
@@ -84,19 +156,23 @@ def parse_chat_request(raw: bytes, headers: Headers = ()) -> ChatRequest:
     return ChatRequest(raw, body, model, bool(stream), bool(include_usage), headers)
 
 
-def choices_of(chat: ChatRequest) -> int:
-    """How many choices a request is for."""
-    n = chat.body.get("n")
-    return n if isinstance(n, int) and n > 0 else 1
+def _outline_of(request: ChatRequest) -> _Outline:
+    body = request.body
+    n, audio = body.get("n"), body.get("audio")
+    return _Outline(
+        body["model"],
+        n if isinstance(n, int) and n > 0 else 1,
+        audio.get("format") if isinstance(audio, dict) else None,
+    )
 
 
 def body_and_model(raw: bytes) -> tuple[dict[str, Any], str]:
     """
-    @param raw: without a byte order mark.
+    @param raw: without a byte order mark, and within L{JsonLimits}.
     @raise ChatError: 400, the body is not JSON, not an object, or names no model.
     """
     try:
-        body = loads(raw)
+        body = loads_checked(raw)
     except ValueError as error:
         raise bad_request(f"The request body is not valid JSON: {error}.") from None
     if not isinstance(body, dict):
@@ -108,7 +184,11 @@ def body_and_model(raw: bytes) -> tuple[dict[str, Any], str]:
 
 
 def model_of(raw: bytes) -> str | None:
-    """The model that a request's body names, whatever it is for; None if it names none."""
+    """
+    The model that a request's body names, whatever it is for; None if it names none.
+
+    @param raw: within L{JsonLimits}, if it is JSON.
+    """
     try:
         body = peek(raw.removeprefix(BOM))
     except ValueError:

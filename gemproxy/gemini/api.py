@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
-from gemproxy.chat.jsontext import dumps, loads
+from gemproxy.chat.jsontext import loads
 from gemproxy.gemini.translate.errors import AttemptFailure, api_failure, transient
 from gemproxy.http.body import BodyCut, BodyTooLarge, RepeatableBody, read_body
 from gemproxy.http.confined import ConfinedAgent
@@ -47,7 +47,9 @@ class GeminiApi:
     agent: IAgent
     url: Callable[[], BaseURL]
 
-    def ask(self, method: bytes, target: bytes, key: str, body: Any = None) -> Deferred[Any]:
+    def ask(
+        self, method: bytes, target: bytes, key: str, body: bytes | None = None
+    ) -> Deferred[Any]:
         """
         The JSON document of an answer. The Deferred fails with L{ApiFailed}.
 
@@ -58,13 +60,13 @@ class GeminiApi:
         asking = Deferred.fromCoroutine(self._ask(method, target, key, body))
         return asking.addTimeout(TIME_LIMIT, self.clock, _too_late)
 
-    async def _ask(self, method: bytes, target: bytes, key: str, body: Any) -> Any:
+    async def _ask(self, method: bytes, target: bytes, key: str, body: bytes | None) -> Any:
         base = self.url()
         headers = Headers({b"accept": [b"application/json"], b"x-goog-api-key": [key.encode()]})
         sent = None
         if body is not None:
             headers.setRawHeaders(b"content-type", [b"application/json"])
-            sent = RepeatableBody(dumps(body))
+            sent = RepeatableBody(body)
         agent = ConfinedAgent(self.agent, base.origin)
         try:
             response = await agent.request(method, base.join(target), headers, sent)

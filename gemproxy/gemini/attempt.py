@@ -19,8 +19,8 @@ from gemproxy.gemini.cli.prompt_turn import PromptTurn
 from gemproxy.gemini.cli.worker import CallFailed, WorkerDied
 from gemproxy.gemini.cli.worker_pool import WorkerPool
 from gemproxy.gemini.flow import Flow
+from gemproxy.gemini.prepare import Prepared
 from gemproxy.gemini.translate.errors import AttemptFailure, cli_failure, too_long, transient
-from gemproxy.gemini.translate.messages import Conversation
 from gemproxy.gemini.translate.outcomes import explanation, is_certain, is_malformed
 from gemproxy.gemini.translate.reply import Reply
 from gemproxy.gemini.writer import ChoiceWriter
@@ -40,12 +40,11 @@ class Choice:
     """
     One of the choices of a response, with all that its attempts need.
 
-    @ivar conversation: another attempt may need it in another form.
+    @ivar prepared: another attempt may need it in another form.
     """
 
     model: str
-    conversation: Conversation
-    settings: dict[str, Any]
+    prepared: Prepared
     answer: Answer
     writer: ChoiceWriter
     flow: Flow
@@ -100,11 +99,11 @@ class Attempts:
         except ChatError as error:
             raise AttemptFailed(AttemptFailure(error, retryable=False)) from None
         choice.answer.note("waiting for the model")
-        marks = Marks(secrets.token_hex(12), choice.conversation.turns)
+        marks = Marks(secrets.token_hex(12), choice.prepared.texts)
 
-        def compose(asked: dict[str, Any]) -> dict[str, Any]:
-            contents = marks.restored(asked.get("contents"))
-            return api_request(choice.conversation, contents, choice.settings)
+        def compose(asked: dict[str, Any]) -> bytes:
+            marks.check(asked.get("contents"))
+            return choice.prepared.body
 
         idle_timeout = IdleTimeout(self.clock, self.timeout)
 
@@ -155,16 +154,6 @@ class Attempts:
             api_call.abort()
             prompt_turn.close().addCallback(lambda _: lease.release())
         return api_call.reply
-
-
-def api_request(
-    conversation: Conversation, contents: list[dict[str, Any]], settings: dict[str, Any]
-) -> dict[str, Any]:
-    """A request to C{generateContent}."""
-    request = {"contents": contents, **settings}
-    if conversation.system is not None:
-        request["systemInstruction"] = {"parts": [{"text": conversation.system}]}
-    return request
 
 
 def _check(api_call: ApiCall, stop_reason: str, writer: ChoiceWriter) -> None:

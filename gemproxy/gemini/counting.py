@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from attrs import frozen
 
 from gemproxy.chat.errors import upstream_failed
+from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.shapes import as_object
 from gemproxy.gemini.api import ApiFailed, GeminiApi
 from gemproxy.gemini.keys import KeyRing
@@ -21,14 +20,15 @@ class TokenCounting:
     api: GeminiApi
     keys: KeyRing
 
-    async def count(self, model: str, request: dict[str, Any], preferred: str | None) -> int:
+    async def count(self, model: str, request: bytes, preferred: str | None) -> int:
         """
-        @param request: what C{generateContent} would be sent.
+        @param request: the JSON object that C{generateContent} would be sent.
         @param preferred: the API key to use unless it rests.
         @raise ChatError: Google does not count.
         """
         target = b"/v1beta/models/%b:countTokens" % model.encode("ascii")
-        body = {"generateContentRequest": {"model": f"models/{model}", **request}}
+        name = dumps(f"models/{model}")
+        body = b'{"generateContentRequest":{"model":%b,%b}' % (name, request.removeprefix(b"{"))
         for is_last in (False,) * (_MOST_TRIES - 1) + (True,):
             lease = self.keys.acquire(model, preferred)
             # Counting has quotas of its own: no key rests for what it says.

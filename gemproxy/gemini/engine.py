@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from time import time
 from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
@@ -18,17 +18,17 @@ from gemproxy.chat.chunks import ChunkFactory, estimated_usage
 from gemproxy.chat.errors import ChatError, naming_models
 from gemproxy.chat.models import by_name, is_always_served, served_model
 from gemproxy.chat.request import ChatRequest, Headers
-from gemproxy.gemini.attempt import AttemptFailed, Attempts, Choice, Tally, api_request
+from gemproxy.gemini.attempt import AttemptFailed, Attempts, Choice, Tally
 from gemproxy.gemini.counting import TokenCounting
 from gemproxy.gemini.flow import Flow
 from gemproxy.gemini.keys import KeyRing
 from gemproxy.gemini.model_list import ModelList
-from gemproxy.gemini.translate.families import Family, family_of
-from gemproxy.gemini.translate.history import merged
-from gemproxy.gemini.translate.messages import Conversation, translate_messages
-from gemproxy.gemini.translate.parameters import Defaults, Parameters, parameters
+from gemproxy.gemini.prepare import Prepared, needs_of, prepare
+from gemproxy.gemini.translate.parameters import Defaults
+from gemproxy.gemini.translate.remote_pictures import remote_pictures
 from gemproxy.gemini.translate.signatures import Signatures, is_corrupted
 from gemproxy.gemini.writer import ChoiceWriter, Opening
+from gemproxy.offload.pool import Offload
 from gemproxy.util.gather import gather_or_cancel
 from gemproxy.util.log import make_logger
 
@@ -41,8 +41,9 @@ class GeminiEngine:
     @ivar model_list: the models on offer; requests may use other Gemini models.
     @ivar defaults: what applies unless a client says otherwise.
     @ivar counting: counts tokens.
-    @ivar fetch_pictures: replaces the URLs of pictures by the pictures; None to reject messages
-        with such URLs.
+    @ivar offload: what is large is translated by it.
+    @ivar fetch_pictures: see L{PictureFetcher.fetch}; None to reject messages with URLs of
+        pictures.
     @ivar signatures: the signatures of function calls made by models.
     @ivar wall_clock: the creation time of completions, in seconds since the epoch.
     """
@@ -56,7 +57,8 @@ class GeminiEngine:
     model_list: ModelList
     defaults: Defaults
     counting: TokenCounting
-    fetch_pictures: Callable[[Any], Awaitable[Any]] | None = None
+    offload: Offload
+    fetch_pictures: Callable[[dict[str, str]], Awaitable[dict[str, str]]] | None = None
     signatures: Signatures = field(factory=Signatures)
     wall_clock: Callable[[], float] = time
 
@@ -73,16 +75,12 @@ class GeminiEngine:
 
     async def _complete(self, request: ChatRequest, answer: Answer) -> None:
         await self.check_model(request.model)
-        body = request.body
+        prepared = await self._prepared(request)
         request.forget()
-        family = family_of(request.model)
-        wanted = parameters(body, family, self.defaults)
+        wanted = prepared.wanted
         answer.ignored(wanted.ignored)
         if wanted.stops:
             answer.stop_at(wanted.stops)
-        conversation = await self._conversation(body, family, wanted)
-        # Release the memory while the response is generated.
-        del body
         chunks = ChunkFactory(
             f"chatcmpl-{secrets.token_hex(12)}", int(self.wall_clock()), request.model
         )
@@ -92,8 +90,7 @@ class GeminiEngine:
         choices = [
             Choice(
                 request.model,
-                conversation,
-                wanted.request,
+                prepared,
                 answer,
                 ChoiceWriter(answer, chunks, opening, index, wanted),
                 flow,
@@ -104,43 +101,49 @@ class GeminiEngine:
         answer.pace(flow)
         try:
             await gather_or_cancel(
-                [Deferred.fromCoroutine(self._choose(choice)) for choice in choices]
+                [Deferred.fromCoroutine(self._choose(choice, request)) for choice in choices]
             )
         finally:
             answer.pace(None)
         if tally.total is None:
             length = sum(choice.writer.length for choice in choices)
-            usage = estimated_usage(request.body.get("messages"), length)
+            usage = estimated_usage(request.prompt_length, length)
             answer.counted(usage)
         else:
             usage = tally.total
         if request.include_usage or not request.stream:
             answer.events([chunks.usage(usage)])
 
-    async def _conversation(
-        self, body: Mapping[str, Any], family: Family, wanted: Parameters
-    ) -> Conversation:
-        messages = body.get("messages")
-        if self.fetch_pictures is not None:
-            messages = await self.fetch_pictures(messages)
-        return translate_messages(messages, family, self.signatures, wanted.instruction)
-
     def count(self, request: ChatRequest) -> Deferred[int]:
         return Deferred.fromCoroutine(self._count(request))
 
     async def _count(self, request: ChatRequest) -> int:
         await self.check_model(request.model)
-        family = family_of(request.model)
-        wanted = parameters(request.body, family, self.defaults)
-        conversation = await self._conversation(request.body, family, wanted)
-        asked = api_request(conversation, merged(conversation.turns), wanted.request)
-        return await self.counting.count(request.model, asked, conversation.key)
+        prepared = await self._prepared(request)
+        return await self.counting.count(request.model, prepared.body, prepared.key)
 
-    async def _choose(self, choice: Choice) -> None:
+    async def _prepared(self, request: ChatRequest, unsigned: bool = False) -> Prepared:
+        """@raise ChatError: 400, the request is invalid, or a picture cannot be fetched."""
+        signatures, pictures = self.signatures, dict[str, str]()
+        if request.is_large or self._shows_pictures(request):
+            needs = await self.offload.when(request.is_large, needs_of, request, self.defaults)
+            if self.fetch_pictures is not None and needs.pictures:
+                pictures = await self.fetch_pictures(needs.pictures)
+            signatures = signatures.among(needs.signatures)
+        return await self.offload.when(
+            request.is_large, prepare, request, self.defaults, signatures, pictures, unsigned
+        )
+
+    def _shows_pictures(self, request: ChatRequest) -> bool:
+        """Whether there are pictures to be fetched."""
+        fetches = self.fetch_pictures is not None
+        return fetches and bool(remote_pictures(request.body.get("messages")))
+
+    async def _choose(self, choice: Choice, request: ChatRequest) -> None:
         """Generate one choice, retrying as the policy allows."""
         retried = 0
         while True:
-            lease = self.keys.acquire(choice.model, choice.conversation.key)
+            lease = self.keys.acquire(choice.model, choice.prepared.key)
             try:
                 reply = await self.attempts.run(choice, lease.key)
             except AttemptFailed as failed:
@@ -154,8 +157,10 @@ class GeminiEngine:
                 break
             if not choice.writer.may_restart():
                 raise failure.error
-            if is_corrupted(failure.error.message) and choice.conversation.is_signed:
-                choice.conversation = choice.conversation.without_signatures(lease.key)
+            if is_corrupted(failure.error.message) and choice.prepared.is_signed:
+                unsigned = await self._prepared(request, unsigned=True)
+                request.forget()
+                choice.prepared = evolve(unsigned, key=lease.key)
                 continue
             if another_key:
                 continue

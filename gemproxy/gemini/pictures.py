@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, cast
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
@@ -32,8 +32,7 @@ from zope.interface import implementer
 
 from gemproxy import __version__
 from gemproxy.chat.errors import bad_request
-from gemproxy.gemini.translate.file_addresses import file_uri
-from gemproxy.gemini.translate.media import SIZE_LIMIT, is_remote
+from gemproxy.gemini.translate.media import SIZE_LIMIT
 from gemproxy.http.agent import PersistentAgent, endpoints
 from gemproxy.http.body import BodyCut, discard_body, read_body
 from gemproxy.http.lookups import Lookups
@@ -46,7 +45,6 @@ from gemproxy.util.gather import gather_or_cancel
 from gemproxy.util.threads import Threads
 
 TIME_LIMIT = 20.0
-MOST_PICTURES = 16
 MOST_REDIRECTS = 3
 
 # Seconds for the look-up of a host name, and how many there are at a time: in all, and of one
@@ -59,8 +57,6 @@ _CONNECT_TIMEOUT = 10.0
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PORTS = frozenset({80, 443})
 _LEFT_IN_URL = "/?%:@!$&'()*+,;=~[]"
-# By the type of a content part, the key of the picture's URL or of an object with it.
-_KEYS = {"image_url": "image_url", "input_image": "image_url", "image": "source"}
 _HOST = re.compile(r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+")
 
 Permission = Callable[[str, int], bool]
@@ -144,23 +140,13 @@ class PictureFetcher:
         self._time_limit = time_limit
         self._make_agent = make_agent
 
-    async def fetch(self, messages: Any) -> Any:
+    async def fetch(self, places: Mapping[str, str]) -> dict[str, str]:
         """
-        Returns the messages with http and https URLs of pictures replaced by data URLs. The
-        messages are not validated otherwise.
+        Fetch the pictures at http and https URLs, as data URLs.
 
+        @param places: the URLs, with the parts that they are in.
         @raise ChatError: 400, a picture cannot be fetched; the error names the part.
         """
-        places: dict[str, str] = {}
-        for where, url in _addresses(messages):
-            if url not in places and len(places) == MOST_PICTURES:
-                raise bad_request(
-                    f"'{where}': at most {MOST_PICTURES} pictures are fetched for one request.",
-                    where,
-                )
-            places.setdefault(url, where)
-        if not places:
-            return messages
         allowance, agent = _Allowance(), self._make_agent()
         pictures = await gather_or_cancel(
             [
@@ -168,7 +154,7 @@ class PictureFetcher:
                 for url, where in places.items()
             ]
         )
-        return _replaced(messages, dict(zip(places, pictures, strict=True)))
+        return dict(zip(places, pictures, strict=True))
 
     async def _fetch_in_time(
         self, agent: IAgent, url: str, where: str, allowance: _Allowance
@@ -277,50 +263,6 @@ async def _picture(response: IResponse, allowance: _Allowance) -> str:
 def _header(response: IResponse, name: bytes) -> str:
     values = cast("list[bytes]", response.headers.getRawHeaders(name, []))
     return values[0].decode("utf-8", "replace") if values else ""
-
-
-def _addresses(messages: Any) -> Iterator[tuple[str, str]]:
-    """The paths of the URLs of pictures to be fetched, and the URLs."""
-    for number, message in enumerate(messages if isinstance(messages, list) else ()):
-        content = message.get("content") if isinstance(message, dict) else None
-        for position, part in enumerate(content if isinstance(content, list) else ()):
-            picture = _picture_at(part)
-            if picture is not None:
-                place, url = picture
-                yield f"messages[{number}].content[{position}].{place}", url
-
-
-def _picture_at(part: Any) -> tuple[str, str] | None:
-    """The path in a part of the URL of a picture to be fetched, and the URL."""
-    kind = part.get("type") if isinstance(part, dict) else None
-    key = _KEYS.get(kind) if isinstance(kind, str) else None
-    if key is None:
-        return None
-    inner = part.get(key)
-    url = inner.get("url") if isinstance(inner, dict) else inner
-    # Gemini reads the files of these addresses by itself.
-    if not is_remote(url) or file_uri(url) is not None:
-        return None
-    return key if kind == "input_image" and inner is url else f"{key}.url", cast("str", url)
-
-
-def _replaced(messages: list[Any], pictures: Mapping[str, str]) -> list[Any]:
-    """Returns a copy, because the journal keeps the request as the client sent it."""
-
-    def part_with_picture(part: Any) -> Any:
-        found = _picture_at(part)
-        if found is None:
-            return part
-        place, url = found
-        key, _, inner = place.partition(".")
-        return part | {key: {"url": pictures[url]} if inner else pictures[url]}
-
-    return [
-        message | {"content": [part_with_picture(part) for part in message["content"]]}
-        if isinstance(message, dict) and isinstance(message.get("content"), list)
-        else message
-        for message in messages
-    ]
 
 
 @implementer(IStreamClientEndpoint)

@@ -35,6 +35,7 @@ from gemproxy.http.proxies import NO_PROXIES, Proxies
 from gemproxy.http.transport import PromptEndpoint
 from gemproxy.http.url import BaseURL
 from gemproxy.http.write_coalescer import WriteCoalescer
+from gemproxy.offload.pool import Offload
 from gemproxy.util.cgroup import cgroup_limits, machine_memory
 
 
@@ -65,12 +66,14 @@ class EngineService(MultiService):
         cli_limits: CliLimits,
         key_rest: float,
         answer_limits: AnswerLimits,
+        offload: Offload,
         proxies: Proxies = NO_PROXIES,
     ) -> None:
         """
         @param api_url: the base URL of the Gemini API.
         @param key_rest: see L{KeyRing}.
         @param answer_limits: see L{Attempts}.
+        @param offload: translates what is large.
         @param proxies: for the pictures that are fetched.
         @raise BadSetting: there is no folder for temporary files.
         """
@@ -118,6 +121,7 @@ class EngineService(MultiService):
             models,
             Defaults(config.lenient, config.thoughts, config.gemini_safety),
             TokenCounting(api, key_ring),
+            offload,
             PictureFetcher(reactor, proxies=proxies).fetch if config.fetch_images else None,
         )
 

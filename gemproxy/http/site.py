@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from io import BytesIO
+from typing import IO, Any
 
 from twisted.web.server import Site
 
@@ -16,6 +17,10 @@ class QuietSite(Site):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # Otherwise Twisted parses the Content-Type of each POST with the email package.
         super().__init__(*args, parsePOSTFormSubmission=False, **kwargs)
+
+    def getContentFile(self, length: int | None) -> IO[bytes]:
+        """Bodies are in memory: Twisted would write those of 100 kB and more to a disk."""
+        return BytesIO()
 
     def log(self, request: Any) -> None:
         """Not called for anything but accesses."""

@@ -37,6 +37,7 @@ from gemproxy.http.headers import without
 from gemproxy.http.loops import LoopMark
 from gemproxy.http.treq_client import send
 from gemproxy.http.url import BaseURL
+from gemproxy.offload.pool import Offload
 from gemproxy.openai.conversion import (
     ConversionMemory,
     Convert,
@@ -45,6 +46,7 @@ from gemproxy.openai.conversion import (
     cannot_stream,
     first_form,
     form_after,
+    is_as_sent,
 )
 from gemproxy.openai.errors import error_of, is_error, refusal
 from gemproxy.openai.headers import (
@@ -99,6 +101,7 @@ class OpenAIBackend:
     @ivar base: the upstream's base URL; see L{base_url}.
     @ivar fixed_key: the key to send instead of the client's own key; None to pass on the client's.
     @ivar timeout: seconds without data after which a request is cancelled.
+    @ivar offload: what is large is written anew by it.
     @ivar models_timeout: seconds for the list of models.
     @ivar is_gemproxy: whether it is another gemproxy, which may be told L{COMMITS_IN}.
     @ivar convert: whether requests of clients that do not stream become streaming ones.
@@ -118,6 +121,7 @@ class OpenAIBackend:
     base: BaseURL
     fixed_key: str | None
     timeout: float
+    offload: Offload
     models_timeout: float = MODELS_TIMEOUT
     is_gemproxy: bool = False
     convert: Convert = Convert.AUTO
@@ -189,9 +193,14 @@ class OpenAIBackend:
         if self.is_gemproxy and (commitment := answer.commitment()) is not None:
             headers = (*headers, (COMMITS_IN, b"%.3f" % commitment.left))
         target = self._with_query(b"/v1/chat/completions", request.query)
-        asked = self._ask(b"POST", target, headers, body_in(form, request))
-        choices = request.body.get("n")
+        choices = request.choices
+        if is_as_sent(form, request):
+            body = request.raw
+        else:
+            body = await self.offload.when(request.is_large, body_in, form, request)
         request.forget()
+        asked = self._ask(b"POST", target, headers, body)
+        del body
         response = await asked
         idle_timeout.reset()
         received, mask = headers_of(response), self.masking.in_bytes
@@ -205,7 +214,7 @@ class OpenAIBackend:
         reading: Deferred[None] = Deferred()
         stream = UpstreamStream(
             request.include_usage or not request.stream,
-            choices if isinstance(choices, int) else 1,
+            choices,
             self.setting,
             self.limits,
         )

@@ -103,9 +103,7 @@ def first_form(
         return Form.AS_SENT
     if convert is Convert.ON:
         return Form.STREAM
-    audio = request.body.get("audio")
-    wanted = audio.get("format") if isinstance(audio, dict) else None
-    if wanted is not None and wanted != _STREAMED_AUDIO:
+    if request.audio_format not in (None, _STREAMED_AUDIO):
         return Form.AS_SENT
     return memory.form(request.model, now)
 
@@ -128,16 +126,20 @@ def form_after(form: Form, error: ChatError) -> Form | None:
     return Form.AS_SENT
 
 
+def is_as_sent(form: Form, request: ChatRequest) -> bool:
+    """Whether the client's own bytes can be sent upstream."""
+    return form is Form.AS_SENT and request.named_model == request.model
+
+
 def body_in(form: Form, request: ChatRequest) -> bytes:
     """
-    The body to send upstream: the client's own bytes if possible. It is written anew if something
-    is added, or the upstream has another name for the model.
+    The body to send upstream if it is not the client's: something is added, or the upstream has
+    another name for the model.
     """
-    body = request.body
+    body = request.body | {"model": request.model}
     if form is Form.AS_SENT:
-        is_same = body["model"] == request.model
-        return request.raw if is_same else dumps(body | {"model": request.model})
-    body = body | {"model": request.model, "stream": True}
+        return dumps(body)
+    body["stream"] = True
     if form is Form.STREAM:
         options = body.get("stream_options") or {}
         body["stream_options"] = options | {"include_usage": True}

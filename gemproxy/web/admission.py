@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from io import BytesIO
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -374,6 +375,14 @@ class ProxyRequest(ServerRequest):
             self.channel.loseConnection()
         else:
             self._refuse(ChatError(408, INVALID_REQUEST, "The request was not received in time."))
+
+    def take_body(self) -> bytes:
+        """The body, which is there as a whole. It is freed."""
+        assert isinstance(self.content, BytesIO)
+        # Not copied, unlike what read() returns.
+        body = self.content.getvalue()
+        self.content.close()
+        return body
 
     @property
     def body_limit(self) -> int:

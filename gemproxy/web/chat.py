@@ -17,7 +17,7 @@ from gemproxy.chat.answer_limits import AnswerLimits
 from gemproxy.chat.errors import SERVER_ERROR, ChatError
 from gemproxy.chat.form import CHAT_FORM, AnswerForm
 from gemproxy.chat.images import ImagesRequest
-from gemproxy.chat.request import ChatRequest, Headers, choices_of, credentials_in
+from gemproxy.chat.request import ChatRequest, Headers, credentials_in
 from gemproxy.chat.stopfilter import StopTagFilter
 from gemproxy.dialects.dialect import Dialect, DialectRequest, Translation
 from gemproxy.dialects.seal import Seal
@@ -29,6 +29,7 @@ from gemproxy.util.masking import NO_KEYS, Masking, shown_keys
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.heartbeat_timer import HeartbeatTimer
 from gemproxy.web.images import ImagesRelay
+from gemproxy.web.reader import BodyReader
 from gemproxy.web.relay import DocumentRelay, EventStreamRelay, Heartbeats, RelayState
 from gemproxy.web.site import headers_of
 from gemproxy.web.together import Together
@@ -46,6 +47,7 @@ class ChatService:
 
     @ivar own_keys: of this daemon, which are masked in log and journal as the clients' are.
     @ivar stop_tags: the texts that end an answer.
+    @ivar reader: of the bodies of requests.
     @ivar seal: for what clients are to bring back unchanged.
     @ivar limits: for answers that are collected.
     """
@@ -57,6 +59,7 @@ class ChatService:
     journal: Journal
     metrics: Metrics
     seal: Seal
+    reader: BodyReader
     own_keys: Masking = NO_KEYS
     stop_tags: Sequence[str] = ()
     limits: AnswerLimits = AnswerLimits()
@@ -76,11 +79,11 @@ class ChatService:
         @param route: the name of the way the request takes, for the journal.
         @raise CancelledError: the client has disconnected.
         """
-        stop_filter = StopTagFilter(self.stop_tags, choices_of(chat))
+        stop_filter = StopTagFilter(self.stop_tags, chat.choices)
         kind = self._kind(chat, CHAT_FORM)
         return self._answer(request, chat, chat.raw, backend, route, stop_filter, kind)
 
-    def translate(
+    async def translate(
         self, request: ProxyRequest, dialect: Dialect, raw: bytes, has_hosted_tools: bool = True
     ) -> Translation:
         """
@@ -100,7 +103,7 @@ class ChatService:
             request.args or {},
             has_hosted_tools,
         )
-        translation = dialect.translate(asked)
+        translation = await self.reader.translation(dialect, asked)
         request.forget_request_headers()
         return translation
 
@@ -115,7 +118,7 @@ class ChatService:
         chat, *others = translation.chats
         if others:
             backend = Together(backend, translation.chats)
-        choices = sum(map(choices_of, translation.chats))
+        choices = sum(chat.choices for chat in translation.chats)
         stop_filter = StopTagFilter(self.stop_tags, choices)
         stop_filter.add_tags(translation.stops, named=True)
         kind = self._kind(chat, translation.form)
@@ -129,7 +132,7 @@ class ChatService:
         its picture must not cost the picture.
         """
         kind = partial(ImagesRelay, images.as_urls, self.limits, form=CHAT_FORM)
-        stop_filter = StopTagFilter((), choices_of(images.chat))
+        stop_filter = StopTagFilter((), images.chat.choices)
         return self._answer(request, images.chat, images.raw, backend, route, stop_filter, kind)
 
     async def _answer(

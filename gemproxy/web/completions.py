@@ -21,12 +21,12 @@ class StopTagCutter:
     """
 
     def __init__(
-        self, tags: Sequence[str], request: bytes, limits: AnswerLimits = DEFAULT_LIMITS
+        self, tags: Sequence[str], choices: int, limits: AnswerLimits = DEFAULT_LIMITS
     ) -> None:
-        """@param request: the body of the request."""
+        """@param choices: how many the request is for."""
         self.ended = False
         self._limits = limits
-        self._filter = StopTagFilter(tags, _choices(request))
+        self._filter = StopTagFilter(tags, choices)
         self._decoder: SSEDecoder | None = None
         self._document = bytearray()
 
@@ -79,8 +79,8 @@ class StopTagCutter:
         return b"".join(map(encode, passed))
 
 
-def _choices(request: bytes) -> int:
-    """The number of choices that a request is for."""
+def choices_in(request: bytes) -> int:
+    """@param request: the body of one for completions."""
     try:
         body: Any = loads(request)
     except ValueError:

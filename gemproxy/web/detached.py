@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
+
+from gemproxy.chat.errors import ChatError
+from gemproxy.web.responses import send_error
 
 
 class Detached(Resource):
@@ -16,8 +19,8 @@ class Detached(Resource):
     Returned by a route that does not wait for its work, because Klein keeps about twenty objects
     per request while it waits.
 
-    When the work is done, the response is finished. When the client disconnects, the work is
-    cancelled.
+    When the work is done, the response is finished; a L{ChatError} that it fails with is sent. When
+    the client disconnects, the work is cancelled.
     """
 
     isLeaf = True
@@ -43,5 +46,10 @@ def _finish(_: None, request: Request) -> None:
 
 
 def _fail(failure: Failure, request: Request) -> None:
-    if not failure.check(CancelledError):
+    if failure.check(CancelledError):
+        return
+    if failure.check(ChatError):
+        send_error(request, cast("ChatError", failure.value))
+        _finish(None, request)
+    else:
         request.processingFailed(failure)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from attrs import evolve
-
 from gemproxy.backend import Backend, TokenCounter
 from gemproxy.chat.models import by_name, plain_name, served_model
 from gemproxy.dialects.registry import COUNTINGS, DIALECTS, counting_at, dialect_at
@@ -15,10 +13,7 @@ from gemproxy.web.health import Health
 from gemproxy.web.responses import send_json, send_model, send_models
 from gemproxy.web.site import (
     SERVED_FOR_GEMINI,
-    body_of,
-    chat_request_of,
     headers_of,
-    images_request_of,
     make_app,
 )
 
@@ -47,25 +42,25 @@ class GeminiProxy:
         self.health = health
         self.admin = admin
         self._chats = chats
+        self._reader = chats.reader
 
     @app.route("/v1/chat/completions", methods=["POST"])
     def chat_completions(self, request: ProxyRequest) -> Detached:
-        chat = chat_request_of(request)
-        chat = evolve(chat, model=plain_name(chat.model))
-        return Detached(self._chats.answer(request, chat, self._backend, "gemini"))
+        return Detached(self._chat(request))
+
+    async def _chat(self, request: ProxyRequest) -> None:
+        chat = await self._reader.chat(request)
+        chat.model = plain_name(chat.model)
+        answering = self._chats.answer(request, chat, self._backend, "gemini")
+        # Release the memory while the response is received.
+        del chat
+        await answering
 
     for dialect in DIALECTS:
 
         @app.route(dialect.rule, methods=["POST"], endpoint=f"dialect_{dialect.name}")
         def in_a_dialect(self, request: ProxyRequest, **_: str) -> Detached:
-            dialect = dialect_at(request.path)
-            assert dialect is not None
-            raw = body_of(request)
-            translation = self._chats.translate(request, dialect, raw).renamed(plain_name)
-            answering = self._chats.answer_in(
-                request, translation, raw, self._backend, f"gemini/{dialect.name}"
-            )
-            return Detached(answering)
+            return Detached(self._in_a_dialect(request))
 
     del dialect
 
@@ -75,18 +70,34 @@ class GeminiProxy:
         async def count(self, request: ProxyRequest) -> None:
             counting = counting_at(request.path)
             assert counting is not None
-            raw = body_of(request)
-            translation = self._chats.translate(request, counting.dialect, raw).renamed(plain_name)
-            counts = [await self._counter.count(chat) for chat in translation.chats]
+            raw = await self._reader.body(request)
+            translation = await self._chats.translate(request, counting.dialect, raw)
+            chats = translation.renamed(plain_name).chats
+            counts = [await self._counter.count(chat) for chat in chats]
             send_json(request, counting.document(sum(counts)))
 
     del counting
 
+    async def _in_a_dialect(self, request: ProxyRequest) -> None:
+        dialect = dialect_at(request.path)
+        assert dialect is not None
+        raw = await self._reader.body(request)
+        translation = await self._chats.translate(request, dialect, raw)
+        translation = translation.renamed(plain_name)
+        answering = self._chats.answer_in(
+            request, translation, raw, self._backend, f"gemini/{dialect.name}"
+        )
+        del raw, translation
+        await answering
+
     @app.route("/v1/images/generations", methods=["POST"])
     def images_generations(self, request: ProxyRequest) -> Detached:
-        images = images_request_of(request, body_of(request))
-        images = evolve(images, chat=evolve(images.chat, model=plain_name(images.chat.model)))
-        return Detached(self._chats.answer_images(request, images, self._backend, "gemini/images"))
+        return Detached(self._images(request))
+
+    async def _images(self, request: ProxyRequest) -> None:
+        images = await self._reader.images(request, await self._reader.body(request))
+        images.chat.model = plain_name(images.chat.model)
+        await self._chats.answer_images(request, images, self._backend, "gemini/images")
 
     @app.route("/v1/models", methods=["GET"])
     async def models(self, request: ProxyRequest) -> None:

@@ -270,8 +270,8 @@ class _Relay:
         if self._usage is not None:
             usage = self._usage.as_json()
         elif usage is None:
-            messages = self._chat.body.get("messages")
-            usage = estimated_usage(messages, self._exchange.text_length).as_json()
+            length = self._exchange.text_length
+            usage = estimated_usage(self._chat.prompt_length, length).as_json()
             self._exchange.usage = usage
         return self._filter.frame | {"choices": [], "usage": usage}
 

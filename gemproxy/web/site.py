@@ -12,20 +12,11 @@ from twisted.web.iweb import IRequest
 from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from gemproxy.chat.errors import INVALID_REQUEST, ChatError, bad_request, unknown_url
-from gemproxy.chat.images import ImagesRequest, parse_images_request
-from gemproxy.chat.request import ChatRequest, Headers, parse_chat_request
+from gemproxy.chat.errors import INVALID_REQUEST, ChatError, unknown_url
+from gemproxy.chat.request import Headers
 from gemproxy.dialects.registry import DIALECTS
 from gemproxy.http.client_connections import ClientChannel, Connections, host_of
 from gemproxy.http.connection_limits import ConnectionLimiter, RefusedConnections
-from gemproxy.http.encodings import (
-    DECODED,
-    BadEncoding,
-    DecodedTooLarge,
-    UnknownEncoding,
-    codings,
-    decoded,
-)
 from gemproxy.http.site import QuietSite
 from gemproxy.web.admission import Admission, ProxyRequest
 from gemproxy.web.responses import send_error
@@ -49,61 +40,6 @@ def headers_of(request: Request) -> Headers:
         for name, values in request.requestHeaders.getAllRawHeaders()
         for value in values
     )
-
-
-def body_of(request: ProxyRequest) -> bytes:
-    """
-    The body of a request that is there as a whole, decoded. It is freed, and what is passed on of
-    the headers does not say any more how it was encoded.
-
-    @raise ChatError: 400, 413, 415, the body cannot be decoded.
-    """
-    assert request.content is not None
-    raw = cast("bytes", request.content.read())
-    request.content.close()
-    values = request.requestHeaders.getRawHeaders("content-encoding", [])
-    if not raw or not values:
-        return raw
-    try:
-        raw = decoded(raw, codings(values), request.body_limit)
-    except UnknownEncoding as error:
-        # RFC 7694.
-        request.setHeader(b"accept-encoding", ", ".join(DECODED).encode())
-        raise ChatError(
-            415,
-            INVALID_REQUEST,
-            f"The Content-Encoding '{error}' is not supported. Send the body as it is, or encoded "
-            f"with {' or '.join(DECODED)}.",
-        ) from None
-    except BadEncoding as error:
-        raise bad_request(f"The request body is not valid {error}.") from None
-    except DecodedTooLarge:
-        raise request.too_large() from None
-    request.requestHeaders.removeHeader("content-encoding")
-    return raw
-
-
-def chat_request_of(request: ProxyRequest) -> ChatRequest:
-    """
-    The chat completion request in the body of a request. The body and headers are freed.
-
-    @raise ChatError: it is not a chat completion request, or see L{body_of}.
-    """
-    chat = parse_chat_request(body_of(request), headers_of(request))
-    chat.query = request.uri.partition(b"?")[2]
-    request.forget_request_headers()
-    return chat
-
-
-def images_request_of(request: ProxyRequest, raw: bytes) -> ImagesRequest:
-    """
-    The request for pictures in a body. The headers are freed.
-
-    @raise ChatError: 400, it is not such a request.
-    """
-    images = parse_images_request(raw, headers_of(request))
-    request.forget_request_headers()
-    return images
 
 
 def make_app(hint: str = "") -> Klein:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from functools import lru_cache
-from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from attrs import evolve
-from twisted.internet.defer import Deferred
 from werkzeug.exceptions import HTTPException
 
 from gemproxy.backend import Forwarder, TokenCounter
 from gemproxy.chat.chunks import estimated_prompt, model_object
 from gemproxy.chat.errors import model_not_found, unknown_url
-from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.chat.models import served_model
-from gemproxy.chat.request import ChatRequest, model_of
 from gemproxy.dialects.dialect import Counting
 from gemproxy.dialects.registry import COUNTINGS, DIALECTS, counting_at, dialect_at
 from gemproxy.http.headers import asks_for_websocket
@@ -35,10 +30,7 @@ from gemproxy.web.paths import PASSED_PREFIXES, model_in_path, names_a_model
 from gemproxy.web.responses import send_json, send_model, send_models
 from gemproxy.web.site import (
     SERVED_FOR_GEMINI,
-    body_of,
-    chat_request_of,
     headers_of,
-    images_request_of,
     make_app,
 )
 from gemproxy.web.upload import Upload
@@ -78,15 +70,16 @@ class StreamProxy:
         self.health = health
         self.admin = admin
         self._chats = chats
+        self._reader = chats.reader
 
     @app.route("/v1/chat/completions", methods=["POST"])
     def chat_completions(self, request: ProxyRequest) -> Detached:
-        return Detached(self._answer(request, chat_request_of(request)))
+        return Detached(self._answer(request))
 
-    async def _answer(self, request: ProxyRequest, chat: ChatRequest) -> None:
+    async def _answer(self, request: ProxyRequest) -> None:
+        chat = await self._reader.chat(request)
         route = await self._router.route(chat.model, chat.headers)
-        if route.model != chat.model:
-            chat = evolve(chat, model=route.model)
+        chat.model = route.model
         answering = self._chats.answer(request, chat, route.backend, route.label)
         # Release the memory while the response is received.
         del chat, route
@@ -103,14 +96,14 @@ class StreamProxy:
     async def _answer_in(self, request: ProxyRequest) -> None:
         dialect = dialect_at(request.path)
         assert dialect is not None
-        raw = body_of(request)
+        raw = await self._reader.body(request)
         route = await self._route_of(request, raw)
         if await self._has_passed_on(request, raw, route, dialect.name):
             return
         assert route is not None
         model = route.model
         is_gemini = route.upstream is None
-        translation = self._chats.translate(request, dialect, raw, is_gemini)
+        translation = await self._chats.translate(request, dialect, raw, is_gemini)
         translation = translation.renamed(lambda _: model)
         label = f"{route.label}/{dialect.name}"
         answering = self._chats.answer_in(request, translation, raw, route.backend, label)
@@ -128,7 +121,7 @@ class StreamProxy:
     del counting
 
     async def _count(self, request: ProxyRequest, counting: Counting) -> None:
-        raw = body_of(request)
+        raw = await self._reader.body(request)
         route = await self._route_of(request, raw)
         if route is None or (route.upstream is None and self._counter is None):
             there = None if route is None else evolve(route, forwarder=self._gemini_proxy)
@@ -141,9 +134,13 @@ class StreamProxy:
                     return
                 spoken.refuse_to_count(name, route.model)
         model, counter = route.model, None if route.upstream is not None else self._counter
-        translation = self._chats.translate(request, counting.dialect, raw, counter is not None)
+        translation = await self._chats.translate(
+            request, counting.dialect, raw, counter is not None
+        )
         counts = [
-            estimated_prompt(chat.body) if counter is None else await counter.count(chat)
+            estimated_prompt(chat.prompt_length + chat.tools_length)
+            if counter is None
+            else await counter.count(chat)
             for chat in translation.renamed(lambda _: model).chats
         ]
         send_json(request, counting.document(sum(counts)))
@@ -175,7 +172,7 @@ class StreamProxy:
 
     @app.route("/v1/images/generations", methods=["POST"])
     async def images_generations(self, request: ProxyRequest) -> None:
-        raw = body_of(request)
+        raw = await self._reader.body(request)
         route = await self._route_of(request, raw)
         if route is None or route.forwarder is not None:
             passing = self._pass_on(request, raw, route)
@@ -183,8 +180,8 @@ class StreamProxy:
             del raw
             await passing
             return
-        images = images_request_of(request, raw)
-        images = evolve(images, chat=evolve(images.chat, model=route.model))
+        images = await self._reader.images(request, raw)
+        images.chat.model = route.model
         await self._chats.answer_images(request, images, route.backend, f"{route.label}/images")
 
     @app.route("/v1/models", methods=["GET"])
@@ -226,7 +223,8 @@ class StreamProxy:
     del prefix
 
     async def _pass_through(self, request: ProxyRequest) -> None:
-        raw = b"" if isinstance(request.content, Upload) else body_of(request)
+        is_upload = isinstance(request.content, Upload)
+        raw = b"" if is_upload else await self._reader.body(request)
         route = await self._route_of(request, raw)
         if route is not None and route.upstream is None:
             method, path = request.method.decode("ascii", "replace"), request.path.decode()
@@ -238,27 +236,29 @@ class StreamProxy:
     async def _route_of(self, request: ProxyRequest, raw: bytes) -> Route | None:
         """Who is to answer a request, if that says a model."""
         headers = headers_of(request)
-        model = model_in_path(request.path) or (model_of(raw) if raw else None)
+        model = model_in_path(request.path) or (await self._reader.model(raw) if raw else None)
         if asks_for_websocket(headers):
             model = (request.args or {}).get(b"model", [b""])[0].decode("utf-8", "replace")
         return None if not model else await self._router.route(model, headers)
 
-    def _pass_on(
+    async def _pass_on(
         self,
         request: ProxyRequest,
         raw: bytes,
         route: Route | None,
         may_be_unserved: bool = False,
-    ) -> Coroutine[Deferred[Any], Any, bool]:
+    ) -> bool:
         cutter = None
         if request.path == completions.PATH and raw and self._chats.stop_tags:
-            cutter = StopTagCutter(self._chats.stop_tags, raw, self._chats.limits)
-        if route is None:
-            return self._passthrough.serve(request, raw, cutter=cutter)
-        if raw and model_of(raw) not in (None, route.model):
+            choices = await self._reader.choices(raw)
+            cutter = StopTagCutter(self._chats.stop_tags, choices, self._chats.limits)
+        if raw and route is not None:
             # An alias, or a prefix: the upstream has another name for it.
-            raw = dumps(loads(raw) | {"model": route.model})
-        return self._passthrough.serve(request, raw, route.forwarder, cutter, may_be_unserved)
+            raw = await self._reader.renamed(raw, route.model)
+        forwarder = None if route is None else route.forwarder
+        passing = self._passthrough.serve(request, raw, forwarder, cutter, may_be_unserved)
+        del raw
+        return await passing
 
     @app.route("/v1")
     def root(self, request: ProxyRequest) -> None:

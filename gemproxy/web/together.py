@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from gemproxy.backend import Answer, Backend, PassingAnswer
 from gemproxy.chat.chunks import Usage, index_of
-from gemproxy.chat.request import ChatRequest, Headers, choices_of
+from gemproxy.chat.request import ChatRequest, Headers
 from gemproxy.chat.shapes import as_object, objects_in
 from gemproxy.chat.sse import Event
 
@@ -37,9 +37,8 @@ class Together:
         total = _Total()
         first = 0
         for chat in self.chats:
-            choices = choices_of(chat)
             await self.backend.complete(chat, _Part(answer, first, total))
-            first += choices
+            first += chat.choices
             total.next()
         if total.frame:
             answer.events([Event.of(total.frame | {"choices": [], "usage": total.counts})])

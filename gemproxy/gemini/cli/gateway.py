@@ -57,7 +57,7 @@ _STREAM = re.compile(rb"(v1[a-z0-9]*)/models/[A-Za-z0-9._-]+:streamGenerateConte
 # The request headers of the CLI that are passed on to the API.
 _PASSED_HEADERS = (b"user-agent", b"x-goog-api-client")
 
-Composer = Callable[[dict[str, Any]], dict[str, Any]]
+Composer = Callable[[dict[str, Any]], bytes]
 
 
 class ApiCall:
@@ -83,7 +83,7 @@ class ApiCall:
         """
         @param model: the model to be asked, by the name that the client gave.
         @param key: the API key.
-        @param compose: converts the CLI's request to the request for the API.
+        @param compose: converts the CLI's request to the JSON for the API.
         @param heard: called whenever the API has sent data.
         @param thought: called with each thought of the model.
         @param reply: takes the reply.
@@ -307,7 +307,7 @@ class Gateway(Service):
             _refuse(request, 404)
             return
         try:
-            body = dumps(api_call.compose(asked))
+            body = api_call.compose(asked)
         except ConversationAltered as error:
             api_call.asked = True
             api_call.ended(transient(f"The Gemini CLI altered the conversation: {error}."))

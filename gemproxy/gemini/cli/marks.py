@@ -12,22 +12,27 @@ are kept here.
 
 Only text is passed to the CLI; all other parts are kept here and represented by their marks alone.
 The same applies to the text of a long conversation, which the CLI would otherwise shorten or reject
-by its own estimate of the token count.
+by its own estimate of the token count. A conversation of very many parts is represented as a whole
+by one mark: the CLI needs some kilobytes for each part, and would end for want of memory.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import field, frozen
 
 from gemproxy.chat.shapes import objects_in
-from gemproxy.gemini.translate.history import Turn, merged
+from gemproxy.gemini.translate.history import Turn
 
 # The maximum length of a conversation, in characters, whose texts are passed to the CLI. It
 # estimates up to 1.5 tokens per character and acts at about a million tokens.
 _GIVEN_CHARACTERS = 200_000
+
+# The maximum number of parts that have marks of their own.
+_MARKED_PARTS = 1000
 
 _GO = re.compile(r"([0-9a-z]+):go:")
 
@@ -36,22 +41,28 @@ class ConversationAltered(Exception):
     """The CLI dropped a part of the conversation or changed the order."""
 
 
+def texts_to_mark(turns: Sequence[Turn]) -> tuple[str, ...]:
+    """
+    What the CLI receives of each part of a conversation, besides its mark; empty if there are so
+    many parts that they get none.
+    """
+    texts = tuple(part.get("text", "") for turn in turns for part in turn.parts)
+    if len(texts) > _MARKED_PARTS:
+        return ()
+    return texts if sum(map(len, texts)) <= _GIVEN_CHARACTERS else ("",) * len(texts)
+
+
 @frozen
 class Marks:
     """
     The marks of one conversation.
 
     @ivar nonce: an unguessable text that the CLI does not treat as a command.
+    @ivar texts: see L{texts_to_mark}.
     """
 
     nonce: str
-    turns: tuple[Turn, ...]
-    _texts_given: bool = field(init=False, repr=False)
-
-    @_texts_given.default
-    def _are_texts_given(self) -> bool:
-        texts = (part.get("text", "") for turn in self.turns for part in turn.parts)
-        return sum(map(len, texts)) <= _GIVEN_CHARACTERS
+    texts: tuple[str, ...] = field(repr=False)
 
     @property
     def prompt(self) -> list[str]:
@@ -61,12 +72,12 @@ class Marks:
         """
         return [*self._stand_ins(), f"{self.nonce}:go:"]
 
-    def restored(self, contents: Any) -> list[dict[str, Any]]:
+    def check(self, contents: Any) -> None:
         """
-        Restore the C{contents} of an API request to the client's conversation.
+        Make sure that the CLI means this conversation, with all of its parts in their order.
 
-        @param contents: the contents written by the CLI.
-        @raise ConversationAltered: the contents are not the conversation passed to the CLI.
+        @param contents: the C{contents} that the CLI wrote for the API.
+        @raise ConversationAltered: a part is missing, or elsewhere.
         """
         # Computed once: there may be hundreds of parts of earlier conversations to compare.
         expected = self._stand_ins()
@@ -81,15 +92,10 @@ class Marks:
                     index += 1
         if index < len(expected):
             raise ConversationAltered(f"part {index} of {len(expected)} is missing")
-        return merged(self.turns)
 
     def _stand_ins(self) -> list[str]:
         """The text passed to the CLI for each part."""
-        parts = (part for turn in self.turns for part in turn.parts)
-        return [
-            f"{self.nonce}:{index}:{part.get('text', '') if self._texts_given else ''}"
-            for index, part in enumerate(parts)
-        ]
+        return [f"{self.nonce}:{index}:{text}" for index, text in enumerate(self.texts)]
 
 
 def prompted(contents: Any) -> str | None:

@@ -8,6 +8,7 @@ that a front end has cut, are not like that, and are repaired here.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -73,7 +74,7 @@ class History:
 
     def __init__(self) -> None:
         self._messages: list[_Message] = []
-        self._calls: list[_Call] = []
+        self._by_name: dict[str, deque[_Call]] = {}
         self._by_id: dict[str, _Call] = {}
         self._had_result = False
 
@@ -97,7 +98,7 @@ class History:
                 continue
             call = _Call(called.get("id"), called["name"])
             message.calls.append(call)
-            self._calls.append(call)
+            self._by_name.setdefault(call.name, deque()).append(call)
             if call.id is not None:
                 self._by_id[call.id] = call
         self._messages.append(message)
@@ -127,8 +128,10 @@ class History:
     def _call(self, id: str | None, name: str | None) -> _Call | None:
         if id is not None and (call := self._by_id.get(id)) is not None:
             return call
-        open_calls = [call for call in self._calls if not call.result]
-        return next((call for call in open_calls if call.name == name), None)
+        same_name = self._by_name.get(name or "")
+        while same_name and same_name[0].result:
+            same_name.popleft()
+        return same_name[0] if same_name else None
 
     def turns(self) -> list[Turn]:
         turns: list[Turn] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import evolve, field, frozen
@@ -11,7 +12,7 @@ from gemproxy.chat.extra_content import given_signature
 from gemproxy.chat.shapes import objects_in
 from gemproxy.gemini.translate.calls import call_parts, result_response
 from gemproxy.gemini.translate.families import Family
-from gemproxy.gemini.translate.history import History, Turn
+from gemproxy.gemini.translate.history import History, Turn, merged
 from gemproxy.gemini.translate.media import KINDS, media_part
 from gemproxy.gemini.translate.names import gemini_name
 from gemproxy.gemini.translate.signatures import (
@@ -57,14 +58,21 @@ class Conversation:
         parts = (part for turn in self.turns for part in turn.parts)
         return any(part.get("thoughtSignature", DUMMY) != DUMMY for part in parts)
 
-    def without_signatures(self, key: str) -> Conversation:
-        """
-        The conversation with signatures that are always taken.
-
-        @param key: the API key to prefer.
-        """
+    def without_signatures(self) -> Conversation:
+        """The conversation with signatures that are always taken."""
         turns = (evolve(turn, parts=tuple(map(with_dummy, turn.parts))) for turn in self.turns)
-        return evolve(self, turns=tuple(turns), key=key)
+        return evolve(self, turns=tuple(turns), key=None)
+
+    def api_request(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        A request to C{generateContent}.
+
+        @param settings: its fields besides the conversation.
+        """
+        request = {"contents": merged(self.turns), **settings}
+        if self.system is not None:
+            request["systemInstruction"] = {"parts": [{"text": self.system}]}
+        return request
 
 
 def translate_messages(

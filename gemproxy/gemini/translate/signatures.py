@@ -6,7 +6,7 @@ Gemini 3 requires those of calls. See ai.google.dev/gemini-api/docs/thought-sign
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from attrs import field, frozen
@@ -45,8 +45,31 @@ class Signatures:
             if len(self._known) > self._keep:
                 del self._known[next(iter(self._known))]
 
+    def among(self, ids: Iterable[str]) -> Signatures:
+        """Those that are asked for by these ids."""
+        some = Signatures(self._keep)
+        some._known = {id: self._known[id] for id in ids if id in self._known}
+        return some
+
     def of(self, id: Any) -> Signature | None:
         return self._known.get(id) if isinstance(id, str) else None
+
+
+class AskedSignatures(Signatures):
+    """
+    Knows none, but what it was asked for.
+
+    @ivar ids: by which it was asked.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: set[str] = set()
+
+    def of(self, id: Any) -> Signature | None:
+        if isinstance(id, str):
+            self.ids.add(id)
+        return None
 
 
 def is_corrupted(message: str) -> bool:

@@ -64,15 +64,16 @@ def read_tools(tools: Any, leniency: Leniency) -> Tools:
         return read
     if not isinstance(tools, list):
         raise bad_request("'tools' must be a list.", "tools")
+    known: dict[str, Json] = {}
     for position, tool in enumerate(tools):
         where = f"tools[{position}]"
         if (own := _own_tool(tool)) is not None:
             read.add_own(own)
             continue
         declaration = _declaration(tool, where)
-        known = {function["name"]: function for function in read.functions}
         name = declaration["name"]
         if name not in known:
+            known[name] = declaration
             read.functions.append(declaration)
             read.client_names[name] = tool["function"]["name"]
         elif known[name] == declaration:
