@@ -178,7 +178,11 @@ def test_calls_and_their_results():
             "type": "tool_result",
             "tool_use_id": "t2",
             "is_error": True,
-            "content": [text("no"), {"type": "image", "source": image}],
+            "content": [
+                text("no"),
+                {"type": "image", "source": image},
+                {"type": "tool_reference", "tool_name": "g"},
+            ],
         },
     ]
     _, answer, first, second, rest = messages(
@@ -193,7 +197,8 @@ def test_calls_and_their_results():
         ],
     }
     assert first == {"role": "tool", "tool_call_id": "t1", "content": "x"}
-    assert second["content"][0] == text('{"error":"no"}')
+    told = dumps({"error": "no\n\nThe tool g is available now."}).decode()
+    assert second["content"][0] == text(told)
     assert second["content"][1]["type"] == "image_url"
     assert rest == {"role": "user", "content": "And?"}
 
@@ -556,6 +561,15 @@ def test_a_stream_of_everything():
         extra("s3")["extra_content"],
         None,
     ]
+
+
+def test_a_signed_text_without_a_call_comes_back_signed():
+    content = checked(said(form_for(), {"content": "Yes"}, extra("s")))["content"]
+    assert [block["type"] for block in content] == ["text", "redacted_thinking"]
+    _, answer = messages(USER, assistant(*content))
+    assert answer["content"] == [text("Yes") | extra("s")]
+    hidden = checked(said(form_for(Display.HIDDEN), {"content": "Yes"}, extra("s")))
+    assert hidden["content"] == [text("Yes")]
 
 
 PIECES = st.text('ab{}"\\\n\u00e9\U0001f600', max_size=4)

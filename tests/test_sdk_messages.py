@@ -221,6 +221,16 @@ async def test_a_silent_model_is_pinged_for(product: Product):
         assert (await streamed(client))[1].content[0].text == "One two"
 
 
+@ensureDeferred
+async def test_thoughts_that_are_not_shown_do_not_count_as_a_sign_of_life(product: Product):
+    product.api.play(scenarios.thinking(["Hm."] * 10, "Yes.", pace=0.1))
+    body = {"model": NEWEST, "max_tokens": 9, "messages": HI, "stream": True}
+    got = await (await product.send("POST", "/v1/messages", body)).reply()
+    before, _, _ = got.body.partition(b"content_block_start")
+    assert before.count(b"event: ping") >= 2
+    assert b"Hm." not in got.body
+
+
 @pytest.mark.parametrize(
     ("scenario", "kind", "status", "type"),
     [

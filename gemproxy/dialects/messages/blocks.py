@@ -84,6 +84,10 @@ class Blocks:
     def add(self, delta: Json) -> None:
         """@param delta: a delta, or a whole message."""
         content = delta.get("content")
+        if self._kind == "text" and len(delta) == 1 and isinstance(content, str):
+            # Most are like this.
+            self._writer.add(self._number, "text_delta", "text", content)
+            return
         thought = delta.get("reasoning_content") or delta.get("reasoning")
         signature = given_signature(delta)
         is_thought = not content and "reasoning_content" in delta

@@ -13,8 +13,8 @@ from gemproxy.dialects.seal import Seal
 
 Json = dict[str, Any]
 
-# What Claude Code tells Anthropic's servers, at the beginning of its system prompt. It changes with
-# each request, so that nothing after it could be taken from a cache.
+# What Claude Code tells Anthropic's servers, at the beginning of its system prompt. It may change
+# with each request, so that nothing after it could be taken from a cache.
 _NOT_FOR_MODELS = "x-anthropic-billing-header:"
 
 
@@ -46,7 +46,10 @@ class History:
             raise bad_request(f"'{where}' must be an object.", where)
         role, content = message.get("role"), message.get("content")
         at = f"{where}.content"
-        if role == "system":
+        if isinstance(content, str) and role in ("user", "assistant"):
+            if content:
+                self.messages.append({"role": role, "content": content})
+        elif role == "system":
             self.add_system(content, at)
         elif role == "user":
             self._add_user(_blocks(content, at), at)
@@ -214,7 +217,8 @@ def _user_parts(block: Json, where: str) -> list[Json]:
             heads = [block[key] for key in ("title", "source") if isinstance(block.get(key), str)]
             return [_text("\n".join(heads)), *texts]
         case "tool_reference":
-            return [_text(f"Tool {block.get('tool_name')}")]
+            # What a search for tools has found; it is declared from now on.
+            return [_text(f"The tool {block.get('tool_name')} is available now.")]
         case kind:
             raise _unsupported(kind, where)
 

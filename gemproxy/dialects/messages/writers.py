@@ -55,6 +55,9 @@ class StreamWriter:
         self.is_empty = True
         self._count = 0
         self._pieces: list[bytes] = [opening]
+        # What is in front of the value of a delta; most are of the same kind as the one before.
+        self._head = b""
+        self._head_of: tuple[int, str] = (-1, "")
 
     def take(self) -> bytes:
         """The events since the last time, if the stream has begun."""
@@ -79,12 +82,15 @@ class StreamWriter:
         return number
 
     def add(self, number: int, kind: str, field: str, value: Any) -> None:
+        if self._head_of != (number, kind):
+            self._head_of = (number, kind)
+            self._head = (
+                b"event: content_block_delta\n"
+                b'data: {"type":"content_block_delta","index":%d,"delta":{"type":"%b","%b":'
+                % (number, kind.encode(), field.encode())
+            )
         # The other half of a surrogate may be in the next delta.
-        self._pieces.append(
-            b"event: content_block_delta\n"
-            b'data: {"type":"content_block_delta","index":%d,"delta":{"type":"%b","%b":%b}}\n\n'
-            % (number, kind.encode(), field.encode(), dumps(value, keep_halves=True))
-        )
+        self._pieces.append(b"%b%b}}\n\n" % (self._head, dumps(value, keep_halves=True)))
 
     def stop(self, number: int) -> None:
         self.write(b"content_block_stop", b'{"type":"content_block_stop","index":%d}' % number)
