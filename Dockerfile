@@ -53,6 +53,7 @@ ENV PATH=/opt/gemproxy/bin:$PATH \
     HOST=0.0.0.0 \
     GEMINI_CLI=/opt/gemini-cli/node_modules/.bin/gemini \
     LOG_DIR=/data/logs \
+    DATA_DIR=/data \
     DRAIN=6
 ARG SOURCE= REVISION= VERSION=
 LABEL org.opencontainers.image.title=gemproxy \

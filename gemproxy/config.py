@@ -299,6 +299,12 @@ def _folder(text: str) -> Path | None:
     return Path(text).absolute() if text else None
 
 
+def _needed_folder(text: str) -> Path:
+    if not text or "\0" in text:
+        raise ValueError("the path of a folder")
+    return Path(text).absolute()
+
+
 def _safety(text: str) -> str | None:
     try:
         return _THRESHOLDS[text.lower()]
@@ -484,6 +490,18 @@ SETTINGS: tuple[Setting, ...] = (
         "directory for the last requests and responses; empty keeps none",
         may_be_empty=True,
     ),
+    Setting(
+        "DATA_DIR",
+        "data",
+        _needed_folder,
+        "directory for what outlives a restart",
+    ),
+    Setting(
+        "RESPONSES_KEEP",
+        "0",
+        _whole(0, 1_000_000),
+        "number of answers of /v1/responses to keep for `previous_response_id`; 0 keeps none",
+    ),
     Setting("LOG_KEEP", "10", _whole(1, 100000), "number of requests and responses to keep"),
     Setting(
         "PROXY_API_KEYS",
@@ -633,6 +651,8 @@ class Config:
     gemini_proxy_url: str | None
     stop_tags: tuple[str, ...]
     log_dir: Path | None
+    data_dir: Path
+    responses_keep: int
     log_keep: int
     proxy_api_keys: tuple[str, ...] = field(repr=False)
     cors_origins: tuple[str, ...]

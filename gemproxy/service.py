@@ -20,6 +20,7 @@ from gemproxy.chat.errors import INVALID_REQUEST, ChatError
 from gemproxy.chat.json_limits import JsonLimits
 from gemproxy.config import DEFAULT_UPSTREAM, BadSetting, Config
 from gemproxy.config_file import UpstreamConfig
+from gemproxy.database import Database
 from gemproxy.demo.server import Demo
 from gemproxy.dialects.seal import Seal
 from gemproxy.gemini.cli.install import Cli
@@ -54,9 +55,11 @@ from gemproxy.web.access import Access
 from gemproxy.web.admin import Admin
 from gemproxy.web.admission import Admission, Limits
 from gemproxy.web.chat import ChatService
+from gemproxy.web.dialects import DialectService
 from gemproxy.web.forwarded import TrustedProxies
 from gemproxy.web.gemini_proxy import GeminiProxy
 from gemproxy.web.health import Health
+from gemproxy.web.kept_responses import MIGRATIONS, KeptResponses
 from gemproxy.web.passthrough import Passthrough
 from gemproxy.web.reader import BodyReader
 from gemproxy.web.relay import Heartbeats
@@ -146,6 +149,7 @@ class Daemon(MultiService):
         )
         self._journal = self._add_journal()
         self._seal = Seal.of_keys(config.secrets)
+        self._kept_responses = self._add_kept_responses()
         self._interruptions: list[Callable[[ChatError], None]] = []
         self._ports: list[PortService] = []
         self._connections: list[Connections] = []
@@ -222,7 +226,8 @@ class Daemon(MultiService):
         )
         if config.port is not None and engine is not None:
             chats = self._chat_service(())
-            proxy = GeminiProxy(engine, engine, self._health, self._admin, chats)
+            dialects = DialectService(chats, self._seal, self._kept_responses)
+            proxy = GeminiProxy(engine, engine, self._health, self._admin, chats, dialects)
             self._listen("Gemini Proxy", proxy.app.resource())
         if config.stream_port is not None:
             self._listen("Stream Proxy", self._stream_proxy(engine), is_passed_through)
@@ -317,7 +322,17 @@ class Daemon(MultiService):
         self._interruptions.append(passthrough.interrupt_all)
         chats = self._chat_service(config.stop_tags)
         counter = engine if another is None else None
-        proxy = StreamProxy(router, passthrough, self._health, self._admin, chats, counter, another)
+        dialects = DialectService(chats, self._seal, self._kept_responses)
+        proxy = StreamProxy(
+            router,
+            passthrough,
+            self._health,
+            self._admin,
+            chats,
+            dialects,
+            counter,
+            another,
+        )
         return proxy.app.resource()
 
     def _upstream_backends(self, config: UpstreamConfig) -> list[OpenAIBackend]:
@@ -407,7 +422,6 @@ class Daemon(MultiService):
             heartbeats,
             self._journal,
             self._metrics,
-            self._seal,
             self._reader,
             self._masking,
             stop_tags,
@@ -415,6 +429,14 @@ class Daemon(MultiService):
         )
         self._interruptions.append(chats.interrupt_all)
         return chats
+
+    def _add_kept_responses(self) -> KeptResponses | None:
+        config = self._config
+        if not config.responses_keep:
+            return None
+        database = Database(self._reactor, config.data_dir / "gemproxy.sqlite3", MIGRATIONS)
+        database.setServiceParent(self)
+        return KeptResponses(database, config.responses_keep)
 
     def _add_journal(self) -> Journal:
         config = self._config

@@ -165,6 +165,20 @@ CASES = [
         "the path of a folder",
     ),
     Case(
+        "DATA_DIR",
+        Path("data").absolute(),
+        {"/var/lib/x": Path("/var/lib/x"), "a/b c": Path("a/b c").absolute()},
+        ("a\0b",),
+        "the path of a folder",
+    ),
+    Case(
+        "RESPONSES_KEEP",
+        0,
+        {"0": 0, "1000000": 1000000},
+        ("-1", "1000001"),
+        "a whole number from 0 to 1000000",
+    ),
+    Case(
         "LOG_KEEP",
         10,
         {"1": 1, "100000": 100000},

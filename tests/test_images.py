@@ -44,6 +44,7 @@ from gemproxy.web.access import Access
 from gemproxy.web.admin import Admin
 from gemproxy.web.admission import Admission, Limits
 from gemproxy.web.chat import ChatService
+from gemproxy.web.dialects import DialectService
 from gemproxy.web.gemini_proxy import GeminiProxy
 from gemproxy.web.health import Health
 from gemproxy.web.reader import BodyReader
@@ -672,10 +673,11 @@ async def painted() -> AsyncIterator[tuple[Client, Painter]]:
     metrics, painter = Metrics("1"), Painter()
     journal = NoJournal(reactor, lambda: "x")
     reader = BodyReader(Offload(reactor), JsonLimits())
-    chats = ChatService(reactor, Heartbeats(9, None), journal, metrics, Seal(b""), reader)
+    chats = ChatService(reactor, Heartbeats(9, None), journal, metrics, reader)
     health = Health(metrics, lambda: True, lambda: True, dict)
     admin = Admin(None, False, lambda: RoutingTable((), {}), list)
-    proxy = GeminiProxy(painter, painter, health, admin, chats)
+    dialects = DialectService(chats, Seal(b""))
+    proxy = GeminiProxy(painter, painter, health, admin, chats, dialects)
     admission = Admission(reactor, Access(), Limits(1_000_000), metrics, lambda: "x")
     limiter = ConnectionLimiter(reactor, None, None, lambda _: False, lambda _: None)
     site = make_site(proxy.app.resource(), admission, limiter, reactor)

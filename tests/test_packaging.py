@@ -34,7 +34,7 @@ DEFAULTS = {setting.env: setting.default for setting in SETTINGS}
 NAMES = DEFAULTS.keys() | {secret.file_env for secret in SECRETS}
 
 # What the image says of itself, and nobody need change.
-OF_THE_IMAGE = {"HOST", "PORT", "STREAM_PORT", "GEMINI_CLI", "LOG_DIR"}
+OF_THE_IMAGE = {"HOST", "PORT", "STREAM_PORT", "GEMINI_CLI", "DATA_DIR", "LOG_DIR"}
 # Seconds that Docker waits for a container to stop, if nothing else is said.
 DOCKER_STOP = 10
 

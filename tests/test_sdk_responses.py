@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -71,6 +72,7 @@ async def test_a_response_and_its_request(product: Product, port: int):
         ),
     )
     assert (got.status, got.output_text) == ("completed", "Hi there.")
+    assert abs(got.created_at - time.time()) < 60
     assert got.output[0].type == "reasoning"
     assert got.output[0].summary[0].text == "Hm."
     request = product.asked[-1].body
@@ -147,6 +149,15 @@ async def test_errors_are_the_sdks_own(product: Product, port: int):
     got = await create(model=MODEL, input="Hello")
     assert got.status == "incomplete"
     assert got.incomplete_details.reason == "content_filter"
+
+
+@ensureDeferred
+async def test_tokens_are_counted_by_google(product: Product, port: int):
+    got = await in_thread(
+        port, lambda client: client.responses.input_tokens.count(model=MODEL, input="Hello")
+    )
+    assert got.object == "response.input_tokens"
+    assert got.input_tokens > 0
 
 
 # Models of an upstream that has no such path.

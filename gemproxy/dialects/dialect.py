@@ -24,6 +24,8 @@ class DialectRequest:
     @ivar seal: for what the client is to bring back unchanged.
     @ivar query: the values of each of its parameters.
     @ivar has_hosted_tools: whether whoever answers can search the web and execute code.
+    @ivar keeps: whether answers are kept for later requests to refer to.
+    @ivar kept: the records of those that it refers to, by id; None if they are not looked up yet.
     """
 
     path: bytes
@@ -34,6 +36,12 @@ class DialectRequest:
     headers: Headers = field(default=(), repr=False)
     query: Mapping[bytes, Sequence[bytes]] = field(factory=dict)
     has_hosted_tools: bool = True
+    keeps: bool = False
+    kept: Mapping[str, Any] | None = field(default=None, repr=False)
+
+
+def _not_kept() -> None:
+    return None
 
 
 @frozen
@@ -43,16 +51,31 @@ class Translation:
 
     @ivar chats: what to ask the backend. The choices of all of them are numbered through.
     @ivar stops: texts that end the answer, if the answer has to say which of them did.
+    @ivar record: the id and the record of the answer, once it is complete, for later requests to
+        refer to; None if it is not to be kept.
     """
 
     chats: tuple[ChatRequest, ...]
     form: AnswerForm
     stops: tuple[str, ...] = ()
+    record: Callable[[], tuple[str, dict[str, Any]] | None] = _not_kept
 
     def renamed(self, name: Callable[[str], str]) -> Translation:
         """@param name: makes the backend's name of a model of the client's."""
         chats = tuple(evolve(chat, model=name(chat.model)) for chat in self.chats)
         return evolve(self, chats=chats)
+
+
+class RecordsNeeded(Exception):
+    """
+    A request refers to earlier answers, whose records it has to have.
+
+    @ivar ids: those of the answers.
+    """
+
+    def __init__(self, ids: Sequence[str]) -> None:
+        super().__init__(ids)
+        self.ids = ids
 
 
 class Dialect(ErrorForm, Protocol):
@@ -73,7 +96,10 @@ class Dialect(ErrorForm, Protocol):
         """Whether a tidy path belongs to it, so that errors there have its shape."""
 
     def translate(self, request: DialectRequest) -> Translation:
-        """@raise ChatError: 400, the request cannot be understood; the error names the field."""
+        """
+        @raise ChatError: 400, the request cannot be understood; the error names the field.
+        @raise RecordsNeeded: it has to come again, with these records.
+        """
 
 
 @frozen

@@ -9,10 +9,10 @@ from gemproxy.dialects.completions import COMPLETIONS
 from gemproxy.dialects.dialect import Counting, Dialect, ModelsForm
 from gemproxy.dialects.messages.dialect import MESSAGES, MESSAGES_COUNTING
 from gemproxy.dialects.messages.models import MESSAGES_MODELS
-from gemproxy.dialects.responses.dialect import RESPONSES
+from gemproxy.dialects.responses.dialect import RESPONSES, RESPONSES_COUNTING
 
 DIALECTS: Sequence[Dialect] = (COMPLETIONS, RESPONSES, MESSAGES)
-COUNTINGS: Sequence[Counting] = (MESSAGES_COUNTING,)
+COUNTINGS: Sequence[Counting] = (MESSAGES_COUNTING, RESPONSES_COUNTING)
 _MODELS: Sequence[ModelsForm] = (MESSAGES_MODELS,)
 
 

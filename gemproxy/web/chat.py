@@ -19,8 +19,7 @@ from gemproxy.chat.form import CHAT_FORM, AnswerForm
 from gemproxy.chat.images import ImagesRequest
 from gemproxy.chat.request import ChatRequest, Headers, credentials_in
 from gemproxy.chat.stopfilter import StopTagFilter
-from gemproxy.dialects.dialect import Dialect, DialectRequest, Translation
-from gemproxy.dialects.seal import Seal
+from gemproxy.dialects.dialect import Translation
 from gemproxy.exchange import Exchange
 from gemproxy.journal import Journal
 from gemproxy.metrics import Metrics
@@ -31,7 +30,6 @@ from gemproxy.web.heartbeat_timer import HeartbeatTimer
 from gemproxy.web.images import ImagesRelay
 from gemproxy.web.reader import BodyReader
 from gemproxy.web.relay import DocumentRelay, EventStreamRelay, Heartbeats, RelayState
-from gemproxy.web.site import headers_of
 from gemproxy.web.together import Together
 
 _SECONDS = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,3})?")
@@ -48,7 +46,6 @@ class ChatService:
     @ivar own_keys: of this daemon, which are masked in log and journal as the clients' are.
     @ivar stop_tags: the texts that end an answer.
     @ivar reader: of the bodies of requests.
-    @ivar seal: for what clients are to bring back unchanged.
     @ivar limits: for answers that are collected.
     """
 
@@ -58,7 +55,6 @@ class ChatService:
     heartbeats: Heartbeats
     journal: Journal
     metrics: Metrics
-    seal: Seal
     reader: BodyReader
     own_keys: Masking = NO_KEYS
     stop_tags: Sequence[str] = ()
@@ -82,30 +78,6 @@ class ChatService:
         stop_filter = StopTagFilter(self.stop_tags, chat.choices)
         kind = self._kind(chat, CHAT_FORM)
         return self._answer(request, chat, chat.raw, backend, route, stop_filter, kind)
-
-    async def translate(
-        self, request: ProxyRequest, dialect: Dialect, raw: bytes, has_hosted_tools: bool = True
-    ) -> Translation:
-        """
-        A request in another dialect, translated. Its headers are freed.
-
-        @param raw: its body.
-        @param has_hosted_tools: whether whoever answers can search the web and execute code.
-        @raise ChatError: 400, it cannot be understood.
-        """
-        asked = DialectRequest(
-            request.path,
-            raw,
-            request.id,
-            int(self.clock.seconds()),
-            self.seal,
-            headers_of(request),
-            request.args or {},
-            has_hosted_tools,
-        )
-        translation = await self.reader.translation(dialect, asked)
-        request.forget_request_headers()
-        return translation
 
     def answer_in(
         self, request: Request, translation: Translation, sent: bytes, backend: Backend, route: str

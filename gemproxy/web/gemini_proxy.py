@@ -9,6 +9,7 @@ from gemproxy.web.admin import Admin
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.chat import ChatService
 from gemproxy.web.detached import Detached
+from gemproxy.web.dialects import DialectService, response_not_found
 from gemproxy.web.health import Health
 from gemproxy.web.responses import send_json, send_model, send_models
 from gemproxy.web.site import (
@@ -36,6 +37,7 @@ class GeminiProxy:
         health: Health,
         admin: Admin,
         chats: ChatService,
+        dialects: DialectService,
     ) -> None:
         self._backend = backend
         self._counter = counter
@@ -43,6 +45,7 @@ class GeminiProxy:
         self.admin = admin
         self._chats = chats
         self._reader = chats.reader
+        self._dialects = dialects
 
     @app.route("/v1/chat/completions", methods=["POST"])
     def chat_completions(self, request: ProxyRequest) -> Detached:
@@ -71,7 +74,7 @@ class GeminiProxy:
             counting = counting_at(request.path)
             assert counting is not None
             raw = await self._reader.body(request)
-            translation = await self._chats.translate(request, counting.dialect, raw)
+            translation = await self._dialects.translate(request, counting.dialect, raw)
             chats = translation.renamed(plain_name).chats
             counts = [await self._counter.count(chat) for chat in chats]
             send_json(request, counting.document(sum(counts)))
@@ -82,13 +85,18 @@ class GeminiProxy:
         dialect = dialect_at(request.path)
         assert dialect is not None
         raw = await self._reader.body(request)
-        translation = await self._chats.translate(request, dialect, raw)
-        translation = translation.renamed(plain_name)
-        answering = self._chats.answer_in(
-            request, translation, raw, self._backend, f"gemini/{dialect.name}"
+        answering = self._dialects.answer(
+            request, dialect, raw, self._backend, "gemini", plain_name
         )
-        del raw, translation
+        del raw
         await answering
+
+    @app.route("/v1/responses/<id>", methods=["DELETE", "GET"])
+    @app.route("/v1/responses/<id>/input_items", methods=["GET"])
+    @app.route("/v1/responses/<id>/cancel", methods=["POST"])
+    async def kept_response(self, request: ProxyRequest, id: str) -> None:
+        if not await self._dialects.show_kept(request, id):
+            raise response_not_found(id)
 
     @app.route("/v1/images/generations", methods=["POST"])
     def images_generations(self, request: ProxyRequest) -> Detached:

@@ -24,6 +24,7 @@ from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.chat import ChatService
 from gemproxy.web.completions import StopTagCutter
 from gemproxy.web.detached import Detached
+from gemproxy.web.dialects import DialectService
 from gemproxy.web.health import Health
 from gemproxy.web.passthrough import Passthrough
 from gemproxy.web.paths import PASSED_PREFIXES, model_in_path, names_a_model
@@ -55,6 +56,7 @@ class StreamProxy:
         health: Health,
         admin: Admin,
         chats: ChatService,
+        dialects: DialectService,
         counter: TokenCounter | None = None,
         gemini_proxy: Forwarder | None = None,
     ) -> None:
@@ -71,6 +73,7 @@ class StreamProxy:
         self.admin = admin
         self._chats = chats
         self._reader = chats.reader
+        self._dialects = dialects
 
     @app.route("/v1/chat/completions", methods=["POST"])
     def chat_completions(self, request: ProxyRequest) -> Detached:
@@ -101,13 +104,11 @@ class StreamProxy:
         if await self._has_passed_on(request, raw, route, dialect.name):
             return
         assert route is not None
-        model = route.model
-        is_gemini = route.upstream is None
-        translation = await self._chats.translate(request, dialect, raw, is_gemini)
-        translation = translation.renamed(lambda _: model)
-        label = f"{route.label}/{dialect.name}"
-        answering = self._chats.answer_in(request, translation, raw, route.backend, label)
-        del raw, translation, route
+        model, is_gemini = route.model, route.upstream is None
+        answering = self._dialects.answer(
+            request, dialect, raw, route.backend, route.label, lambda _: model, is_gemini
+        )
+        del raw, route
         await answering
 
     for counting in COUNTINGS:
@@ -134,7 +135,7 @@ class StreamProxy:
                     return
                 spoken.refuse_to_count(name, route.model)
         model, counter = route.model, None if route.upstream is not None else self._counter
-        translation = await self._chats.translate(
+        translation = await self._dialects.translate(
             request, counting.dialect, raw, counter is not None
         )
         counts = [
@@ -144,6 +145,13 @@ class StreamProxy:
             for chat in translation.renamed(lambda _: model).chats
         ]
         send_json(request, counting.document(sum(counts)))
+
+    @app.route("/v1/responses/<id>", methods=["DELETE", "GET"])
+    @app.route("/v1/responses/<id>/input_items", methods=["GET"])
+    @app.route("/v1/responses/<id>/cancel", methods=["POST"])
+    async def kept_response(self, request: ProxyRequest, id: str) -> None:
+        if not await self._dialects.show_kept(request, id):
+            await self._pass_through(request)
 
     async def _has_passed_on(
         self, request: ProxyRequest, raw: bytes, route: Route | None, dialect: str

@@ -20,6 +20,7 @@ from gemproxy.dialects.responses.items import (
     Picture,
     Reasoning,
 )
+from gemproxy.dialects.responses.kept import record_of, response_id
 from gemproxy.dialects.responses.request import ResponsesRequest
 from gemproxy.dialects.seal import Seal
 
@@ -61,7 +62,9 @@ class ResponseBuilder:
         @param now: the time, in seconds since the epoch.
         """
         self._id = id
-        self._asked = asked
+        self._tools = asked.tools
+        self._wants_signatures = asked.wants_signatures
+        self._input = asked.items
         self._seal = seal
         self._output: dict[int, Json] = {}
         self._open: Reasoning | Message | None = None
@@ -71,9 +74,10 @@ class ResponseBuilder:
         self._items = 0
         self._finish_reason: str | None = None
         self._usage: Json | None = None
+        self._complete: Json | None = None
         sent = asked.sent
         self._response: Json = {
-            "id": f"resp_{id}",
+            "id": response_id(id),
             "object": "response",
             "created_at": now,
             "status": "in_progress",
@@ -82,7 +86,7 @@ class ResponseBuilder:
             "incomplete_details": None,
             "model": asked.chat.model,
             "output": [],
-            "previous_response_id": None,
+            "previous_response_id": sent.get("previous_response_id"),
             "usage": None,
         } | {
             name: default if sent.get(name) is None else sent[name]
@@ -140,7 +144,7 @@ class ResponseBuilder:
             if signature := given_signature(delta):
                 self._signatures["calls"] = {call_id: signature}
             yield from self._close()
-            tool = self._asked.tools.called(str(function.get("name", "")))
+            tool = self._tools.called(str(function.get("name", "")))
             kind, prefix = (CustomCall, "ctc") if tool.is_custom else (FunctionCall, "fc")
             known = kind(*self._place(prefix), call_id, tool)
             self._calls[number] = known
@@ -157,7 +161,14 @@ class ResponseBuilder:
         response = self._ended(status)
         if reason is not None:
             response["incomplete_details"] = {"reason": reason}
+        self._complete = response
         yield {"type": f"response.{status}", "response": response}
+
+    def record(self) -> tuple[str, Json] | None:
+        """What is to be kept of the response; None if nothing is."""
+        if self._complete is None or not self._input:
+            return None
+        return record_of(self._id, self._input, self._complete)
 
     def fail(self, error: ChatError) -> Events:
         """There will be no more of the answer."""
@@ -192,7 +203,7 @@ class ResponseBuilder:
     def _close(self, status: str = "completed") -> Events:
         """End the item that is being said, with the signatures that belong after it."""
         signatures, self._signatures = self._signatures, {}
-        if signatures and self._asked.wants_signatures:
+        if signatures and self._wants_signatures:
             reasoning = yield from self._reasoning()
             reasoning.sealed = self._seal.close(signatures)
         if self._open is not None:

@@ -6,7 +6,7 @@ from attrs import frozen
 
 from gemproxy.chat.errors import ChatError
 from gemproxy.chat.form import CHAT_FORM, ErrorResponse
-from gemproxy.dialects.dialect import DialectRequest, Translation
+from gemproxy.dialects.dialect import Counting, DialectRequest, Translation
 from gemproxy.dialects.responses.answer import ResponseBuilder, ResponsesForm
 from gemproxy.dialects.responses.request import read_request
 
@@ -29,7 +29,14 @@ class Responses:
     def translate(self, request: DialectRequest) -> Translation:
         asked = read_request(request)
         builder = ResponseBuilder(request.id, request.now, asked, request.seal)
-        return Translation((asked.chat,), ResponsesForm(builder, asked.ignored))
+        form = ResponsesForm(builder, asked.ignored)
+        return Translation((asked.chat,), form, record=builder.record)
 
 
 RESPONSES = Responses()
+
+RESPONSES_COUNTING = Counting(
+    "/v1/responses/input_tokens",
+    RESPONSES,
+    lambda number: {"object": "response.input_tokens", "input_tokens": number},
+)

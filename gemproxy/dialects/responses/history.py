@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import define, field
@@ -37,18 +38,13 @@ class History:
     ignored: list[str] = field(factory=list, init=False)
     _signatures: dict[str, str] = field(factory=dict, init=False)
 
-    def add_input(self, value: Any) -> None:
+    def add(self, items: Sequence[Any], field: str = "input") -> None:
         """
-        @param value: the request's C{input}.
+        @param field: where the items are.
         @raise ChatError: 400, an item is invalid; the error names it.
         """
-        if isinstance(value, str):
-            self.messages.append({"role": "user", "content": value})
-            return
-        if not isinstance(value, list):
-            raise bad_request("'input' must be a string or a list of items.", "input")
-        for position, item in enumerate(value):
-            where = f"input[{position}]"
+        for position, item in enumerate(items):
+            where = f"{field}[{position}]"
             if not isinstance(item, dict):
                 raise bad_request(f"'{where}' must be an object.", where)
             self._add(item, where)

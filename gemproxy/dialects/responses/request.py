@@ -12,6 +12,7 @@ from gemproxy.chat.request import BOM, ChatRequest, parse_chat_request
 from gemproxy.chat.shapes import as_object
 from gemproxy.dialects.dialect import DialectRequest
 from gemproxy.dialects.responses.history import History
+from gemproxy.dialects.responses.kept import input_items
 from gemproxy.dialects.responses.tools import Tools, chat_tool_choice, read_tools
 
 Json = dict[str, Any]
@@ -32,10 +33,17 @@ _READ = frozenset(
 )
 # Nothing of the answer depends on them.
 _WITHOUT_EFFECT = frozenset(
-    {"background", "client_metadata", "store", "stream_options", "truncation"}
+    {
+        "background",
+        "client_metadata",
+        "previous_response_id",
+        "store",
+        "stream_options",
+        "truncation",
+    }
 )
-# What this daemon would have to keep for the client.
-_KEPT_ELSEWHERE = ("previous_response_id", "conversation", "prompt")
+# What OpenAI keeps for its clients.
+_KEPT_ELSEWHERE = ("conversation", "prompt")
 _LEFT_OUT = ("max_tool_calls",)
 _NOT_PASSED = _READ | _WITHOUT_EFFECT | {*_KEPT_ELSEWHERE, *_LEFT_OUT}
 _WITH_SIGNATURES = "reasoning.encrypted_content"
@@ -49,6 +57,8 @@ class ResponsesRequest:
     @ivar tools: its tools.
     @ivar ignored: the names of what is left out.
     @ivar wants_signatures: whether the client will bring back C{encrypted_content}.
+    @ivar items: the whole input, with that of the response which the request continues; empty if
+        the response is not to be kept.
     """
 
     chat: ChatRequest
@@ -56,6 +66,7 @@ class ResponsesRequest:
     tools: Tools
     ignored: tuple[str, ...]
     wants_signatures: bool
+    items: tuple[Json, ...]
 
 
 def read_request(request: DialectRequest) -> ResponsesRequest:
@@ -65,21 +76,19 @@ def read_request(request: DialectRequest) -> ResponsesRequest:
     for name in _KEPT_ELSEWHERE:
         if sent.get(name) is not None:
             raise bad_request(
-                f"'{name}' is not supported: no responses are kept here. Send the whole"
-                " conversation as 'input'.",
+                f"'{name}' is not supported: send all that the model is to know as 'input'.",
                 name,
                 "unsupported_parameter",
             )
     if sent.get("background"):
         raise bad_request("'background' is not supported.", "background", "unsupported_parameter")
+    is_kept = request.keeps and sent.get("store") is not False
+    before, items = input_items(sent, request)
     tools = read_tools(sent.get("tools"), request.has_hosted_tools)
     history = History(tools, request.seal)
-    instructions = sent.get("instructions")
-    if isinstance(instructions, str) and instructions:
-        history.messages.append({"role": "system", "content": instructions})
-    elif instructions is not None and not isinstance(instructions, str):
-        history.add_input(instructions)
-    history.add_input(sent.get("input"))
+    history.add(_instructions(sent.get("instructions")), "instructions")
+    history.add(before, "previous_response_id")
+    history.add(items)
     body = {key: value for key, value in sent.items() if key not in _NOT_PASSED}
     body |= {"messages": history.messages} | _settings(sent)
     if tools.functions:
@@ -99,7 +108,17 @@ def read_request(request: DialectRequest) -> ResponsesRequest:
     chat = ChatRequest(dumps(body), body, given.model, given.stream, given.stream, request.headers)
     include = sent.get("include")
     wants_signatures = isinstance(include, list) and _WITH_SIGNATURES in include
-    return ResponsesRequest(chat, sent, tools, ignored, wants_signatures)
+    return ResponsesRequest(
+        chat, sent, tools, ignored, wants_signatures, (*before, *items) if is_kept else ()
+    )
+
+
+def _instructions(given: Any) -> list[Any]:
+    if isinstance(given, str) and given:
+        return [{"role": "system", "content": given}]
+    if given and not isinstance(given, list):
+        raise bad_request("'instructions' must be a string or a list of items.", "instructions")
+    return given or []
 
 
 def _settings(sent: Json) -> Json:

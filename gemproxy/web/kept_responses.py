@@ -1,0 +1,105 @@
+"""The responses that clients refer to later, by their ids."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from gemproxy.chat.jsontext import dumps, loads
+from gemproxy.chat.request import KEY_HEADERS, Headers
+from gemproxy.database import Database
+from gemproxy.util.log import make_logger
+
+MIGRATIONS = (
+    """
+    CREATE TABLE response (
+        id TEXT PRIMARY KEY,
+        owner TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        record BLOB NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX response_number ON response (number)
+    """,
+)
+
+# A record in bytes beyond which it is not kept.
+_LARGEST = 20_000_000
+
+Json = dict[str, Any]
+
+
+def owner_of(headers: Headers) -> str:
+    """
+    Who a client is, by its key: responses are for whoever asked for them.
+
+    @param headers: those of the client's request.
+    """
+    names = (b"authorization", *KEY_HEADERS)
+    keys = sorted(value for name, value in headers if name.lower() in names)
+    return hashlib.sha256(b"\n".join(keys)).hexdigest()
+
+
+@frozen(eq=False)
+class KeptResponses:
+    """
+    Keeps the last responses, each with the items that it answers.
+
+    @ivar most: how many are kept; the oldest goes first.
+    """
+
+    log = make_logger()
+
+    database: Database
+    most: int
+
+    def put(self, id: str, owner: str, record: Json) -> Deferred[None]:
+        """Keep a response. What goes wrong is logged: the client has its answer."""
+        data = dumps(record)
+        if len(data) > _LARGEST:
+            self.log.warn("the response {id} is too large to be kept", id=id)
+            data = b""
+        return self.database.run(_put, id, owner, data, self.most).addErrback(self._complain)
+
+    def _complain(self, failure: Failure) -> None:
+        failure.trap(sqlite3.Error, OSError)
+        self.log.warn("a response cannot be kept: {error}", error=failure.getErrorMessage())
+
+    def get(self, ids: Iterable[str], owner: str) -> Deferred[dict[str, Json]]:
+        """Those of the records that are there and the client's own."""
+        return self.database.run(_get, list(ids), owner)
+
+    def delete(self, id: str, owner: str) -> Deferred[bool]:
+        """Forget a response; returns whether it was there."""
+        return self.database.run(_delete, id, owner)
+
+
+def _put(connection: sqlite3.Connection, id: str, owner: str, data: bytes, most: int) -> None:
+    if not data:
+        return
+    (last,) = connection.execute("SELECT coalesce(max(number), 0) FROM response").fetchone()
+    connection.execute(
+        "INSERT OR REPLACE INTO response VALUES (?, ?, ?, ?)", (id, owner, last + 1, data)
+    )
+    connection.execute("DELETE FROM response WHERE number <= ?", (last + 1 - most,))
+
+
+def _get(connection: sqlite3.Connection, ids: list[str], owner: str) -> dict[str, Json]:
+    found = {}
+    for id in ids:
+        row = connection.execute(
+            "SELECT record FROM response WHERE id = ? AND owner = ?", (id, owner)
+        ).fetchone()
+        if row is not None:
+            found[id] = loads(row[0])
+    return found
+
+
+def _delete(connection: sqlite3.Connection, id: str, owner: str) -> bool:
+    deleted = connection.execute("DELETE FROM response WHERE id = ? AND owner = ?", (id, owner))
+    return deleted.rowcount > 0
