@@ -222,7 +222,7 @@ async def test_refusals_cost_no_process_and_no_session(tmp_path: Path) -> None:
         replies = await product.ask_all(chat(model=fresh_model()) for _ in range(60))
         assert Counter(reply.status for reply in replies) == {400: 20, 429: 20, 500: 20}
         await product.until_idle()
-        assert processes_at_home_in(product.run_root) == product.worker_pids() == [pid]
+        assert product.worker_pids() == [pid]
         assert member.worker.opened <= product.daemon.pool._limits.sessions
 
 

@@ -82,7 +82,8 @@ class WorkerHome:
         Whether all files still exist. The CLI reads its settings for each session, and without them
         it acts as a coding agent.
         """
-        return self._settings.exists() and self._system_prompt.exists()
+        # False for a file system that does not answer, where Path.exists raises OSError.
+        return os.path.exists(self._settings) and os.path.exists(self._system_prompt)
 
     @property
     def _settings(self) -> Path:

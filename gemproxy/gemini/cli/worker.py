@@ -107,7 +107,7 @@ class Worker:
         self._when_ended: list[Deferred[None]] = []
         self._silence = Silence()
         self._gave_sign = False
-        self._cpu_time = ""
+        self._cpu_time: tuple[str, ...] | None = None
         self._was_killed = False
 
     async def start(self) -> None:
@@ -196,11 +196,11 @@ class Worker:
 
     def _has_worked(self) -> bool:
         """
-        Whether the process has used the CPU since the last call. While it starts, that is its only
-        sign of life.
+        Whether the process has used the CPU since the last call, as far as the system tells. While
+        it starts, that is its only sign of life.
         """
-        before, self._cpu_time = self._cpu_time, cpu_time(self.pid)
-        return self._cpu_time != before
+        before, self._cpu_time = self._cpu_time, _cpu_time(self.pid)
+        return self._cpu_time is None or self._cpu_time != before
 
     def give_up(self, reason: str) -> None:
         """Kill the process and log the reason."""
@@ -353,14 +353,14 @@ class Worker:
                 os.kill(self.pid, number)
 
 
-def cpu_time(pid: int | None) -> str:
-    """The CPU time of a process in an unspecified unit; empty if the system does not report it."""
+def _cpu_time(pid: int | None) -> tuple[str, ...] | None:
+    """The user and the system time of a process in ticks; None if the system does not tell."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return ""
-    # User and system time: fields 14 and 15 of proc_pid_stat(5); the third is the first here.
-    return " ".join(fields[11:13])
+        return None
+    # Fields 14 and 15 of proc_pid_stat(5); the third is the first here.
+    return tuple(fields[11:13])
 
 
 class _AcpProtocol(ProcessProtocol):
