@@ -13,7 +13,8 @@ from anthropic import Anthropic
 from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
 
-from testing.fake_newapi import document, stream
+from gemproxy.chat.jsontext import dumps
+from testing.fake_newapi import document, events, stream
 from testing.google import scenarios
 from tests.support import Patience, Product, Relay, running_relay, shared_daemon
 
@@ -344,6 +345,15 @@ async def test_what_an_upstream_does_not_speak_is_translated(relay: Relay):
     assert asked.target == "/v1/chat/completions"
     assert asked.json["messages"] == [{"role": "system", "content": "s"}, *HI]
     assert asked.json["max_tokens"] == 1000
+
+
+@ensureDeferred
+async def test_a_stream_that_an_upstream_breaks_off_ends_with_an_error(relay: Relay):
+    begun = dumps({"type": "message_start", "message": {"content": [], "usage": {}}})
+    relay.upstream.play(events(b"event: message_start\ndata: " + begun + b"\n\n", then="cut"))
+    with pytest.raises(anthropic.APIStatusError) as caught:
+        await streamed(sdk(relay.port), model="gpt-x")
+    assert caught.value.body["error"]["type"] == "api_error"
 
 
 @ensureDeferred

@@ -14,11 +14,16 @@ from gemproxy.chat.sse import DONE, Event, comment, encode
 
 @frozen
 class ErrorResponse:
-    """An error as a whole response."""
+    """
+    An error as a whole response.
+
+    @ivar event: the name of an event with the same body, in a stream that somebody else began.
+    """
 
     status: int
     content_type: bytes
     body: bytes
+    event: bytes = b""
 
 
 class ErrorForm(Protocol):

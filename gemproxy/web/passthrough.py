@@ -18,9 +18,9 @@ from zope.interface import implementer
 
 from gemproxy.backend import Forwarder
 from gemproxy.chat.errors import ChatError, upstream_failed, upstream_silent
-from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.request import credentials_in
 from gemproxy.chat.sse import Event, encode
+from gemproxy.dialects.registry import error_form_at
 from gemproxy.http.body import BytesBody, read_beginning
 from gemproxy.http.headers import without
 from gemproxy.http.server_request import ServerRequest
@@ -342,7 +342,8 @@ class _ResponseRelay(Protocol):
             pass
         elif self._is_events:
             # The last event may have been cut in the middle.
-            self._request.write(b"\n\n" + encode(Event(dumps(error.payload()))))
+            told = error_form_at(self._request.path).error(error)
+            self._request.write(b"\n\n" + encode(Event(told.body, told.event)))
         elif self.cutter is not None and not self._request.startedWriting:
             # Nothing of the document has been passed on.
             send_error(self._request, error)

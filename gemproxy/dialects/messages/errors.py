@@ -37,7 +37,8 @@ def error_object(error: ChatError) -> dict[str, Any]:
 
 
 def error_response(error: ChatError) -> ErrorResponse:
-    return ErrorResponse(_status_of(error), b"application/json", dumps(error_object(error)))
+    body = dumps(error_object(error))
+    return ErrorResponse(_status_of(error), b"application/json", body, b"error")
 
 
 def _status_of(error: ChatError) -> int:
