@@ -6,7 +6,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 
 from gemproxy.http.framing import doubt_about
-from testing.fake_newapi import document
+from testing.fake_newapi import EVENT_STREAM, Call, document
 from tests.support import Relay
 from tests.test_admission import all_of, assert_fine, get, post, say, statuses
 
@@ -122,6 +122,23 @@ async def test_no_response_tells_a_version_or_lets_a_browser_guess(relay: Relay)
         await relay.get(path) for path in ("/health", "/metrics", "/nowhere", "/v1/files", "/v1/..")
     ]
     early = await say(relay, post(f"Content-Length: {10**12}"))
-    for reply in (*replies, await early.reply()):
+    broken = await say(relay, b"GET / HTTP/3\r\n\r\n")
+    replies += [await early.reply(), await broken.reply()]
+    assert replies[-1].error["type"] == "invalid_request_error"
+    for reply in replies:
         assert reply.headers["server"] == "gemproxy"
         assert reply.headers["x-content-type-options"] == "nosniff"
+
+
+@ensureDeferred
+async def test_an_error_does_not_get_into_a_response_that_has_begun(relay: Relay) -> None:
+    async def answer_early(call: Call) -> None:
+        await call.head(200, [EVENT_STREAM, ("Transfer-Encoding", "chunked")])
+        await call.send(b"5\r\nearly\r\n")
+
+    relay.upstream.play(answer_early)
+    client = await say(relay, post("Transfer-Encoding: chunked", path="/v1/files"), b"1\r\na\r\n")
+    await client.until_received(b"early")
+    client.transport.write(b"nonsense\r\n")
+    told = await all_of(client)
+    assert statuses(told) == [200]

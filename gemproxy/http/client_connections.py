@@ -12,15 +12,14 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.http_headers import Headers
 
-from gemproxy.http.connection_limits import ConnectionLimiter
+from gemproxy.chat.errors import bad_request
+from gemproxy.http.connection_limits import ConnectionLimiter, response_of
+from gemproxy.http.headers import ALWAYS_SENT
 from gemproxy.http.liveness import Probes, limit_unacknowledged, probe
 
 # Seconds after which a connection is closed if the client does not respond or accept data.
 STALLED = 600
 _PROBES = Probes(60)
-# In every response. Twisted would send its name and version; and no browser is to guess that a
-# document is a page.
-_ALWAYS_SENT = ((b"Server", b"gemproxy"), (b"X-Content-Type-Options", b"nosniff"))
 
 
 class ClientChannel(HTTPChannel):
@@ -116,10 +115,16 @@ class ClientChannel(HTTPChannel):
         self._head_deadline = None
         self.timeoutConnection()
 
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        # Twisted's own has no body, and would go into the middle of a response that has begun.
+        if not any(request.startedWriting for request in self.requests):
+            self.transport.write(response_of(bad_request("This is not valid HTTP/1.1.")))
+        self.loseConnection()
+
     # Its answer:
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
-        for name, value in _ALWAYS_SENT:
+        for name, value in ALWAYS_SENT:
             headers.setRawHeaders(name, [value])
         super().writeHeaders(version, code, reason, headers)
 

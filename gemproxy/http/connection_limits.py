@@ -14,6 +14,7 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 
 from gemproxy.chat.errors import ChatError, overloaded
+from gemproxy.http.headers import ALWAYS_SENT
 from gemproxy.util.log import make_logger
 
 _RETRY_AFTER = 5
@@ -229,6 +230,7 @@ def response_of(error: ChatError) -> bytes:
         b"Content-Type: " + content_type,
         b"Content-Length: %d" % len(body),
         *(f"{name}: {value}".encode() for name, value in error.headers().items()),
+        *(name + b": " + value for name, value in ALWAYS_SENT),
         b"Connection: close",
     ]
     return b"\r\n".join([*lines, b"", body])

@@ -25,6 +25,10 @@ HOP_BY_HOP = frozenset(
     }
 )
 
+# In every response of ours. Twisted would send its name and version; and no browser is to guess
+# that a document is a page.
+ALWAYS_SENT = ((b"Server", b"gemproxy"), (b"X-Content-Type-Options", b"nosniff"))
+
 
 def options_of(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
     """What C{Connection} headers name, in lower case: it belongs to the connection too."""
