@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from attrs import frozen
 
 _ROOTS = (Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup"))
 _numbers = itertools.count(1)
+_TRIES = 250
 
 
 class NoCgroups(Exception):
@@ -68,6 +70,10 @@ class MemoryCgroup:
         return 0
 
     def remove(self) -> None:
-        """Remove it; its processes must have ended."""
-        with suppress(OSError):
-            self.folder.rmdir()
+        """Remove it; its processes must have been ended. The kernel counts them a while longer."""
+        for _ in range(_TRIES):
+            try:
+                return self.folder.rmdir()
+            except OSError:
+                time.sleep(0.02)
+        raise RuntimeError(f"{self.folder} cannot be removed")
