@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+from attrs import frozen
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _MODELS_LIMIT = 200
+
+
+@frozen
+class _Watched(Collector):
+    """A metric whose values somebody else knows."""
+
+    metric: Callable[[], Metric]
+
+    def collect(self) -> Iterable[Metric]:
+        return [self.metric()]
 
 
 class Metrics:
@@ -18,6 +40,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         build = Info("gemproxy_build", "Version of the running daemon", registry=self.registry)
         build.info({"version": version})
+        # Memory, CPU time and descriptors, by Prometheus' standard names; on Linux only.
+        ProcessCollector(registry=self.registry)
         # Names come from clients: there may be only so many of them.
         self._models: set[str] = set()
         self._requests = Counter(
@@ -81,6 +105,16 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.refused_keys = Counter(
+            "gemproxy_refused_keys",
+            "Requests that were refused because of their key, by the key that was needed",
+            ["needed"],
+            registry=self.registry,
+        )
+        for key in ("client", "admin"):
+            # Prometheus needs the 0 to see a first one.
+            self.refused_keys.labels(key)
+
     def answered(
         self, route: str, model: str, status: int, first_token: float | None, duration: float
     ) -> None:
@@ -115,6 +149,43 @@ class Metrics:
         gauge = Gauge(f"gemproxy_{name}", meaning, [label], registry=self.registry)
         for key in keys:
             gauge.labels(key).set_function(partial(value, key))
+
+    def watch_counts(
+        self, name: str, meaning: str, label: str, counts: Callable[[], Mapping[str, int]]
+    ) -> None:
+        """Show what somebody else counts, by one label."""
+
+        def metric() -> Metric:
+            family = CounterMetricFamily(f"gemproxy_{name}", meaning, labels=[label])
+            for key, count in counts().items():
+                family.add_metric([key], count)
+            return family
+
+        self.registry.register(_Watched(metric))
+
+    def watch_histogram(
+        self,
+        name: str,
+        meaning: str,
+        bounds: Sequence[float],
+        values: Callable[[], tuple[Sequence[int], float]],
+    ) -> None:
+        """
+        Show a histogram that somebody else keeps.
+
+        @param bounds: the upper bounds of its buckets.
+        @param values: the number of values in each bucket, with one more for those beyond all
+            bounds, and their sum.
+        """
+
+        def metric() -> Metric:
+            counts, total = values()
+            names = [*map(str, bounds), "+Inf"]
+            family = HistogramMetricFamily(f"gemproxy_{name}", meaning)
+            family.add_metric([], list(zip(names, accumulate(counts), strict=True)), total)
+            return family
+
+        self.registry.register(_Watched(metric))
 
     def render(self) -> bytes:
         return generate_latest(self.registry)

@@ -37,6 +37,7 @@ from gemproxy.http.connection_limits import ConnectionLimiter, response_of
 from gemproxy.http.listening import Address, PortService
 from gemproxy.http.loops import LoopMark
 from gemproxy.http.proxies import Proxies
+from gemproxy.http.reactor_turns import TurnService
 from gemproxy.http.url import BaseURL
 from gemproxy.http.write_coalescer import WriteCoalescer
 from gemproxy.journal import DiskJournal, Journal, NoJournal
@@ -49,8 +50,10 @@ from gemproxy.routing.router import Router
 from gemproxy.routing.table import RoutingTable
 from gemproxy.shutdown import LAST_WORDS, Drain
 from gemproxy.util.log import log_details, make_logger, mask_log
+from gemproxy.util.log_limit import LogLimit
 from gemproxy.util.masking import Masking
 from gemproxy.util.threads import Threads
+from gemproxy.util.turns import BOUNDS, SLOW, Turns
 from gemproxy.web.access import Access
 from gemproxy.web.admin import Admin
 from gemproxy.web.admission import Admission, Limits
@@ -148,6 +151,7 @@ class Daemon(MultiService):
             ),
         )
         self._journal = self._add_journal()
+        self._log_limit = LogLimit(reactor, self._tell_of_lines)
         self._seal = Seal.of_keys(config.secrets)
         self._kept_responses = self._add_kept_responses()
         self._interruptions: list[Callable[[ChatError], None]] = []
@@ -181,6 +185,7 @@ class Daemon(MultiService):
             proxies,
             self._mark,
             self._masking,
+            self._log_limit,
         )
         self._drain = Drain(
             reactor, self._admission, self._connections, self._interrupt, patience.last_words
@@ -209,6 +214,7 @@ class Daemon(MultiService):
             self.pool = service.pool
             engine = service.engine
         self._watch_requests()
+        self._watch_turns()
         self._health = Health(
             self._metrics,
             lambda: self.pool is None or self.pool.warm,
@@ -223,6 +229,7 @@ class Daemon(MultiService):
             self._routing_table,
             self._admin_reload,
             self._masking,
+            self._metrics.refused_keys.labels("admin").inc,
         )
         if config.port is not None and engine is not None:
             chats = self._chat_service(())
@@ -281,7 +288,45 @@ class Daemon(MultiService):
             lambda: len(self._reactor.getDelayedCalls()),
         )
 
+    def _watch_turns(self) -> None:
+        turns = Turns(self._tell_of_turn)
+        service = TurnService(self._reactor, turns)
+        if not service.can_measure:
+            return
+        service.setServiceParent(self)
+        self._metrics.watch_histogram(
+            "turn_seconds",
+            "Seconds of the reactor's turns, for each of which all requests wait",
+            BOUNDS,
+            lambda: (turns.counts, turns.total),
+        )
+        self._metrics.watch(
+            "longest_turn_seconds", "The longest of these turns", lambda: turns.longest
+        )
+
+    def _tell_of_turn(self, seconds: float, place: str) -> None:
+        self.log.warn(
+            "everything waited {seconds:.2f} s for one turn of the reactor; after {slow:g} s it "
+            "was in {place}",
+            seconds=seconds,
+            slow=SLOW,
+            place=place or "native code",
+        )
+
+    def _tell_of_lines(self, status: int, number: int) -> None:
+        self.log.info(
+            "{number} more requests were refused with status {status}; their lines were left out",
+            number=number,
+            status=status,
+        )
+
     def _watch_pool(self, pool: WorkerPool) -> None:
+        self._metrics.watch_counts(
+            "worker_deaths",
+            "CLI workers that ended without being asked to, by reason",
+            "reason",
+            lambda: pool.deaths,
+        )
         self._metrics.watch("sessions", "Open sessions of the CLI workers", pool.sessions)
         self._metrics.watch("leases", "Requests that CLI workers are serving", pool.leases)
         self._metrics.watch("queued_requests", "Requests that wait for a CLI worker", pool.queued)
@@ -426,6 +471,7 @@ class Daemon(MultiService):
             self._masking,
             stop_tags,
             self._limits,
+            self._log_limit,
         )
         self._interruptions.append(chats.interrupt_all)
         return chats
@@ -523,6 +569,7 @@ class Daemon(MultiService):
             await port.disownServiceParent()
         await self._drain.run(self._config.drain)
         await super().stopService()
+        self._log_limit.stop()
         for agent in self._agents.values():
             await agent.close()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pytest_twisted import ensureDeferred
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
 from gemproxy import metrics
@@ -18,7 +22,7 @@ from gemproxy.metrics import Metrics
 from gemproxy.util.log import log_details
 from testing.fake_newapi import answer, events, stream
 from testing.google import scenarios
-from tests.support import Client, Product, chat, gpt, running, running_relay, until
+from tests.support import ROOT, Client, Product, chat, gpt, running, running_relay, until
 
 
 def samples(text: bytes) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -110,6 +114,9 @@ async def test_what_the_gemini_proxy_counts(tmp_path: Path) -> None:
         await until(lambda: pid not in product.worker_pids(), "its end is noticed")
         now = Numbers(b"", await read(product))
         assert now("workers", state="ready") == 0
+        # Nobody else kills a worker: it is taken for the kernel, for want of memory.
+        assert now("worker_deaths_total", reason="memory") == 1
+        assert now("worker_deaths_total", reason="killed") == 0
 
 
 @ensureDeferred
@@ -135,6 +142,41 @@ async def test_what_the_stream_proxy_counts() -> None:
         assert numbers("aborted_upstreams_total") == 2
         assert numbers("passthrough_requests_total", status="200") == 1
         assert numbers("responses_total", status="404") == 1
+
+
+def hold_up(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+@ensureDeferred
+async def test_a_turn_for_which_everything_waits_is_told_of() -> None:
+    async with running_relay() as relay:
+        await deferLater(reactor, 0, hold_up, 0.3)
+        numbers = Numbers(b"", await read(relay))
+        assert numbers("longest_turn_seconds") >= 0.3
+        assert numbers("turn_seconds_bucket", le="0.25") >= 1
+        slow = numbers("turn_seconds_count") - numbers("turn_seconds_bucket", le="0.25")
+        assert slow >= 1
+        assert numbers("turn_seconds_sum") >= 0.3
+    assert any("tests.test_metrics.hold_up:" in warning for warning in relay.warnings)
+
+
+@pytest.mark.cli
+@ensureDeferred
+async def test_each_metric_is_documented(product: Product) -> None:
+    told = (ROOT / "docs" / "operations.md").read_text()
+    names = {re.sub("_(bucket|sum|count)$", "", name) for name, _ in samples(await read(product))}
+    # Prometheus' own, and the times that its library adds.
+    own = [name for name in names if not re.search("^process_|_created$", name)]
+    assert [name for name in own if f"| `gemproxy_{name}` |" not in told] == []
+
+
+@ensureDeferred
+async def test_the_process_has_the_usual_metrics() -> None:
+    async with running_relay() as relay:
+        values = samples(await read(relay))
+        for name in ("process_open_fds", "process_max_fds", "process_resident_memory_bytes"):
+            assert values[name, frozenset()] > 0
 
 
 @ensureDeferred

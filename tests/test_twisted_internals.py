@@ -8,11 +8,15 @@ from __future__ import annotations
 import re
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hyperlink import EncodedURL
 from twisted.internet import reactor, tcp
 from twisted.internet.abstract import FileDescriptor
+from twisted.internet.base import ReactorBase
+from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.pollreactor import PollReactor
 from twisted.internet.testing import StringTransport
 from twisted.web.http import HTTPChannel, Request
 
@@ -23,16 +27,45 @@ PRIVATE = re.compile(
     r"\bfrom (?:twisted|treq|klein)[\w.]* import [^\n]*\b_\w+"
     r"|channel\._\w+|\bself\._(?:command|version|disconnected|dataBuffer)\b"
     r"|\b_(?:networkProducer|waitingForTransport|handlingRequest|optimisticEagerReadSize)\b"
-    r"|\.doWrite\(|\.chunked = |\.persistent = |_raiseSynchronously"
+    r"|\.doWrite\(|\.chunked = |\.persistent = |_raiseSynchronously|\b_poller\b"
 )
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "gemproxy").rglob("*.py")), ids=lambda p: p.name)
 def test_they_are_used_in_one_folder_alone(path: Path):
-    found = PRIVATE.findall(path.read_text())
     if path.parent.name == "http" and path.parent.parent.name == "gemproxy":
         return
-    assert found == []
+    assert PRIVATE.findall(path.read_text()) == []
+
+
+@pytest.mark.parametrize("kind", [EPollReactor, PollReactor])
+def test_a_reactor_waits_by_its_poller_alone(kind: type[ReactorBase]):
+    """gemproxy/http/reactor_turns.py: TurnService"""
+    reactor = kind()
+    happened: list[str] = []
+
+    class Poller:
+        def __init__(self, poller: Any) -> None:
+            self.register, self.modify = poller.register, poller.modify
+            self.unregister = poller.unregister
+            self._poll = poller.poll
+
+        def poll(self, *args: Any) -> Any:
+            happened.append("poll")
+            return self._poll(*args)
+
+    reactor._poller = Poller(reactor._poller)
+    client, server = socket.socketpair()
+    with client, server:
+        reader = FileDescriptor(reactor)
+        reader.fileno = server.fileno
+        reader.doRead = lambda: happened.append("read")
+        reader.startReading()
+        client.send(b"x")
+        reactor.callLater(0, happened.append, "call")
+        reactor.iterate()
+        reactor.removeAll()
+    assert happened == ["call", "poll", "read"]
 
 
 def request_line_of(channel: HTTPChannel) -> tuple[bytes, bytes, bytes]:

@@ -16,7 +16,7 @@ from gemproxy.chat.errors import ChatError
 from gemproxy.gemini.cli.allowance import Allowance
 from gemproxy.gemini.cli.limits import CliLimits
 from gemproxy.gemini.cli.silence import Judgement, Silence
-from gemproxy.gemini.cli.worker import Worker, WorkerDied
+from gemproxy.gemini.cli.worker import Worker, WorkerDeath, WorkerDied
 from gemproxy.gemini.cli.worker_pool import Lease, MemberState, PoolLimits, WorkerPool
 
 
@@ -58,6 +58,11 @@ class Process:
 
     def give_up(self, reason: str) -> None:
         self.usable = False
+
+    def death(self) -> WorkerDeath | None:
+        if self.died_of_memory:
+            return WorkerDeath.MEMORY
+        return None if self.is_stopping else WorkerDeath.UNEXPECTED
 
     def call(self, method: str, params: Any) -> Deferred[Any]:
         return Deferred()

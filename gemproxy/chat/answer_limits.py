@@ -81,7 +81,8 @@ class AnswerMeter:
 
 def parts_of(text: bytes | bytearray) -> int:
     """The objects and lists in the JSON of a chunk, beyond those that every chunk has."""
-    return max(0, text.count(b"{") + text.count(b"[") - _PARTS_OF_A_CHUNK)
+    parts = text.count(b"{") + text.count(b"[") - _PARTS_OF_A_CHUNK
+    return parts if parts > 0 else 0
 
 
 def answer_too_large(how: str) -> ChatError:

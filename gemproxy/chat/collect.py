@@ -48,27 +48,29 @@ class _Choice:
     def add(self, choice: _Object) -> None:
         self.finish_reason = choice.get("finish_reason") or self.finish_reason
         delta, message = choice.get("delta"), choice.get("message")
-        self._check_calls(delta)
-        self._check_calls(message)
         if isinstance(delta, dict):
-            add(self._message, delta, MESSAGE)
+            if "tool_calls" in delta:
+                self._add_calls(delta)
+            else:
+                add(self._message, delta, MESSAGE)
         if isinstance(message, dict) and not _says_something(delta):
             self._replace(message)
-        self._limits.check_calls(number_of_calls(self._message))
         add(self._fields, choice, CHOICE, apart=_APART)
 
-    def _check_calls(self, delta: Any) -> None:
-        """Check those of a delta, which take long to add."""
-        calls = delta.get("tool_calls") if isinstance(delta, dict) else None
-        if isinstance(calls, list):
-            self._limits.check_calls(len(calls))
+    def _add_calls(self, delta: _Object) -> None:
+        """@raise ChatError: 502, there are too many calls."""
+        calls = delta.get("tool_calls")
+        # They take long to add.
+        self._limits.check_calls(len(calls) if isinstance(calls, list) else 0)
+        add(self._message, delta, MESSAGE)
+        self._limits.check_calls(number_of_calls(self._message))
 
     def _replace(self, message: _Object) -> None:
         """Take a whole message, which some upstreams send in the end, or instead of a stream."""
         for key, value in message.items():
             if value:
                 self._message[key] = None
-        add(self._message, message, MESSAGE)
+        self._add_calls(message)
 
     def text(self) -> str:
         return text_of(self._message["content"])

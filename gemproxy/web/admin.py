@@ -25,6 +25,7 @@ class Admin:
     @ivar table: the routing table of now.
     @ivar reload: reads the configuration anew; returns what has changed, or raises a ChatError.
     @ivar own_keys: of this daemon, in case that somebody took one for the name of a model.
+    @ivar refused: called when a key is refused.
     """
 
     key: str | None
@@ -32,11 +33,13 @@ class Admin:
     table: Callable[[], RoutingTable]
     reload: Callable[[], list[str]]
     own_keys: Masking = NO_KEYS
+    refused: Callable[[], None] = lambda: None
 
     def check(self, request: ProxyRequest) -> None:
         """@raise ChatError: 401 or 403, the client may not be here."""
         if self.key is not None:
             if not any(hmac.compare_digest(key, self.key.encode()) for key in _keys_of(request)):
+                self.refused()
                 raise ChatError(
                     401,
                     INVALID_REQUEST,

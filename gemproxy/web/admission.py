@@ -22,6 +22,7 @@ from gemproxy.http.loops import LOOP_HEADERS, LoopMark
 from gemproxy.http.server_request import ServerRequest
 from gemproxy.metrics import Metrics
 from gemproxy.util.log import make_logger
+from gemproxy.util.log_limit import LogLimit
 from gemproxy.util.masking import NO_KEYS, Masking, shown_keys
 from gemproxy.web.access import OPEN_PATHS, Access, websocket_keys
 from gemproxy.web.forwarded import NO_PROXIES, TrustedProxies
@@ -72,10 +73,12 @@ class Admission:
         proxies: TrustedProxies = NO_PROXIES,
         mark: LoopMark | None = None,
         own_keys: Masking = NO_KEYS,
+        log_limit: LogLimit | None = None,
     ) -> None:
         """
         @param mark: that of this daemon's own requests, which are refused; None for none.
         @param own_keys: of this daemon, which errors may quote.
+        @param log_limit: for the lines of requests that were refused; None for no limit.
         """
         self.clock = clock
         self.access = access
@@ -85,6 +88,7 @@ class Admission:
         self.proxies = proxies
         self.mark = mark
         self.own_keys = own_keys
+        self.log_limit = log_limit
         self.stopping = False
         self.open: set[ProxyRequest] = set()
         self._clients: Counter[str] = Counter()
@@ -147,6 +151,11 @@ class Admission:
             raise bad_request("The path must not contain '.' or '..' segments.")
         return path
 
+    def refused(self, error: ChatError) -> None:
+        """A request is about to get this error instead of being let in."""
+        if error.status == 401:
+            self.metrics.refused_keys.labels("client").inc()
+
     def opened(self, request: ProxyRequest) -> None:
         self.open.add(request)
         self._clients[request.client_address] += 1
@@ -162,7 +171,11 @@ class Admission:
     def answered(self, request: ProxyRequest) -> None:
         """A response is complete."""
         self.metrics.responses.labels(str(request.code)).inc()
-        if request.path not in _UNLOGGED_PATHS and not request.is_logged:
+        if (
+            request.path not in _UNLOGGED_PATHS
+            and not request.is_logged
+            and self._has_a_line(request)
+        ):
             self.log.info(
                 "request={id} method={method} path={path} status={status} duration={seconds:.3f}s",
                 id=request.id,
@@ -171,6 +184,11 @@ class Admission:
                 status=request.code,
                 seconds=request.age(),
             )
+
+    def _has_a_line(self, request: ProxyRequest) -> bool:
+        """Whether a response has a line: whoever has no key must not be able to fill a disk."""
+        is_refused = not request.is_let_in or request.code == 401
+        return not is_refused or self.log_limit is None or self.log_limit.allows(request.code)
 
     def closed(self, request: ProxyRequest) -> None:
         """A request has ended, with or without a response."""
@@ -192,6 +210,7 @@ class ProxyRequest(ServerRequest):
 
     @ivar id: identifies it in the response and in the log.
     @ivar is_logged: its handler writes the log line.
+    @ivar is_let_in: whether it was admitted.
     """
 
     # There may be thousands of requests.
@@ -200,12 +219,12 @@ class ProxyRequest(ServerRequest):
         "_begun",
         "_client_address",
         "_deadline",
-        "_is_let_in",
         "_refused",
         "_size",
         "_target",
         "_throttle",
         "id",
+        "is_let_in",
         "is_logged",
     )
 
@@ -219,7 +238,7 @@ class ProxyRequest(ServerRequest):
         self._throttle = throttle
         self._size = 0
         self._client_address: str | None = None
-        self._is_let_in = False
+        self.is_let_in = False
         self._refused = False
         self._target: bytes | None = None
         # For the body; the channel has one for the head.
@@ -325,7 +344,7 @@ class ProxyRequest(ServerRequest):
         return self._target
 
     def _let_in(self) -> None:
-        self._is_let_in = True
+        self.is_let_in = True
         self._admission.opened(self)
 
     def handleContentChunk(self, data: bytes) -> None:
@@ -400,6 +419,7 @@ class ProxyRequest(ServerRequest):
     def _refuse(self, error: ChatError) -> None:
         """Send an error before the request is complete."""
         self._refused = True
+        self._admission.refused(error)
         self.begin_early()
         if self.path is None:
             # The error has the shape that clients of the path expect.
@@ -423,7 +443,7 @@ class ProxyRequest(ServerRequest):
         self.path = tidy_path(self.uri.partition(b"?")[0])
         preflight = self.method == b"OPTIONS" and self.getHeader(b"origin") is not None
         self._open_to_pages(preflight)
-        error = None if self._is_let_in else self._admission.refusal(self, self.path)
+        error = None if self.is_let_in else self._admission.refusal(self, self.path)
         error = error or bad_target
         if error is None and not _is_utf8(unquote_to_bytes(self.path)):
             error = bad_request("The path is not UTF-8.")
@@ -433,7 +453,7 @@ class ProxyRequest(ServerRequest):
         elif error is not None:
             answer = partial(self._answer_with, error)
         else:
-            if not self._is_let_in:
+            if not self.is_let_in:
                 self._let_in()
             answer = super().process
         self._throttle.spread(partial(self._answer, answer))
@@ -444,6 +464,7 @@ class ProxyRequest(ServerRequest):
             answer()
 
     def _answer_with(self, error: ChatError) -> None:
+        self._admission.refused(error)
         send_error(self, error)
         self.finish()
 

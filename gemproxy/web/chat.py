@@ -24,6 +24,7 @@ from gemproxy.exchange import Exchange
 from gemproxy.journal import Journal
 from gemproxy.metrics import Metrics
 from gemproxy.util.log import make_logger
+from gemproxy.util.log_limit import LogLimit
 from gemproxy.util.masking import NO_KEYS, Masking, shown_keys
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.heartbeat_timer import HeartbeatTimer
@@ -47,6 +48,8 @@ class ChatService:
     @ivar stop_tags: the texts that end an answer.
     @ivar reader: of the bodies of requests.
     @ivar limits: for answers that are collected.
+    @ivar log_limit: for the lines of requests that an upstream refused because of their key; None
+        for no limit.
     """
 
     log = make_logger()
@@ -59,6 +62,7 @@ class ChatService:
     own_keys: Masking = NO_KEYS
     stop_tags: Sequence[str] = ()
     limits: AnswerLimits = AnswerLimits()
+    log_limit: LogLimit | None = None
     _under_way: set[EventStreamRelay | DocumentRelay] = field(factory=set)
     _heartbeat_timer: HeartbeatTimer = field(init=False)
 
@@ -200,7 +204,8 @@ class ChatService:
             exchange.first_token,
             exchange.duration,
         )
-        self.log.info("{line}", line=exchange.summary())
+        if exchange.status != 401 or self.log_limit is None or self.log_limit.allows(401):
+            self.log.info("{line}", line=exchange.summary())
         self.journal.end(exchange)
 
 

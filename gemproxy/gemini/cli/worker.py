@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,6 +44,20 @@ class CallFailed(Exception):
     def __init__(self, failure: acp.ErrorResponse) -> None:
         super().__init__(f"{failure.code}: {failure.message}")
         self.failure = failure
+
+
+class WorkerDeath(Enum):
+    """
+    Why a process has ended without being asked to.
+
+    @cvar MEMORY: there was no memory for it.
+    @cvar KILLED: it was killed, because it did what it should not, or did not react.
+    @cvar UNEXPECTED: it ended by itself.
+    """
+
+    MEMORY = "memory"
+    KILLED = "killed"
+    UNEXPECTED = "unexpected"
 
 
 class WorkerObserver(Protocol):
@@ -90,6 +105,7 @@ class Worker:
         self.usable = False
         self.given_up = False
         self.died_of_memory = False
+        self._is_asked_to_end = False
         self.pid: int | None = None
         self._reactor = reactor
         self._cli = cli
@@ -172,6 +188,14 @@ class Worker:
         """Whether there is a process, even if it is about to end."""
         return self._transport is not None and not self._ended
 
+    def death(self) -> WorkerDeath | None:
+        """Why the process has ended; None if it was asked to."""
+        if self.died_of_memory:
+            return WorkerDeath.MEMORY
+        if self.given_up:
+            return WorkerDeath.KILLED
+        return None if self._is_asked_to_end else WorkerDeath.UNEXPECTED
+
     def memory(self) -> int:
         """Resident memory in bytes; 0 if the system does not report it."""
         try:
@@ -218,6 +242,7 @@ class Worker:
     def stop(self) -> Deferred[None]:
         """End the process, with SIGTERM first; fires when it has ended."""
         self.usable = False
+        self._is_asked_to_end = True
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from enum import Enum
 from typing import Any
@@ -16,7 +16,7 @@ from gemproxy.chat.errors import overloaded
 from gemproxy.gemini.cli.allowance import Allowance
 from gemproxy.gemini.cli.limits import CliLimits
 from gemproxy.gemini.cli.sessions import Sessions
-from gemproxy.gemini.cli.worker import CallFailed, Worker, WorkerDied
+from gemproxy.gemini.cli.worker import CallFailed, Worker, WorkerDeath, WorkerDied
 from gemproxy.util.log import make_logger
 
 _QUEUE_RETRY_AFTER = 5.0
@@ -114,6 +114,7 @@ class WorkerPool(Service):
 
     @ivar warm: whether a worker can serve a request now.
     @ivar was_warm: whether that has ever been so.
+    @ivar deaths: how many workers have ended without being asked to, by L{WorkerDeath}.
     """
 
     log = make_logger()
@@ -134,6 +135,7 @@ class WorkerPool(Service):
         self._waiting: deque[Deferred[Lease]] = deque()
         self._allowance = Allowance(limits.workers)
         self.was_warm = False
+        self.deaths: Counter[str] = Counter({reason.value: 0 for reason in WorkerDeath})
         self._lacking_since: float | None = None
         self._failures = 0
         self._restart: Any = None
@@ -344,6 +346,8 @@ class WorkerPool(Service):
         self._members.remove(member)
         if self._stopping:
             return
+        if (death := worker.death()) is not None:
+            self.deaths[death.value] += 1
         if self._lacking_since is None and not self.warm:
             self._lacking_since = self._reactor.seconds()
         if worker.died_of_memory:
