@@ -10,6 +10,7 @@ and removes the text added by the CLI. From the reply, it reads the data that AC
 
 from __future__ import annotations
 
+import hmac
 import re
 import secrets
 from collections.abc import Callable
@@ -44,10 +45,13 @@ from gemproxy.gemini.translate.reply import END, Reply, Thought
 from gemproxy.http.body import RepeatableBody, read_beginning
 from gemproxy.http.confined import ConfinedAgent
 from gemproxy.http.errors import describe_request_error
-from gemproxy.http.site import QuietSite
+from gemproxy.http.guarded_site import guarded_site
 from gemproxy.http.url import BaseURL
 from gemproxy.util.log import make_logger
 
+# Bytes of a request of the CLI: the whole of a session, of which CliLimits bounds the prompts, and
+# the answers.
+_REQUEST_LIMIT = 64 * 1024 * 1024
 _ERROR_BODY_LIMIT = 256 * 1024
 # Seconds to wait for the body of an error response.
 _ERROR_PATIENCE = 30.0
@@ -267,7 +271,7 @@ class Gateway(Service):
     def startService(self) -> None:
         super().startService()
         resource = _GatewayResource(self)
-        site = QuietSite(resource, reactor=self._reactor)
+        site = guarded_site(resource, self.takes, _REQUEST_LIMIT, self._reactor)
         self._endpoint.listen(cast("ServerFactory[Any]", site)).addCallback(self._listening)
 
     def _listening(self, port: IListeningPort) -> None:
@@ -293,17 +297,22 @@ class Gateway(Service):
         """Stop expecting a request for this conversation."""
         self._api_calls.pop(nonce, None)
 
+    def takes(self, method: bytes, target: bytes) -> bool:
+        """Whether a request may be a worker's: nobody else knows the path."""
+        prefix, path = target[: len(self._path)], target[len(self._path) :]
+        is_ours = hmac.compare_digest(prefix, self._path)
+        if is_ours and (method != b"POST" or not _STREAM.fullmatch(path.partition(b"?")[0])):
+            self.log.debug("gateway: refused {method} {path!r}", method=method, path=path)
+            return False
+        return is_ours
+
     def serve(self, request: Request) -> None:
         """Pass a worker's request on to the API, and the API's reply to the worker."""
-        if not request.path.startswith(self._path):
-            _refuse(request, 404)
-            return
-        path = request.path[len(self._path) :]
         asked = _json_of(request)
         api_call = self._api_calls.get(prompted(asked.get("contents")) or "")
-        method = _STREAM.fullmatch(path)
+        method = _STREAM.fullmatch(request.path[len(self._path) :])
         if api_call is None or api_call.asked or method is None:
-            self.log.debug("gateway: refused {path!r}", path=path)
+            self.log.debug("gateway: refused a request for no conversation")
             _refuse(request, 404)
             return
         try:

@@ -1,0 +1,87 @@
+"""Who gets past the first line at the gateway, and how much is taken of a request."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet import reactor
+from twisted.internet.endpoints import TCP4ServerEndpoint
+
+from gemproxy.gemini.cli import gateway as module
+from gemproxy.gemini.cli.gateway import Gateway
+from tests.support import Client, Connection
+
+MODEL = "v1beta/models/gemini-x:streamGenerateContent"
+
+
+@asynccontextmanager
+async def running_gateway() -> AsyncIterator[tuple[Client, str]]:
+    """A client, and the path that workers are told."""
+    gateway = Gateway(reactor, TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), None, None)
+    gateway.startService()
+    port, _, secret = gateway.url.removeprefix("http://127.0.0.1:").partition("/")
+    client = Client(int(port))
+    try:
+        yield client, f"/{secret}/"
+    finally:
+        client.drop_all()
+        await gateway.stopService()
+
+
+async def begun(client: Client, method: str, path: str, *headers: str) -> Connection:
+    """A request of which only the head is sent."""
+    connection = await client.connect()
+    connection.transport.write(
+        "\r\n".join([f"{method} {path} HTTP/1.1", *headers, "", ""]).encode()
+    )
+    return connection
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/"),
+        ("POST", f"/{'x' * 24}/{MODEL}"),
+        ("POST", "SECRET"),
+        ("POST", "SECRETv1beta/models/x:countTokens"),
+        ("GET", f"SECRET{MODEL}"),
+        ("POST", f"SECRET../{MODEL}"),
+    ],
+)
+@ensureDeferred
+async def test_a_request_for_nothing_is_refused_before_its_body(method: str, path: str) -> None:
+    async with running_gateway() as (client, secret):
+        path = path.replace("SECRET", secret)
+        for body in ("Content-Length: 1000000", "Transfer-Encoding: chunked"):
+            connection = await begun(client, method, path, body)
+            await connection.when(lambda c=connection: c.closed)
+            assert connection.received.startswith(b"HTTP/1.1 404 ")
+
+
+@ensureDeferred
+async def test_a_body_has_a_limit(monkeypatch: Any) -> None:
+    monkeypatch.setattr(module, "_REQUEST_LIMIT", 1000)
+    async with running_gateway() as (client, secret):
+        connection = await begun(client, "POST", secret + MODEL, "Content-Length: 1001")
+        await connection.when(lambda: connection.closed)
+        assert connection.received.startswith(b"HTTP/1.1 413 ")
+        chunked = await begun(
+            client, "POST", f"{secret}{MODEL}?alt=sse", "Transfer-Encoding: chunked"
+        )
+        for _ in range(3):
+            chunked.transport.write(b"1f4\r\n" + b"x" * 500 + b"\r\n")
+        await chunked.when(lambda: chunked.closed)
+        assert chunked.received.startswith(b"HTTP/1.1 413 ")
+
+
+@ensureDeferred
+async def test_what_is_no_conversation_is_refused_when_it_is_read() -> None:
+    async with running_gateway() as (client, secret):
+        for body in (b"", b"{", b"[]", b"{}", b"x" * 200_000):
+            reply = await (await client.send("POST", secret + MODEL, body)).reply()
+            assert reply.status == 404
+            assert reply.json["error"]["message"] == "refused"
