@@ -13,13 +13,14 @@ WORKERS ?= 4
 PYTHONS ?= $(foreach minor,11 12 13 14 15,$(call find_python,3.$(minor)))
 find_python = $(shell for python in python$(1) "$$HOME"/.pyenv/versions/$(1).*/bin/python$(1); do \
 	"$$python" -c 'import ensurepip' 2>/dev/null && echo "$$python" && break; done)
+PIP_AUDIT := 2.10.1
 # Of the versions that are allowed the lowest are tested with the lowest Python.
 LOWEST_PYTHON ?= $(firstword $(PYTHONS) $(PYTHON))
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: run test quick quick-tests lowest pythons image lint bench chaos soak memory lock clean
+.PHONY: run test quick quick-tests lowest pythons image lint audit bench chaos soak memory lock clean
 
 run: $(VENV)/installed node_modules/installed
 	@set -a; if [ -f .env ]; then . ./.env; fi; set +a; \
@@ -93,6 +94,16 @@ $(VENV)/installed-for-tests: $(VENV)/created setup.cfg pyproject.toml $(LOCK)
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r $(LOCK)
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@ $(VENV)/installed
+
+# Known vulnerabilities of what the lock files pin. Where that cannot be found out, it says so.
+audit: $(VENV)/installed .cache/audit/installed
+	$(BIN)/python -m testing.audit
+
+# A tool of its own, which need not agree with the packages here; without it there is no audit.
+.cache/audit/installed:
+	@$(PYTHON) -m venv .cache/audit && \
+		.cache/audit/bin/python -m pip install --quiet pip-audit==$(PIP_AUDIT) && touch $@ || \
+		echo "pip-audit cannot be installed."
 
 # Renews the lock files: the newest versions that setup.cfg allows, with what they need; what the
 # tests need besides; and the same again with the lowest versions of what gemproxy needs itself.
