@@ -18,7 +18,7 @@ from gemproxy.tap import Options
 _TIMEOUT = 4.0
 
 # The addresses that stand for all of a machine, and the one of them that is asked.
-_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 _ENDPOINTS = {"tcp": "port", "ssl": "port", "unix": "address"}
 
 
@@ -74,7 +74,7 @@ def place_of(port: int | str | None, host: str) -> Place | None:
         return Place(main)
     if kind not in _ENDPOINTS or not main.isdecimal() or not int(main):
         return None
-    interface = named.get("interface", "0.0.0.0").replace("\\:", ":")  # noqa: S104
+    interface = named.get("interface", "0.0.0.0").replace("\\:", ":")  # noqa: S104 - compared, not bound
     return Place(_ANY_ADDRESS.get(interface, interface), int(main), kind == "ssl")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -26,6 +27,15 @@ from gemproxy.util.masking import Masking
 WRITE_DELAY = 0.25
 # Seconds after which a disk that does not take them is tried again.
 RETRY_DELAY = 5.0
+# Errors that will not pass: something else has that name, or it is not one of a folder.
+_NO_FOLDER = (
+    errno.EEXIST,
+    errno.EINVAL,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+)
 # Seconds that the disk has when the daemon stops.
 STOP_PATIENCE = 10.0
 # Of exchanges that wait for the disk.
@@ -135,6 +145,17 @@ class DiskJournal(Service):
         self._writing: Deferred[bool] | None = None
         self._complaints: set[str] = set()
 
+    def startService(self) -> None:
+        """@raise OSError: there cannot be such a folder. One that is not writable may become so."""
+        super().startService()
+        try:
+            self._folder.try_out()
+        except OSError as error:
+            if error.errno in _NO_FOLDER:
+                reason = f"The journal cannot be kept in {self._path} (LOG_DIR): {error.strerror}."
+                raise OSError(reason) from None
+            self._complain_of_writing(error)
+
     def begin(
         self,
         route: str,
@@ -238,16 +259,21 @@ class DiskJournal(Service):
         for failure in written.failures:
             self.log.failure("an exchange cannot be written down", failure)
             self._count_dropped()
-        for kind, error, meaning in (
-            ("write", written.error, "the journal cannot be written to {folder}: {error}"),
-            ("remove", written.unremovable, "old files of the journal stay in {folder}: {error}"),
-        ):
-            if error is not None:
-                self._complain(kind, meaning, folder=str(self._path), error=error)
-            else:
-                self._complaints.discard(kind)
+        if written.error is not None:
+            self._complain_of_writing(written.error)
+        else:
+            self._complaints.discard("write")
+        if written.unremovable is not None:
+            meaning = "old files of the journal stay in {folder}: {error}"
+            self._complain("remove", meaning, folder=str(self._path), error=written.unremovable)
+        else:
+            self._complaints.discard("remove")
         if not self._pending:
             self._complaints.discard("lost")
+
+    def _complain_of_writing(self, error: Exception) -> None:
+        meaning = "the journal cannot be written to {folder}: {error}"
+        self._complain("write", meaning, folder=str(self._path), error=error)
 
     def _complain(self, kind: str, meaning: str, **facts: object) -> None:
         """Once, until it is better."""

@@ -39,6 +39,16 @@ class JournalFolder:
         # folder: when this, the time of its last change, is another one.
         self._changed: int | None = None
 
+    def try_out(self) -> None:
+        """
+        Create the folder, unless it is there, and a file in it that is removed again.
+
+        @raise OSError: nothing can be written there.
+        """
+        os.close(self._opened())
+        with self._part(b""):
+            pass
+
     def write(self, request: bytes, answer: bytes) -> OSError | None:
         """
         Write a pair, both files or none, and remove the pair that is too many by now. Each file

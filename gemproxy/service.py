@@ -194,7 +194,7 @@ class Daemon(MultiService):
 
         engine: GeminiEngine | None = None
         if config.needs_engine:
-            assert cli is not None
+            assert cli is not None  # noqa: S101 - for mypy
             service = EngineService(
                 config,
                 cli,
@@ -346,7 +346,7 @@ class Daemon(MultiService):
         if config.gemini_proxy_url is not None:
             gemini = another = self._upstream(config.gemini_proxy_url, None, is_gemproxy=True)
             names = ()
-        assert gemini is not None
+        assert gemini is not None  # noqa: S101 - for mypy
         policy = RetryPolicy(
             config.max_retries, config.retry_delay, config.max_retry_wait, random.random
         )

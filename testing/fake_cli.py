@@ -67,7 +67,7 @@ def api_texts() -> Iterator[str]:
     base_url = os.environ["GOOGLE_GEMINI_BASE_URL"]
     url = f"{base_url}/v1beta/models/{model}:streamGenerateContent?alt=sse"
     body = json.dumps({"contents": [{"role": "user", "parts": prompt}]}).encode()
-    request = urllib.request.Request(url, body, {"content-type": "application/json"})
+    request = urllib.request.Request(url, body, {"content-type": "application/json"})  # noqa: S310 - the daemon's gateway
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request) as response:
         for line in response:
@@ -190,7 +190,7 @@ def misbehave(how: str, request: dict[str, Any]) -> None:
             assert granted["result"]["outcome"] == {"outcome": "cancelled"}
             for method, params in (
                 ("fs/read_text_file", {"path": "/etc/passwd"}),
-                ("fs/write_text_file", {"path": "/tmp/written", "content": "x"}),
+                ("fs/write_text_file", {"path": "/tmp/written", "content": "x"}),  # noqa: S108 - not opened
                 ("terminal/create", {"command": "id"}),
                 ("no/such_method", {}),
             ):

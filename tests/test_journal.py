@@ -734,9 +734,13 @@ async def test_a_file_is_never_visible_half_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("below", ["", "logs"])
 @ensureDeferred
-async def test_a_folder_that_cannot_be_made_costs_a_warning(tmp_path: Path, below: str) -> None:
-    (tmp_path / "file").write_text("not a folder")
-    async with running_relay(LOG_DIR=tmp_path / "file" / below) as relay:
+async def test_a_folder_that_cannot_be_made_anew_costs_a_warning(
+    tmp_path: Path, below: str
+) -> None:
+    folder = tmp_path / "file" / below
+    async with running_relay(LOG_DIR=folder) as relay:
+        shutil.rmtree(tmp_path / "file")
+        (tmp_path / "file").write_text("not a folder")
         for wanted in (True, False):
             assert (await relay.ask(gpt(stream=wanted))).content == "Hello"
             await deferLater(reactor, WRITE_DELAY * 1.5)

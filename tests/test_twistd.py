@@ -213,6 +213,17 @@ def test_a_busy_port_ends_it_and_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(runs.glob("*")) == []
 
 
+@pytest.mark.parametrize("name", ["file", "file/below", "/proc/nowhere/at/all", "n" * 300])
+def test_a_folder_that_cannot_be_is_said_at_the_start(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    result = twistd(tmp_path, "--demo", "--port=0", LOG_DIR=name, XDG_RUNTIME_DIR=str(tmp_path))
+    assert result.returncode == 1
+    [said] = [line for line in result.stdout.splitlines() if "gemproxy: " in line]
+    assert "(LOG_DIR): " in said
+    assert "Traceback" not in result.stdout + result.stderr
+    assert list((tmp_path / "gemproxy").glob("*")) == []
+
+
 # Help
 
 

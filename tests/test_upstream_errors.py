@@ -250,7 +250,7 @@ async def test_a_redirect_points_to_the_setting(relay: Relay) -> None:
 
 @ensureDeferred
 async def test_the_log_line_has_the_reason(relay: Relay) -> None:
-    secret = "sk-a-very-secret-key"
+    secret = "sk-a-very-secret-key"  # noqa: S105 - a made-up key
     words = f'Two\nlines, "quoted", of {secret}. ' + "x" * 1000
     relay.upstream.play(document({"error": {"message": words}}, 400), events(*answer("One"), DONE))
     await relay.ask(gpt(), Authorization=f"Bearer {secret}")

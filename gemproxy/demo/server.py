@@ -28,7 +28,7 @@ class _Models(Resource):
         self._reactor = reactor
 
     def render_POST(self, request: Request) -> Any:
-        assert request.content is not None
+        assert request.content is not None  # noqa: S101 - for mypy
         name, _, method = request.path.decode("latin-1").rpartition("/")[2].partition(":")
         try:
             body = loads(request.content.read())

@@ -62,7 +62,7 @@ class Tally:
         """@param usage: the counts of the choice's current attempt so far."""
         if usage is not None and usage != self._usages.get(choice):
             self._usages[choice] = usage
-            assert self.total is not None
+            assert self.total is not None  # noqa: S101 - for mypy
             self._answer.counted(self.total)
 
     @property

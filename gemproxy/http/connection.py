@@ -306,7 +306,7 @@ class Connection(Protocol):
 
     def _receive(self, data: bytes) -> None:
         parser = self._parser
-        assert parser is not None
+        assert parser is not None  # noqa: S101 - for mypy
         if self._is_in_doubt:
             # A server that is slow to take the rest of a large request is not lost.
             self._is_in_doubt = False
@@ -328,7 +328,7 @@ class Connection(Protocol):
     def _finish(self, piece: bytes, keep_alive: bool) -> None:
         is_whole = self._sender is None
         body = self._clear()
-        assert body is not None
+        assert body is not None  # noqa: S101 - for mypy
         if not is_whole:
             # The upstream responded before the end of the request.
             self.abort()

@@ -92,7 +92,7 @@ class ResponseParser:
         """Parse more data; returns the bytes of the body in it."""
         if self.switched:
             return data
-        assert self._parser is not None
+        assert self._parser is not None  # noqa: S101 - for mypy
         self.heard = True
         try:
             self._parser.feed_data(data)
@@ -124,7 +124,7 @@ class ResponseParser:
     def take_head(self) -> Head:
         """Return the head and release it."""
         head, self.head = self.head, None
-        assert head is not None
+        assert head is not None  # noqa: S101 - for mypy
         return head
 
     def close(self) -> None:
@@ -155,7 +155,7 @@ class ResponseParser:
             self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        assert self._parser is not None
+        assert self._parser is not None  # noqa: S101 - for mypy
         code = self._parser.get_status_code()
         self.switched = self._may_switch and code == 101 and self._parser.should_upgrade()
         if code < 200 and not self.switched:

@@ -149,7 +149,7 @@ class _Tunnel(Protocol):
 
     def _size(self) -> int | None:
         """How many bytes the current step takes; None if they are not there yet."""
-        assert self._step is not None
+        assert self._step is not None  # noqa: S101 - for mypy
         size = self._step.size
         if size is not None:
             return size if len(self._received) >= size else None

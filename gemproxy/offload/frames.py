@@ -96,6 +96,6 @@ class FrameReader:
         self._begin = self._begin_next
 
     def _begin_next(self, piece: bytes) -> None:
-        assert self._sizes is not None
+        assert self._sizes is not None  # noqa: S101 - for mypy
         self.pieces.append(piece)
         self.missing = self._sizes.pop(0) if self._sizes else 0

@@ -85,7 +85,7 @@ class Offload(Service):
             long, and 503 if its process dies: it is not called once more. Cancelling ends the
             process.
         """
-        assert not kwargs
+        assert not kwargs  # noqa: S101 - for mypy
         call = _Call(encode((function, *args)), self._cancelled)
         self._waiting.append(call)
         self._serve()

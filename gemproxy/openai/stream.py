@@ -177,7 +177,7 @@ class UpstreamStream:
 
     def _check_document(self, is_whole: bool) -> None:
         """@raise StreamError: what there is of the document is too large."""
-        assert self._body is not None
+        assert self._body is not None  # noqa: S101 - for mypy
         try:
             self._limits.check(len(self._body), parts_of(self._body) if is_whole else 0)
         except ChatError as error:
@@ -292,5 +292,5 @@ def _completion(body: bytes) -> dict[str, Any]:
     choices = document.get("choices") if isinstance(document, dict) else None
     if not isinstance(choices, list) or not choices:
         raise StreamError([], upstream_failed("The upstream's response is not a chat completion."))
-    assert isinstance(document, dict)
+    assert isinstance(document, dict)  # noqa: S101 - for mypy
     return document

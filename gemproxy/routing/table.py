@@ -90,7 +90,7 @@ class RoutingTable:
 
     def _target(self, target: str, match: str, name: str) -> Target:
         filled = self._prefixed(target.replace("*", match or name))
-        assert filled is not None
+        assert filled is not None  # noqa: S101 - for mypy
         return filled
 
     def _prefixed(self, name: str) -> Target | None:

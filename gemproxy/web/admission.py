@@ -397,7 +397,7 @@ class ProxyRequest(ServerRequest):
 
     def take_body(self) -> bytes:
         """The body, which is there as a whole. It is freed."""
-        assert isinstance(self.content, BytesIO)
+        assert isinstance(self.content, BytesIO)  # noqa: S101 - for mypy
         # Not copied, unlike what read() returns.
         body = self.content.getvalue()
         self.content.close()

@@ -91,7 +91,7 @@ class DialectService:
         try:
             translation = await self.chats.reader.translation(dialect, asked)
         except RecordsNeeded as needed:
-            assert self.kept is not None
+            assert self.kept is not None  # noqa: S101 - for mypy
             records = await self.kept.get(needed.ids, owner_of(headers))
             asked = evolve(asked, kept=records)
             translation = await self.chats.reader.translation(dialect, asked)

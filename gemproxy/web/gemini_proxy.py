@@ -72,7 +72,7 @@ class GeminiProxy:
         @app.route(counting.rule, methods=["POST"], endpoint=f"count_{counting.dialect.name}")
         async def count(self, request: ProxyRequest) -> None:
             counting = counting_at(request.path)
-            assert counting is not None
+            assert counting is not None  # noqa: S101 - for mypy
             raw = await self._reader.body(request)
             translation = await self._dialects.translate(request, counting.dialect, raw)
             chats = translation.renamed(plain_name).chats
@@ -83,7 +83,7 @@ class GeminiProxy:
 
     async def _in_a_dialect(self, request: ProxyRequest) -> None:
         dialect = dialect_at(request.path)
-        assert dialect is not None
+        assert dialect is not None  # noqa: S101 - for mypy
         raw = await self._reader.body(request)
         answering = self._dialects.answer(
             request, dialect, raw, self._backend, "gemini", plain_name

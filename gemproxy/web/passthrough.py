@@ -242,7 +242,7 @@ class _ResponseRelay(Protocol):
     def _begin_cutting(self, response: IResponse) -> None:
         encoded = response.headers.getRawHeaders(b"content-encoding") or [b"identity"]
         if response.code == 200 and encoded[0].lower() == b"identity":
-            assert self.cutter is not None
+            assert self.cutter is not None  # noqa: S101 - for mypy
             self.cutter.begin(self._is_events)
         else:
             self.cutter = None

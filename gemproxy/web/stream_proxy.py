@@ -98,12 +98,12 @@ class StreamProxy:
 
     async def _answer_in(self, request: ProxyRequest) -> None:
         dialect = dialect_at(request.path)
-        assert dialect is not None
+        assert dialect is not None  # noqa: S101 - for mypy
         raw = await self._reader.body(request)
         route = await self._route_of(request, raw)
         if await self._has_passed_on(request, raw, route, dialect.name):
             return
-        assert route is not None
+        assert route is not None  # noqa: S101 - for mypy
         model, is_gemini = route.model, route.upstream is None
         answering = self._dialects.answer(
             request, dialect, raw, route.backend, route.label, lambda _: model, is_gemini
@@ -116,7 +116,7 @@ class StreamProxy:
         @app.route(counting.rule, methods=["POST"], endpoint=f"count_{counting.dialect.name}")
         async def count(self, request: ProxyRequest) -> None:
             counting = counting_at(request.path)
-            assert counting is not None
+            assert counting is not None  # noqa: S101 - for mypy
             await self._count(request, counting)
 
     del counting

@@ -160,7 +160,7 @@ class StreamedRequest(ProxyRequest):
         content_type = self.getHeader(b"content-type") or b""
         if not self._is_streamed(method, tidy_path(meant.partition(b"?")[0]), content_type):
             return
-        assert self.content is not None
+        assert self.content is not None  # noqa: S101 - for mypy
         self.content.close()
         self._upload = Upload(length, cast("IPushProducer", self.transport))
         self.content = self._upload
@@ -202,7 +202,7 @@ class StreamedRequest(ProxyRequest):
 
     def _answer_early(self) -> None:
         """End the response while the client is still sending."""
-        assert self._upload is not None
+        assert self._upload is not None  # noqa: S101 - for mypy
         self._is_answered = True
         self._upload.stopProducing()
         self.close_after_response()

@@ -53,7 +53,7 @@ def _check_node(path: str) -> None:
     if node is None:
         raise CliUnusable(f"The Gemini CLI needs Node, and no `node` was found on PATH; {mend}")
     try:
-        shown = subprocess.run(  # noqa: S603
+        shown = subprocess.run(  # noqa: S603 - found on PATH
             [node, "--version"], capture_output=True, timeout=20, check=True
         ).stdout.decode("utf-8", "replace")
     except (OSError, subprocess.SubprocessError) as error:

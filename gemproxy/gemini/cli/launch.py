@@ -26,7 +26,7 @@ def main(command: list[str]) -> None:
             sys.exit("The parent process has already ended.")
         with suppress(OSError), open("/proc/self/oom_score_adj", "w") as adjustment:
             adjustment.write(_OOM_SCORE_ADJ)
-    os.execv(command[0], command)  # noqa: S606
+    os.execv(command[0], command)  # noqa: S606 - as the daemon names it
 
 
 if __name__ == "__main__":

@@ -358,7 +358,7 @@ class Worker:
             answer.errback(WorkerDied("The Gemini CLI process ended."))
 
     def _write(self, data: bytes) -> None:
-        assert self._transport is not None
+        assert self._transport is not None  # noqa: S101 - for mypy
         if details_are_wanted():
             self.log.debug("to CLI worker {pid}: {told}", pid=self.pid, told=acp.shown(data))
         try:
