@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from gemproxy.offload.frames import FrameReader, decode, encode
+from gemproxy.util.core_dumps import forbid_core_dumps
 
 # Others go first where there is too little CPU time or memory for all.
 _NICENESS = 5
@@ -28,6 +29,8 @@ def main() -> None:
     os.nice(_NICENESS)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO)
+    # After that file, which is root's from then on. There are keys and conversations here, too.
+    forbid_core_dumps()
     # What a process does is short, and hardly any of its garbage is in cycles.
     gc.disable()
     with suppress(BrokenPipeError):
