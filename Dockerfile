@@ -17,14 +17,14 @@ RUN npm ci --omit=optional --ignore-scripts --no-audit --no-fund \
 
 FROM docker.io/library/python:3.12-slim@sha256:78387bc3881b8273120a12ebe6c1ab22b018ccc2c9adf565ae1ac9b536e184ea AS base
 
-# gemproxy and what it needs, at the versions that requirements.lock pins, in a virtual environment
+# gemproxy and what it needs, at the versions that requirements.txt pins, in a virtual environment
 # without what only builds or tests it.
 FROM base AS python
 ENV PIP_PYTHON=/opt/gemproxy/bin/python
 WORKDIR /src
-COPY requirements.lock ./
+COPY requirements.txt ./
 RUN python -m venv --without-pip /opt/gemproxy \
-    && pip install --no-cache-dir --no-deps --require-hashes -r requirements.lock
+    && pip install --no-cache-dir --no-deps --require-hashes -r requirements.txt
 COPY pyproject.toml setup.cfg README.md LICENSE ./
 COPY gemproxy gemproxy
 COPY twisted twisted

@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-LOCK := requirements-test.lock
+LOCK := requirements-test.txt
 # Processes that share the quick tests, which wait more than they work.
 WORKERS ?= 4
 # The Pythons of this machine, found by their names or where pyenv has them.
@@ -50,7 +50,7 @@ quick-tests: $(VENV)/installed-for-tests
 # With the lowest versions of other packages that setup.cfg allows.
 lowest:
 	@$(MAKE) --no-print-directory quick-tests \
-		VENV=.cache/lowest LOCK=requirements-lowest.lock PYTHON=$(LOWEST_PYTHON)
+		VENV=.cache/lowest LOCK=requirements-lowest.txt PYTHON=$(LOWEST_PYTHON)
 
 # With every Python of this machine but the one that `make test` has.
 pythons: $(VENV)/created
@@ -85,8 +85,8 @@ $(VENV)/created:
 
 # A lock file names all that is needed, so pip need not look for more: some versions of it would
 # find newer packages there.
-$(VENV)/installed: $(VENV)/created setup.cfg pyproject.toml requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
+$(VENV)/installed: $(VENV)/created setup.cfg pyproject.toml requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -111,12 +111,12 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgr
 	--no-header --no-emit-index-url --no-emit-find-links setup.cfg
 lock: $(VENV)/installed-for-tests
 	@mkdir -p .cache
-	$(COMPILE) --generate-hashes --extra build -o requirements.lock
+	$(COMPILE) --generate-hashes --extra build -o requirements.txt
 	$(COMPILE) --generate-hashes --extra build --extra test \
-		-c requirements.lock -o requirements-test.lock
+		-c requirements.txt -o requirements-test.txt
 	$(COMPILE) --no-deps --resolution lowest-direct --no-annotate -o .cache/floors.txt
 	$(COMPILE) --generate-hashes --extra build --extra test \
-		-c .cache/floors.txt -o requirements-lowest.lock
+		-c .cache/floors.txt -o requirements-lowest.txt
 
 # Nothing that is optional for the CLI is of use to a worker.
 node_modules/installed: package.json package-lock.json

@@ -126,7 +126,7 @@ def main() -> int:
     options = ("--format", "json", "--progress-spinner", "off", "--require-hashes", "--disable-pip")
     failed = False
     for lock, find, command in (
-        ("requirements-test.lock", pip_findings, (PIP_AUDIT, *options, "-r")),
+        ("requirements-test.txt", pip_findings, (PIP_AUDIT, *options, "-r")),
         (
             "package-lock.json",
             npm_findings,

@@ -56,7 +56,7 @@ def test_a_registry_that_tells_nothing_is_not_clean(printed: str):
 
 
 def test_a_lock_has_an_age():
-    assert said_of_age("a.lock", 3.2) == "a.lock: renewed 3 days ago"
-    assert said_of_age("a.lock", 91).endswith("; renew it")
-    assert "nobody knows" in said_of_age("a.lock", None)
-    assert age_of("no-such.lock", 0) is None
+    assert said_of_age("a.txt", 3.2) == "a.txt: renewed 3 days ago"
+    assert said_of_age("a.txt", 91).endswith("; renew it")
+    assert "nobody knows" in said_of_age("a.txt", None)
+    assert age_of("no-such.txt", 0) is None

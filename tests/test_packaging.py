@@ -132,7 +132,7 @@ def test_the_installed_package_is_the_one_that_runs(twistd: list[str | Path], tm
 
 # --- What is installed with it.
 
-LOCKS = ("requirements.lock", "requirements-test.lock", "requirements-lowest.lock")
+LOCKS = ("requirements.txt", "requirements-test.txt", "requirements-lowest.txt")
 
 
 def required(*extras: str) -> list[Requirement]:
@@ -162,17 +162,17 @@ def test_a_lock_file_pins_with_hashes_and_nothing_else(name: str):
 @pytest.mark.parametrize("name", LOCKS)
 def test_a_lock_file_holds_each_requirement(name: str):
     pins = locked(name)
-    extras = ("build",) if name == "requirements.lock" else ("build", "test")
+    extras = ("build",) if name == "requirements.txt" else ("build", "test")
     for wanted in required(*extras):
         assert wanted.specifier.contains(pins[canonicalize_name(wanted.name)]), wanted
 
 
 def test_the_tests_run_with_what_is_run():
-    assert locked("requirements.lock").items() <= locked("requirements-test.lock").items()
+    assert locked("requirements.txt").items() <= locked("requirements-test.txt").items()
 
 
 def test_the_lowest_versions_are_those_of_the_ranges():
-    pins = locked("requirements-lowest.lock")
+    pins = locked("requirements-lowest.txt")
     for wanted in required():
         [floor] = [part.version for part in wanted.specifier if part.operator == ">="]
         assert Version(pins[canonicalize_name(wanted.name)]) == Version(floor), wanted
