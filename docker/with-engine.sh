@@ -76,8 +76,8 @@ count_rules() {
 stop() {
     kill $daemon 2> /dev/null || true
     wait $daemon || true
-    echo "$forwarding" > /proc/sys/net/ipv4/ip_forward
-    ip link delete docker0 2> /dev/null || true
+    echo "$forwarding" 2> /dev/null > /proc/sys/net/ipv4/ip_forward || true
+    $had_bridge || ip link delete docker0 2> /dev/null || true
     local command table
     for command in iptables ip6tables; do
         [ "${rules[$command]}" = 0 ] || continue
@@ -90,6 +90,8 @@ stop() {
 
 declare -A rules=([iptables]=$(count_rules iptables) [ip6tables]=$(count_rules ip6tables))
 forwarding=$(cat /proc/sys/net/ipv4/ip_forward)
+had_bridge=false
+[ ! -e /sys/class/net/docker0 ] || had_bridge=true
 dockerd --data-root "$engine/data" --exec-root "$engine/exec" --pidfile "$engine/docker.pid" \
     --host "$DOCKER_HOST" --log-level warn > "$engine/dockerd.log" 2>&1 &
 daemon=$!
