@@ -14,7 +14,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import gemini, relay, report
+from bench import dialects, gemini, relay, report
 from bench.contenders import Contender, Unavailable, all_contenders, start_upstream
 from bench.load import Target
 from bench.numbers import Measures, medians
@@ -95,6 +95,23 @@ async def _relay(
     }
 
 
+async def _dialects(folder: Path, rounds: int) -> report.Results:
+    upstream, upstream_port = start_upstream(folder / "upstream")
+    running, port = dialects.start(folder / "dialects", upstream_port)
+    measured: dict[str, list[Measures]] = {name: [] for name in dialects.DIALECTS}
+    try:
+        await asyncio.sleep(3)
+        for number in range(rounds):
+            for name, kept in measured.items():
+                _say(f"dialects, round {number + 1}: {name}")
+                kept.append(await dialects.measure(running, port, name))
+                _say(f"    {_brief(kept[-1])}")
+    finally:
+        running.stop()
+        upstream.stop()
+    return {name: medians(kept) for name, kept in measured.items()}
+
+
 async def _gemini(folder: Path, rounds: int) -> report.Results:
     ours: list[Measures] = []
     theirs: list[Measures] = []
@@ -116,7 +133,11 @@ def _brief(measures: Measures) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
-        "part", nargs="?", choices=("all", "relay", "gemini"), default="all", help="default: all"
+        "part",
+        nargs="?",
+        choices=("all", "relay", "dialects", "gemini"),
+        default="all",
+        help="default: all",
     )
     parser.add_argument("--contenders", help="of the relay, comma separated; default: all")
     parser.add_argument("--loads", help=f"of {', '.join(load.name for load in relay.LOADS)}")
@@ -142,6 +163,8 @@ def main() -> None:
         folder = Path(temporary)
         if given.part in ("all", "relay"):
             measured["relay"] = asyncio.run(_relay(folder, names, loads, given.rounds, notes))
+        if given.part in ("all", "dialects"):
+            measured["dialects"] = asyncio.run(_dialects(folder, given.rounds))
         if given.part in ("all", "gemini"):
             measured["gemini"] = asyncio.run(_gemini(folder, max(1, given.rounds - 1)))
     measured["notes"] = notes

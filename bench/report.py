@@ -103,6 +103,35 @@ GEMINI = (
 )
 
 
+DIALECTS = (
+    Row("CPU of a small answer, not streamed, ms", "answer_ms", 2),
+    Row("CPU of a small answer, streamed, ms", "streamed_answer_ms", 2),
+    Row("CPU of a chunk, one client, µs", "chunk_us", 1),
+    Row("first content, one client, ms", "first_ms", 2),
+)
+# How much more of them a translated dialect may need than chat completions.
+_MOST_CPU = 1.25
+_MOST_WAIT_MS = 0.3
+
+
+def dialect_goals(measured: Results) -> list[str]:
+    """What each dialect needs beside chat completions, in words."""
+    chat = measured["chat"]
+    lines = []
+    for name, own in measured.items():
+        if name == "chat":
+            continue
+        ratios = {key: own[key] / chat[key] for key in ("streamed_answer_ms", "chunk_us")}
+        later = own["first_ms"] - chat["first_ms"]
+        good = max(ratios.values()) <= _MOST_CPU and later <= _MOST_WAIT_MS
+        lines.append(
+            f"- {name}: {ratios['streamed_answer_ms']:.2f} times the CPU of a streamed answer and"
+            f" {ratios['chunk_us']:.2f} of a chunk, first content {later:+.2f} ms"
+            f" (goals: {_MOST_CPU}, {_MOST_WAIT_MS} ms){'' if good else ' **missed**'}"
+        )
+    return lines
+
+
 def value(row: Row, contender: Results, direct: Results | None) -> float | None:
     load, _, name = row.key.rpartition(".")
 
@@ -156,6 +185,10 @@ def table(results: Results) -> str:
     lines = [f"Measured on {results['date']}; {results['machine']}.", ""]
     if "relay" in results:
         lines += [*_table(RELAY, results["relay"], "Relay to an OpenAI-compatible upstream"), ""]
+    if "dialects" in results:
+        measured = results["dialects"]
+        lines += [*_table(DIALECTS, measured, "Dialects, translated for an upstream"), ""]
+        lines += [*dialect_goals(measured), ""]
     if "gemini" in results:
         lines += [*_table(GEMINI, results["gemini"], "Gemini, through its CLI"), ""]
     lines += [f"- {note}" for note in results.get("notes", ())]
