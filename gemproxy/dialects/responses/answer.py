@@ -10,6 +10,7 @@ from gemproxy.chat.deltas import text_of
 from gemproxy.chat.errors import ChatError
 from gemproxy.chat.extra_content import given_signature
 from gemproxy.chat.form import CHAT_FORM, ChatForm
+from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.shapes import as_object, objects_in
 from gemproxy.chat.sse import DONE, Event, encode
 from gemproxy.dialects.responses.items import (
@@ -107,6 +108,13 @@ class ResponseBuilder:
                 said if isinstance(said, dict) else as_object(choice.get("message"))
             )
             self._finish_reason = choice.get("finish_reason") or self._finish_reason
+
+    @property
+    def text_under_way(self) -> Message | None:
+        """The message whose text goes on if the next chunk has nothing but text."""
+        message = self._open
+        is_one = isinstance(message, Message) and message.delta_head and not self._signatures
+        return message if is_one else None  # type: ignore[return-value]
 
     def _add(self, delta: Json) -> Events:
         thought = delta.get("reasoning_content") or delta.get("reasoning")
@@ -251,6 +259,21 @@ def _usage(usage: Json) -> Json:
     }
 
 
+def _text_alone(chunk: Json) -> str | None:
+    """The text of a chunk that has nothing else; None if it has."""
+    choices = chunk.get("choices")
+    if not isinstance(choices, list) or len(choices) != 1 or chunk.get("usage"):
+        return None
+    choice = choices[0]
+    if not isinstance(choice, dict) or choice.get("finish_reason"):
+        return None
+    delta = choice.get("delta")
+    if not isinstance(delta, dict) or len(delta) != 1:
+        return None
+    text = delta.get("content")
+    return text if isinstance(text, str) and text else None
+
+
 class ResponsesForm(ChatForm):
     """The shape of one answer. The last event has all of it."""
 
@@ -262,18 +285,30 @@ class ResponsesForm(ChatForm):
         self._sent = 0
 
     def events(self, events: Sequence[Event]) -> bytes:
-        return b"".join(encode(event) for chunk in events for event in self._events(chunk))
+        pieces: list[bytes] = []
+        for event in events:
+            if event.data == DONE:
+                continue
+            try:
+                chunk = event.json()
+            except ValueError:
+                continue
+            if isinstance(chunk, dict) and not self._goes_on(chunk, pieces):
+                pieces += map(encode, self._numbered(self._begin()))
+                pieces += map(encode, self._numbered(self._builder.add(chunk)))
+        return b"".join(pieces)
 
-    def _events(self, event: Event) -> Iterator[Event]:
-        if event.data == DONE:
-            return
-        try:
-            chunk = event.json()
-        except ValueError:
-            return
-        if isinstance(chunk, dict):
-            yield from self._numbered(self._begin())
-            yield from self._numbered(self._builder.add(chunk))
+    def _goes_on(self, chunk: Json, pieces: list[bytes]) -> bool:
+        """Most chunks have more of the same text: those take a short way."""
+        message = self._builder.text_under_way
+        text = _text_alone(chunk) if message is not None else None
+        if message is None or text is None:
+            return False
+        message.more_text(text)
+        data = dumps(text, keep_halves=True)
+        pieces.append(b'%b%d,"delta":%b}\n\n' % (message.delta_head, self._sent, data))
+        self._sent += 1
+        return True
 
     def _begin(self) -> Events:
         return self._builder.begin() if not self._sent else iter(())

@@ -91,10 +91,16 @@ class Reasoning(Item):
 
 
 class Message(Item):
-    """A message of the assistant: texts, and refusals."""
+    """
+    A message of the assistant: texts, and refusals.
+
+    @ivar delta_head: what is in front of the sequence number of the next event of a text, as it
+        goes over the wire; empty if the next one is not of the text that is being said.
+    """
 
     def __init__(self, index: int, id: str) -> None:
         super().__init__(index, id)
+        self.delta_head = b""
         self._parts: list[Json] = []
         self._kind = ""
         self._texts: list[str] = []
@@ -105,6 +111,10 @@ class Message(Item):
             yield from self._begin("output_text")
         self._texts.append(text)
         yield self._event("response.output_text.delta") | {"delta": text, "logprobs": []}
+
+    def more_text(self, text: str) -> None:
+        """Take more of the text that is being said; whoever calls writes the event."""
+        self._texts.append(text)
 
     def refusal(self, text: str) -> Events:
         if self._kind != "refusal":
@@ -148,6 +158,13 @@ class Message(Item):
     def _begin(self, kind: str) -> Events:
         yield from self._end()
         self._kind = kind
+        if kind == "output_text":
+            self.delta_head = (
+                b"event: response.output_text.delta\ndata: "
+                b'{"type":"response.output_text.delta","item_id":"%b","output_index":%d,'
+                b'"content_index":%d,"logprobs":[],"sequence_number":'
+                % (self.id.encode(), self.index, len(self._parts))
+            )
         yield self._event("response.content_part.added") | {"part": self._part("")}
 
     def _end(self) -> Events:
@@ -161,7 +178,7 @@ class Message(Item):
         part = self._part(text)
         yield self._event("response.content_part.done") | {"part": part}
         self._parts.append(part)
-        self._kind = ""
+        self._kind, self.delta_head = "", b""
         self._texts, self._annotations = [], []
 
 
