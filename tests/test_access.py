@@ -91,7 +91,7 @@ def test_names_are_anybody_s_business_where_keys_are() -> None:
             ("chat.example", "CHAT.example:3000", "chat.example."),
             ("a.chat.example", "evilchat.example", "chat.example.evil.example"),
         ),
-        (".example", ("chat.example:80", "a.chat.example"), ("example.org", "evilexample.org")),
+        (".b.example", ("a.b.example:80", "x.a.b.example"), ("b.example", "evilb.example")),
     ],
 )
 def test_an_allowed_name_is_one_of_its_own(
