@@ -15,6 +15,7 @@ from openai.lib.streaming._deltas import accumulate_delta
 
 from gemproxy.chat.chunks import ChunkFactory, Usage
 from gemproxy.chat.collect import CompletionCollector
+from gemproxy.chat.deltas import Pieces
 from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.split import chunks_of
 from tests.strategies import json_values
@@ -844,3 +845,16 @@ def test_what_openai_python_can_add_up_is_added_up_alike(
     for call in expected["tool_calls"]:
         del call["index"]
     assert message(*deltas) == expected
+
+
+@given(st.lists(st.text('{}"a: ', max_size=3)), st.text('{}"a: ', max_size=6))
+def test_pieces_are_what_their_text_is(given_pieces: list[str], text: str) -> None:
+    pieces, whole = Pieces(given_pieces), "".join(given_pieces)
+    assert pieces.is_blank() == (not whole.strip())
+    assert pieces.is_exactly(text) == (whole == text)
+    assert pieces.is_exactly(whole)
+    try:
+        is_object = isinstance(json.loads(whole), dict)
+    except ValueError:
+        is_object = False
+    assert pieces.is_json_object() == is_object

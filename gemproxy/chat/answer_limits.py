@@ -6,8 +6,9 @@ from attrs import frozen
 
 from gemproxy.chat.errors import SERVER_ERROR, ChatError
 
-# The objects and lists of a chunk that says one word: itself, its choices, the choice, its delta.
-_PARTS_OF_A_CHUNK = 4
+# The objects and lists of a chunk that says one word are four: itself, its choices, the choice, and
+# its delta. With a piece of a call they are seven.
+_PARTS_OF_A_CHUNK = 8
 
 
 @frozen

@@ -74,10 +74,30 @@ def number_of_calls(message: _Object) -> int:
 
 
 class Pieces(list[str]):
-    """The pieces of a string that is still growing."""
+    """
+    The pieces of a string that is still growing. What is asked about it with each delta must not
+    take longer the more there are.
+    """
 
     def text(self) -> str:
         return joined_halves("".join(self))
+
+    def is_blank(self) -> bool:
+        return not any(piece.strip() for piece in self)
+
+    def is_exactly(self, text: str) -> bool:
+        """Whether a text is the same."""
+        place = 0
+        for piece in self:
+            if not text.startswith(piece, place):
+                return False
+            place += len(piece)
+        return place == len(text)
+
+    def is_json_object(self) -> bool:
+        last = next((piece for piece in reversed(self) if piece.strip()), "")
+        # An object that is not complete seldom looks as if it was.
+        return last.rstrip().endswith("}") and _is_json_object(self.text())
 
 
 class _Base64(Pieces):
@@ -125,7 +145,8 @@ def _base64(held: Any, value: Any) -> Any:
 
 def _once(held: Any, value: Any) -> Any:
     """A text that comes in pieces, or whole in every delta."""
-    return held if isinstance(held, Pieces) and "".join(held) == value else _text(held, value)
+    is_there = isinstance(held, Pieces) and isinstance(value, str) and held.is_exactly(value)
+    return held if is_there else _text(held, value)
 
 
 def _arguments(held: Any, value: Any) -> Any:
@@ -428,15 +449,15 @@ class _Call:
         return str(settled(_name_of(self._fields)) or "")
 
     @property
-    def _arguments(self) -> str:
-        found = settled(_part_of(self._fields, "arguments"))
-        return found if isinstance(found, str) else ""
+    def _arguments(self) -> Pieces:
+        found = _part_of(self._fields, "arguments")
+        return found if isinstance(found, Pieces) else Pieces()
 
     def _is_followed_by(self, delta: _Object) -> bool:
         """Whether a delta has the arguments of another call."""
         arguments, held = _part_of(delta, "arguments"), self._arguments
-        is_more = isinstance(arguments, str) and arguments.strip() and arguments != held
-        return bool(is_more) and _is_json_object(held)
+        is_more = isinstance(arguments, str) and arguments.strip()
+        return bool(is_more) and held.is_json_object() and arguments != held.text()
 
     def is_another(self, delta: _Object, index: int | None) -> bool:
         """Whether a delta with this call's id is of another call nevertheless."""
@@ -458,10 +479,9 @@ class _Call:
 
     def goes_on_without_index(self, delta: _Object) -> bool:
         """Whether a delta without an index belongs to this call, the last one."""
-        name, held = _name_of(delta), self._arguments.strip()
-        is_open = bool(held) and not _is_json_object(held)
+        name, held = _name_of(delta), self._arguments
         if _differ(self._fields.get("id"), delta.get("id")):
-            return is_open and not name
-        if name and held and name != self._name:
+            return not (name or held.is_blank() or held.is_json_object())
+        if name and name != self._name and not held.is_blank():
             return False
         return not (name and self._name and self._is_followed_by(delta))
