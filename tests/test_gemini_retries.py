@@ -285,10 +285,8 @@ async def test_an_unreachable_api_is_tried_again_and_then_reported(tmp_path: Pat
         assert "cannot be reached" in reply.reason
 
         # The API comes back between two tries.
-        (member,) = product.daemon.pool._members
-        used = member.worker.opened
         client = await product.begin(chat("Hi", stream=True))
-        await until(lambda: member.worker.opened > used, "the first try has begun")
+        await until(product.busy, "the first try has begun")
         await product.until_idle()
         listening = reactor.listenTCP(port, product.api.site(), interface="127.0.0.1")
         try:
@@ -338,6 +336,8 @@ async def test_an_answer_that_was_half_out_when_the_worker_died_is_an_error(
 async def test_a_worker_that_dies_while_a_session_is_set_up_fails_its_request(
     product: Product,
 ) -> None:
+    # The tests before this one have killed theirs.
+    await until(lambda: product.daemon.pool.warm, "a worker is warm", 60)
     (member,) = product.daemon.pool._members
     member.sessions._resting.clear()
     os.kill(member.worker.pid, signal.SIGSTOP)

@@ -18,7 +18,7 @@ from twisted.internet.task import Clock
 from gemproxy import command
 from gemproxy.chat.errors import ChatError, upstream_failed
 from gemproxy.config import SETTINGS, BadSetting, Config, read_config
-from gemproxy.config_file import BadFile, UpstreamConfig, parse_config_file
+from gemproxy.config_file import DIALECT_NAMES, BadFile, UpstreamConfig, parse_config_file
 from gemproxy.routing.rest import FAILURES, LONGEST, SHORTEST, Rest
 from gemproxy.routing.table import BadRoute, Member, RoutingTable, Target, as_text
 from gemproxy.service import Daemon
@@ -109,7 +109,7 @@ UPSTREAM = '[[upstream]]\nname = "a"\nurl = "http://a.example"\n'
         (UPSTREAM + "timeout = 0", "upstream 'a': 'timeout'"),
         (UPSTREAM + "timeout = true", "upstream 'a': 'timeout'"),
         (UPSTREAM + "convert = 'maybe'", "one of auto, on, off"),
-        (UPSTREAM + "dialects = ['klingon']", "may have completions, responses"),
+        (UPSTREAM + "dialects = ['klingon']", f"may have {', '.join(DIALECT_NAMES)}"),
         (UPSTREAM + "proxy = 'x'", "upstream 'a': 'proxy'"),
         (UPSTREAM + "headers = { a = 1 }", "upstream 'a': 'headers'"),
         (UPSTREAM + "prefix = 'models'", "upstream 'a': 'prefix'"),
