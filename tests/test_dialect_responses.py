@@ -17,6 +17,9 @@ from gemproxy.chat.sse import Event, SSEDecoder
 from gemproxy.dialects.dialect import DialectRequest, Translation
 from gemproxy.dialects.responses.dialect import RESPONSES
 from gemproxy.dialects.seal import Seal
+from gemproxy.gemini.translate.families import family_of
+from gemproxy.gemini.translate.messages import translate_messages
+from gemproxy.gemini.translate.signatures import Signatures
 
 Json = dict[str, Any]
 
@@ -542,3 +545,64 @@ def test_stream_and_document_say_the_same_at_every_split(
     assert [done[index] for index in range(len(done))] == events[-1]["response"]["output"]
     deltas = "".join(e["delta"] for e in events if e["type"] == "response.output_text.delta")
     assert deltas == "".join(text for kind, text in pieces if kind == "content")
+
+
+# A conversation reaches Google the same way through both dialects.
+
+WORDS = st.text("ab \n\u00e9\U0001f600", min_size=1, max_size=6)
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> tuple[list[Json], list[Json]]:
+    """The same conversation in items and in messages."""
+    items: list[Json] = []
+    chat: list[Json] = []
+    calls = 0
+    for _ in range(draw(st.integers(1, 4))):
+        question = draw(WORDS)
+        part = {"type": "input_text", "text": question}
+        content = draw(st.sampled_from([question, [part]]))
+        items.append({"role": draw(st.sampled_from(["user", "developer"])), "content": content})
+        chat.append({"role": items[-1]["role"], "content": question})
+        answer: Json = {"role": "assistant", "content": None}
+        if draw(st.booleans()):
+            answer["content"] = draw(WORDS)
+            said = {"type": "output_text", "text": answer["content"], "annotations": []}
+            items.append({"type": "message", "role": "assistant", "content": [said]})
+            if signature := draw(st.sampled_from([None, "c2ln"])):
+                answer["extra_content"] = {"google": {"thought_signature": signature}}
+                sealed = SEAL.close({"text": signature})
+                items.append({"type": "reasoning", "summary": [], "encrypted_content": sealed})
+        results: list[Json] = []
+        for _ in range(draw(st.integers(0, 2))):
+            calls += 1
+            id, outcome = f"c{calls}", draw(WORDS)
+            arguments = dumps(draw(st.dictionaries(WORDS, WORDS, max_size=2))).decode()
+            items.append(
+                {"type": "function_call", "call_id": id, "name": "f", "arguments": arguments}
+            )
+            answer.setdefault("tool_calls", []).append(
+                {"id": id, "type": "function", "function": {"name": "f", "arguments": arguments}}
+            )
+            results.append({"role": "tool", "tool_call_id": id, "content": outcome})
+        items += [
+            {"type": "function_call_output", "call_id": r["tool_call_id"], "output": r["content"]}
+            for r in results
+        ]
+        if len(answer) > 2 or answer["content"]:
+            chat.append(answer)
+        chat += results
+    return items, chat
+
+
+@given(conversations(), st.sampled_from(["gemini-2.5-flash", "gemini-3.8-flash"]))
+def test_a_conversation_reaches_google_as_through_chat_completions(
+    conversation: tuple[list[Json], list[Json]], model: str
+):
+    items, chat = conversation
+    through = chat_of(input=items, instructions="Be brief.")["messages"]
+    directly = [{"role": "system", "content": "Be brief."}, *chat]
+    one, other = (
+        translate_messages(each, family_of(model), Signatures()) for each in (through, directly)
+    )
+    assert one == other
