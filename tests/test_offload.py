@@ -17,8 +17,17 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError
 
 from gemproxy.chat.errors import ChatError
+from gemproxy.chat.json_limits import JsonLimits
+from gemproxy.chat.jsontext import dumps
+from gemproxy.chat.request import is_large
+from gemproxy.chat.sse import Event
+from gemproxy.dialects.dialect import Dialect, DialectRequest, Translation
+from gemproxy.dialects.registry import DIALECTS
+from gemproxy.dialects.seal import Seal
 from gemproxy.offload.frames import FrameReader, decode, encode
 from gemproxy.offload.pool import Offload, OffloadLimits
+from gemproxy.web.bodies import read_dialect
+from testing.fake_newapi import chunk, usage_chunk
 from tests.offloaded import end_by, environment, pid, refuse, reply, unpicklable
 from tests.support import until
 
@@ -92,6 +101,32 @@ async def test_an_exception_is_that_of_the_call(offload: Offload) -> None:
         with pytest.raises((RuntimeError, AttributeError, PicklingError)):
             await offload.run(unpicklable, how)
     assert await offload.run(reply) == ()
+
+
+def told(translation: Translation) -> tuple[Any, ...]:
+    """What becomes of an answer."""
+    (chat,) = translation.chats
+    chunks = [chunk("It "), chunk("rains", finish="stop"), usage_chunk()]
+    written = translation.form.events([Event(dumps(each)) for each in chunks])
+    return chat, written, translation.form.end(), translation.record()
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+@ensureDeferred
+async def test_a_request_in_any_dialect_can_be_large(offload: Offload, dialect: Dialect) -> None:
+    long = "x" * 1_100_000
+    messages = [{"role": "user", "content": long}]
+    texts = {
+        "completions": {"prompt": long},
+        "responses": {"input": long},
+        "messages": {"messages": messages, "max_tokens": 9},
+    }
+    raw = dumps(texts[dialect.name] | {"model": "m", "stream": True})
+    assert is_large(raw)
+    path = dialect.rule.encode()
+    asked = DialectRequest(path, raw, "1", 0, Seal(b"secret"), keeps=True)
+    translation = await offload.run(read_dialect, dialect, asked, JsonLimits())
+    assert told(translation) == told(read_dialect(dialect, asked, JsonLimits()))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT])

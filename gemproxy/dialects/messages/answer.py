@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from gemproxy.chat.chunks import index_of
@@ -47,7 +48,8 @@ class MessagesForm:
         self.ignored = ignored
         self._id = id
         self._model = model
-        self._make_blocks = lambda writer: Blocks(writer, seal, display, id, searches)
+        # No function of its own: a form that was made in another process comes from there.
+        self._make_blocks = partial(Blocks, seal=seal, display=display, id=id, searches=searches)
         started = {"type": "message_start", "message": self._message([], _GOES_ON, {})}
         self._writer = StreamWriter(event(b"message_start", dumps(started)))
         self._blocks: Blocks = self._make_blocks(self._writer)

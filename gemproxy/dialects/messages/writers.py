@@ -20,7 +20,8 @@ class BlockWriter(Protocol):
     @ivar is_empty: whether no block was started.
     """
 
-    is_empty: bool
+    @property
+    def is_empty(self) -> bool: ...
 
     def start(self, block: Json) -> int:
         """
