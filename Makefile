@@ -20,7 +20,7 @@ LOWEST_PYTHON ?= $(firstword $(PYTHONS) $(PYTHON))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: run test quick quick-tests lowest pythons image lint audit bench chaos soak memory lock clean
+.PHONY: run test quick quick-tests lowest pythons image lint audit bench bodies chaos soak memory lock clean
 
 run: $(VENV)/installed node_modules/installed
 	@set -a; if [ -f .env ]; then . ./.env; fi; set +a; \
@@ -66,7 +66,7 @@ bench: $(VENV)/installed node_modules/installed
 
 # Everything goes wrong for three minutes; 40,000 requests in a row; and many clients with little
 # memory, which needs root.
-chaos soak memory: $(VENV)/installed-for-tests node_modules/installed
+bodies chaos soak memory: $(VENV)/installed-for-tests node_modules/installed
 	$(BIN)/python -m bench.$@ $(ARGS)
 
 # The image and the compose files, with a real Docker engine: some minutes.

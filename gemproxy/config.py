@@ -285,6 +285,15 @@ def _size(text: str) -> int:
     return int(match[1]) * {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}[match[2]]
 
 
+def _size_or_auto(text: str) -> int | None:
+    if text.lower() == "auto":
+        return None
+    try:
+        return _size(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or auto") from None
+
+
 def _optional(parse: Callable[[str], str]) -> Callable[[str], str | None]:
     return lambda text: parse(text) if text else None
 
@@ -564,6 +573,13 @@ SETTINGS: tuple[Setting, ...] = (
         "pictures",
     ),
     Setting(
+        "MAX_BODIES",
+        "auto",
+        _size_or_auto,
+        "maximum size of all request bodies in memory together; further requests get 503; `auto` "
+        "is an eighth of the memory, or MAX_BODY if that is more",
+    ),
+    Setting(
         "MAX_DEPTH",
         "200",
         _whole(1, DEEPEST),
@@ -663,6 +679,7 @@ class Config:
     max_answer: int
     max_answer_parts: int
     max_answer_calls: int
+    max_bodies: int | None
     max_depth: int
     max_containers: int
     max_values: int

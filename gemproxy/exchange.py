@@ -127,6 +127,11 @@ class Exchange:
         """
         self._input, self.request = content, b""
 
+    def forget(self) -> None:
+        """Release the request and the texts: they are written."""
+        self.request, self._input = b"", None
+        self._texts.clear()
+
     @property
     def weight(self) -> int:
         """The bytes that the request and the texts take."""

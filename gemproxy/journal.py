@@ -238,15 +238,20 @@ class DiskJournal(Service):
         """Forget the oldest ones that wait, if there are too many."""
         while len(self._pending) > self._keep:
             # They would be removed as soon as they are written.
-            self._bytes -= self._pending.popleft().weight
+            self._drop_oldest()
         dropped = 0
         while self._bytes + self._bytes_in_hand > self._most_bytes and (
             len(self._pending) > 1 or (self._pending and self._bytes_in_hand)
         ):
-            self._bytes -= self._pending.popleft().weight
+            self._drop_oldest()
             dropped += 1
         if dropped:
             self._lose(dropped)
+
+    def _drop_oldest(self) -> None:
+        oldest = self._pending.popleft()
+        self._bytes -= oldest.weight
+        oldest.forget()
 
     def _lose(self, number: int) -> None:
         for _ in range(number):
@@ -296,4 +301,5 @@ class DiskJournal(Service):
                 unremovable = self._folder.write(request, answer) or unremovable
             except OSError as error:
                 return _Written(exchanges[position:], error, unremovable, failures)
+            exchange.forget()
         return _Written((), None, unremovable, failures)

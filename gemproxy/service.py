@@ -49,6 +49,7 @@ from gemproxy.openai.headers import NO_OWN_KEYS, OwnKeys
 from gemproxy.routing.router import Router
 from gemproxy.routing.table import RoutingTable
 from gemproxy.shutdown import LAST_WORDS, Drain
+from gemproxy.util.cgroup import memory_limit
 from gemproxy.util.log import log_details, make_logger, mask_log
 from gemproxy.util.log_limit import LogLimit
 from gemproxy.util.masking import Masking
@@ -71,6 +72,9 @@ from gemproxy.web.stream_proxy import StreamProxy, is_passed_through
 from gemproxy.web.upload import IsStreamed, never_streamed
 
 _CONNECT_TIMEOUT = 30.0
+# Of the memory, for the bodies of requests. They may be there twice: as they came, and as they are
+# sent.
+_BODIES_SHARE = 8
 
 
 @frozen
@@ -175,6 +179,7 @@ class Daemon(MultiService):
             Access(config.proxy_api_keys, config.cors_origins, config.allowed_hosts),
             Limits(
                 config.max_body,
+                config.max_bodies or _most_bodies(config.max_body),
                 config.client_requests,
                 patience.headers,
                 patience.body,
@@ -271,6 +276,11 @@ class Daemon(MultiService):
             "requests_under_way",
             "Requests that are being received or answered",
             lambda: len(self._admission.open),
+        )
+        self._metrics.watch(
+            "body_bytes",
+            "Bytes of the bodies of requests that are being received or answered",
+            lambda: self._admission.held,
         )
         self._metrics.watch(
             "connections",
@@ -577,6 +587,11 @@ class Daemon(MultiService):
 def _name_of_setting(config: UpstreamConfig) -> str:
     """What the URL of an upstream is set by."""
     return "UPSTREAM_URL" if config.name == DEFAULT_UPSTREAM else f"upstream '{config.name}'"
+
+
+def _most_bodies(max_body: int) -> int | None:
+    memory = memory_limit()
+    return None if memory is None else max(max_body, memory // _BODIES_SHARE)
 
 
 def _new_id() -> str:

@@ -168,3 +168,11 @@ def processes_at_home_in(root: Path) -> list[int]:
         if any(variable.startswith(home) for variable in variables):
             found.append(int(process.name))
     return found
+
+
+def is_helper(pid: int) -> bool:
+    """Whether a process is one that a daemon has for large requests."""
+    try:
+        return b"gemproxy.offload" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False

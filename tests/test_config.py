@@ -230,6 +230,7 @@ CASES = [
         ("0", "1000001"),
         "a whole number from 1 to 1000000",
     ),
+    Case("MAX_BODIES", None, {"1GB": 10**9, "auto": None}, ("0", "off"), "a size such as 50MB"),
     Case("MAX_DEPTH", 200, {"20": 20}, ("0", "201"), "a whole number from 1 to 200"),
     Case("MAX_CONTAINERS", 100_000, {"9": 9}, ("0", "x"), "a whole number from 1 to 10000000"),
     Case("MAX_VALUES", 1_000_000, {"9": 9}, ("0", "x"), "a whole number from 1 to 100000000"),

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import openai
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 from openai import OpenAI
@@ -651,7 +652,8 @@ class Painter:
 
     def complete(self, request: ChatRequest, answer: Answer) -> Deferred[None]:
         served_model(request.model, {})
-        self.requests.append(request)
+        # It is released when it is answered.
+        self.requests.append(evolve(request))
         answer.ignored(parameters(request.body, family_of(request.model), Defaults()).ignored)
         chunks = ChunkFactory("c", 5, request.model)
         for index in range(request.body.get("n", 1)):

@@ -119,6 +119,23 @@ async def test_a_worker_that_misbehaves_is_retired(
         assert max((len(formatEvent(event)) for event in logged), default=0) < 20_000
 
 
+@pytest.mark.parametrize("how", ["dies", "dies-at-the-end"])
+@ensureDeferred
+async def test_what_killed_a_worker_is_not_tried_again(
+    tmp_path: Path, logged: list[Any], how: str
+) -> None:
+    async with with_fakes(tmp_path, MAX_RETRIES=5, RETRY_DELAY=0.01, TIMEOUT=9) as (product, _):
+        (pid,) = product.worker_pids()
+        reply = await ask(product, how)
+        assert (reply.status, reply.error["type"]) == (502, "server_error")
+        assert "not tried again" in reply.error["message"]
+        assert reply.headers["x-should-retry"] == "false"
+        await until(lambda: product.daemon.pool.warm, "there is another")
+        assert len({pid, *product.worker_pids()}) == 2
+        product.api._plays.clear()
+        assert (await ask(product)).status == 200
+
+
 @pytest.mark.parametrize("how", ["silent", "asks-twice", "another-conversation"])
 @ensureDeferred
 async def test_what_a_worker_may_not_do_comes_to_nothing(

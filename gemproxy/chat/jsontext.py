@@ -21,6 +21,7 @@ _PIECE = 1 << 20
 _WHITE_SPACE = " \t\r\n"
 _VALUE = json.JSONDecoder()
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
 def _reject_constant(name: str) -> NoReturn:
@@ -40,7 +41,11 @@ def joined_halves(text: str) -> str:
     """The text with pairs of surrogates made one character, and lone ones U+FFFD."""
     if text.isascii() or _SURROGATE.search(text) is None:
         return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return _SURROGATE.sub("\ufffd", _PAIR.sub(_joined, text))
+
+
+def _joined(pair: re.Match[str]) -> str:
+    return pair[0].encode("utf-16-le", "surrogatepass").decode("utf-16-le")
 
 
 def _without_surrogates(value: Any) -> Any:

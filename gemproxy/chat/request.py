@@ -126,6 +126,11 @@ class ChatRequest:
         self._parsed = None
         self.headers, self.query = (), b""
 
+    def release(self) -> None:
+        """Release everything: it is answered."""
+        self.forget()
+        self.raw = b""
+
 
 def is_large(raw: bytes) -> bool:
     """Whether to parse it would take so long that others would notice."""

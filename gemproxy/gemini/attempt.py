@@ -12,11 +12,11 @@ from twisted.internet.interfaces import IReactorTime
 from gemproxy.backend import Answer
 from gemproxy.chat.answer_limits import AnswerLimits
 from gemproxy.chat.chunks import Usage
-from gemproxy.chat.errors import ChatError, upstream_silent
+from gemproxy.chat.errors import SERVER_ERROR, ChatError, upstream_silent
 from gemproxy.gemini.cli.gateway import ApiCall, Gateway
 from gemproxy.gemini.cli.marks import Marks
 from gemproxy.gemini.cli.prompt_turn import PromptTurn
-from gemproxy.gemini.cli.worker import CallFailed, WorkerDied
+from gemproxy.gemini.cli.worker import CallFailed, Death, WorkerDied
 from gemproxy.gemini.cli.worker_pool import WorkerPool
 from gemproxy.gemini.flow import Flow
 from gemproxy.gemini.prepare import Prepared
@@ -49,6 +49,24 @@ class Choice:
     writer: ChoiceWriter
     flow: Flow
     tally: Tally
+    _deaths: int = 0
+
+    def failure_of(self, error: WorkerDied, was_asked: bool) -> AttemptFailure:
+        """
+        What to do about a dead worker: a request that may have been its death is not given to
+        another one, in which there are others as well.
+
+        @param was_asked: whether the worker had come as far as to ask the API.
+        """
+        self._deaths += error.death is not Death.ENDED
+        is_suspect = error.was_alone or not was_asked
+        if (error.death is Death.CRASHED and is_suspect) or self._deaths > 1:
+            return AttemptFailure(_deadly(), retryable=False)
+        return transient(str(error))
+
+    def release(self) -> None:
+        """Release the request, which whoever still refers to it shall not keep in memory."""
+        self.prepared = self.prepared.released()
 
 
 class Tally:
@@ -144,7 +162,8 @@ class Attempts:
             failed = cli_failure(error.failure.message)
             raise AttemptFailed(api_call.failure or failed) from None
         except WorkerDied as error:
-            raise AttemptFailed(api_call.failure or transient(str(error))) from None
+            failure = api_call.failure or choice.failure_of(error, api_call.asked)
+            raise AttemptFailed(failure) from None
         except TimeoutError:
             silent = AttemptFailure(upstream_silent(self.timeout), retryable=False)
             raise AttemptFailed(silent) from None
@@ -154,6 +173,16 @@ class Attempts:
             api_call.abort()
             prompt_turn.close().addCallback(lambda _: lease.release())
         return api_call.reply
+
+
+def _deadly() -> ChatError:
+    return ChatError(
+        502,
+        SERVER_ERROR,
+        "The Gemini CLI process ended over this request, which is not tried again.",
+        "upstream_error",
+        final=True,
+    )
 
 
 def _check(api_call: ApiCall, stop_reason: str, writer: ChoiceWriter) -> None:

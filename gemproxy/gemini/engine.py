@@ -105,6 +105,8 @@ class GeminiEngine:
             )
         finally:
             answer.pace(None)
+            for choice in choices:
+                choice.release()
         if tally.total is None:
             length = sum(choice.writer.length for choice in choices)
             usage = estimated_usage(request.prompt_length, length)

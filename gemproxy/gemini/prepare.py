@@ -51,6 +51,10 @@ class Prepared:
     key: str | None = field(repr=False)
     is_signed: bool
 
+    def released(self) -> Prepared:
+        """The same without what takes memory."""
+        return evolve(self, body=b"", texts=())
+
 
 def needs_of(request: ChatRequest, defaults: Defaults) -> Needs:
     """

@@ -36,14 +36,12 @@ from gemproxy.http.transport import PromptEndpoint
 from gemproxy.http.url import BaseURL
 from gemproxy.http.write_coalescer import WriteCoalescer
 from gemproxy.offload.pool import Offload
-from gemproxy.util.cgroup import cgroup_limits, machine_memory
+from gemproxy.util.cgroup import cgroup_limits, memory_limit
 
 
 def _sizes(wanted: int | None) -> WorkerSizes:
     """@param wanted: the number of workers, if it is set."""
-    limits = cgroup_limits()
-    memories = [bytes for bytes in (limits.memory, machine_memory()) if bytes is not None]
-    return worker_sizes(min(memories, default=None), limits.cores, wanted)
+    return worker_sizes(memory_limit(), cgroup_limits().cores, wanted)
 
 
 class EngineService(MultiService):

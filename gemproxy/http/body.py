@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import cast
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IConsumer, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IConsumer, IPullProducer, IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
@@ -25,26 +25,49 @@ class BodyTooLarge(Exception):
     """The body has more bytes than are accepted."""
 
 
-@implementer(IBodyProducer)
+# Of large bodies: transports copy what they are given, as often as they send a part of it.
+_PIECE = 256 * 1024
+
+
+@implementer(IBodyProducer, IPullProducer)
 class BytesBody:
-    """Is written in one go, with the headers: there is no file to be read piece by piece."""
+    """
+    Is written in one go, with the headers: there is no file to be read piece by piece. Only what is
+    large is written as the connection takes it.
+    """
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.length = len(data)
+        self._consumer: IConsumer | None = None
+        self._written = 0
+        self._done: Deferred[None] = Deferred()
 
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        consumer.write(self._data)
-        return succeed(None)
-
-    def pauseProducing(self) -> None:
-        pass
+        if self.length <= _PIECE:
+            consumer.write(self._data)
+            return succeed(None)
+        self._consumer, self._written, self._done = consumer, 0, Deferred()
+        self.resumeProducing()
+        return self._done
 
     def resumeProducing(self) -> None:
-        pass
+        if self._consumer is None:
+            return
+        consumer, begin = self._consumer, self._written
+        self._written = begin + _PIECE
+        is_last = self._written >= self.length
+        if is_last:
+            self._consumer = None
+        consumer.write(self._data[begin : self._written])
+        if is_last:
+            self._done.callback(None)
+
+    def pauseProducing(self) -> None:
+        """Nothing is written unasked."""
 
     def stopProducing(self) -> None:
-        pass
+        self._consumer = None
 
 
 class RepeatableBody(BytesBody):

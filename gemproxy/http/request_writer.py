@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.interfaces import IConsumer
+from twisted.internet.interfaces import IConsumer, IPullProducer
 from twisted.python.failure import Failure
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from zope.interface import implementer
@@ -92,8 +92,9 @@ class BodySender:
         pieces, self._begun = self._begun or [], None
         send_at_once(self._transport, b"".join(pieces))
         if not self._is_over:
-            self._transport.registerProducer(self._producer, True)
             self._is_registered = True
+            is_streaming = not IPullProducer.providedBy(self._producer)
+            self._transport.registerProducer(self._producer, is_streaming)
 
     def stop(self) -> None:
         """Stop sending the body."""

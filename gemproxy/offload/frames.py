@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import pickle
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 # Smaller ones are pickled.
@@ -70,8 +70,9 @@ class FrameReader:
         self.pieces: list[bytes] = []
         self.missing = _NUMBER.size
         self._part = io.BytesIO()
+        self._has_count = False
+        # Of the pieces that are to come.
         self._sizes: list[int] | None = None
-        self._begin: Callable[[bytes], None] = self._begin_sizes
 
     def feed(self, data: bytes) -> None:
         """@raise ValueError: there is something behind the end of the frame."""
@@ -82,20 +83,17 @@ class FrameReader:
             self.missing -= len(taken)
             if not self.missing:
                 part, self._part = self._part.getvalue(), io.BytesIO()
-                self._begin(part)
+                self.missing = self._size_after(part)
         if rest:
             raise ValueError("more than one frame")
 
-    def _begin_sizes(self, count: bytes) -> None:
-        self.missing = _NUMBER.unpack(count)[0] * _NUMBER.size
-        self._begin = self._begin_pieces
-
-    def _begin_pieces(self, sizes: bytes) -> None:
-        self._sizes = [size for (size,) in _NUMBER.iter_unpack(sizes)]
-        self.missing = self._sizes.pop(0)
-        self._begin = self._begin_next
-
-    def _begin_next(self, piece: bytes) -> None:
-        assert self._sizes is not None  # noqa: S101 - for mypy
-        self.pieces.append(piece)
-        self.missing = self._sizes.pop(0) if self._sizes else 0
+    def _size_after(self, part: bytes) -> int:
+        """The size of what comes after a part; 0 at the end of the frame."""
+        if self._sizes is not None:
+            self.pieces.append(part)
+        elif self._has_count:
+            self._sizes = [size for (size,) in _NUMBER.iter_unpack(part)]
+        else:
+            self._has_count = True
+            return int(_NUMBER.unpack(part)[0]) * _NUMBER.size
+        return self._sizes.pop(0) if self._sizes else 0

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
-from attrs import frozen
+from attrs import define, frozen
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import ProcessExitedAlready
@@ -27,6 +27,7 @@ from zope.interface import implementer
 
 from gemproxy.chat.errors import INVALID_REQUEST, SERVER_ERROR, ChatError
 from gemproxy.offload.frames import FrameReader, decode, encode
+from gemproxy.util.heap import give_back
 from gemproxy.util.log import make_logger
 
 _P = ParamSpec("_P")
@@ -34,16 +35,6 @@ _T = TypeVar("_T")
 
 _PIECE = 256 * 1024
 _STDERR_TAIL = 2000
-
-_TOO_SLOW = ChatError(
-    400, INVALID_REQUEST, "The request is too complex: it takes too long to read.", final=True
-)
-_DIED = ChatError(
-    503,
-    SERVER_ERROR,
-    "The process that reads large requests ended. There may be too little memory for this one.",
-    final=True,
-)
 
 
 @frozen
@@ -86,7 +77,7 @@ class Offload(Service):
             process.
         """
         assert not kwargs  # noqa: S101 - for mypy
-        call = _Call(encode((function, *args)), self._cancelled)
+        call = _Call(encode((function, *args)), Deferred(self._cancelled))
         self._waiting.append(call)
         self._serve()
         return call.done
@@ -119,24 +110,29 @@ class Offload(Service):
                 self._children.append(idle)
             idle.serve(self._waiting.popleft())
 
-    def _cancelled(self, call: _Call) -> None:
-        if call in self._waiting:
-            self._waiting.remove(call)
+    def _cancelled(self, done: Deferred[Any]) -> None:
+        for call in self._waiting:
+            if call.done is done:
+                self._waiting.remove(call)
+                return
         for child in self._children:
-            if child.call is call:
+            if child.call is not None and child.call.done is done:
                 child.kill()
 
     def _ended(self, child: _Child) -> None:
         self._children.remove(child)
         self._serve()
+        if not self._children:
+            # What was large is gone for now.
+            give_back()
 
 
+@define(eq=False)
 class _Call:
     """A call that waits or is under way."""
 
-    def __init__(self, frame: list[bytes], cancelled: Callable[[_Call], None]) -> None:
-        self.frame = frame
-        self.done: Deferred[Any] = Deferred(lambda _: cancelled(self))
+    frame: list[bytes]
+    done: Deferred[Any]
 
 
 class _Child(ProcessProtocol):
@@ -195,7 +191,7 @@ class _Child(ProcessProtocol):
 
     def _is_late(self) -> None:
         self.kill()
-        self._finish(Failure(_TOO_SLOW))
+        self._finish(Failure(_too_slow()))
 
     def outReceived(self, data: bytes) -> None:
         if self._is_ending or self.call is None:
@@ -223,7 +219,7 @@ class _Child(ProcessProtocol):
             )
         self._is_ending = True
         self._stop_timer()
-        self._finish(Failure(_DIED))
+        self._finish(Failure(_died()))
         self.gone.callback(None)
         self._has_ended(self)
 
@@ -265,3 +261,21 @@ def _pieces(frame: Iterable[bytes]) -> Iterator[bytes]:
 def _environment() -> dict[str, str]:
     """No more than it takes to find the modules: there are keys in the daemon's own."""
     return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+# Made anew each time: an error that is raised keeps what its callers had in hand.
+
+
+def _too_slow() -> ChatError:
+    return ChatError(
+        400, INVALID_REQUEST, "The request is too complex: it takes too long to read.", final=True
+    )
+
+
+def _died() -> ChatError:
+    return ChatError(
+        503,
+        SERVER_ERROR,
+        "The process that reads large requests ended. There may be too little memory for this one.",
+        final=True,
+    )

@@ -54,6 +54,12 @@ def machine_memory(root: Path = Path("/")) -> int | None:
     return int(match[1]) * 1024 if match else None
 
 
+def memory_limit(root: Path = Path("/")) -> int | None:
+    """The bytes that this process and others may take at most; None if nothing says so."""
+    known = (cgroup_limits(root).memory, machine_memory(root))
+    return min((limit for limit in known if limit is not None), default=None)
+
+
 def _lowest(limits: Iterator[Iterator[_Number]]) -> _Number | None:
     return min((limit for some in limits for limit in some), default=None)
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from io import BytesIO
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
 from attrs import frozen
@@ -32,6 +32,9 @@ from gemproxy.web.throttle import AdmissionThrottle
 
 _REFUSED_METHODS = (b"TRACE", b"CONNECT")
 
+# Seconds until large requests may be fewer.
+_FULL_RETRY_AFTER = 5
+
 # Monitoring requests these every few seconds.
 _UNLOGGED_PATHS = OPEN_PATHS | {b"/metrics"}
 
@@ -40,6 +43,7 @@ _UNLOGGED_PATHS = OPEN_PATHS | {b"/metrics"}
 class Limits:
     """
     @ivar body: bytes of a request's body at most.
+    @ivar bodies: bytes of all bodies that are held; None for any number.
     @ivar per_client: requests of one address at a time; None for any number.
     @ivar headers_timeout: seconds for the headers to arrive.
     @ivar body_timeout: seconds for the body after them.
@@ -48,6 +52,7 @@ class Limits:
     """
 
     body: int
+    bodies: int | None = None
     per_client: int | None = None
     headers_timeout: float = 30.0
     body_timeout: float = 600.0
@@ -59,6 +64,7 @@ class Admission:
     Decides which requests are admitted, and knows those that are under way.
 
     @ivar stopping: no further request is admitted.
+    @ivar held: bytes of the bodies that are in memory, or may be.
     """
 
     log = make_logger()
@@ -90,6 +96,7 @@ class Admission:
         self.own_keys = own_keys
         self.log_limit = log_limit
         self.stopping = False
+        self.held = 0
         self.open: set[ProxyRequest] = set()
         self._clients: Counter[str] = Counter()
         self._emptied: list[Deferred[None]] = []
@@ -156,6 +163,21 @@ class Admission:
         if error.status == 401:
             self.metrics.refused_keys.labels("client").inc()
 
+    def refusal_to_hold(self, size: int) -> ChatError | None:
+        """
+        Why so much more of a body is not taken; None if it is.
+
+        @param size: in bytes.
+        """
+        limit = self.limits.bodies
+        if limit is None or self.held + size <= limit:
+            return None
+        return overloaded(
+            f"The requests under way are larger than {limit} bytes together, which is the limit"
+            " (MAX_BODIES).",
+            _FULL_RETRY_AFTER,
+        )
+
     def opened(self, request: ProxyRequest) -> None:
         self.open.add(request)
         self._clients[request.client_address] += 1
@@ -195,6 +217,7 @@ class Admission:
         if request not in self.open:
             return
         self.open.discard(request)
+        self.held -= request.held
         self._clients[request.client_address] -= 1
         if not self._clients[request.client_address]:
             del self._clients[request.client_address]
@@ -211,6 +234,7 @@ class ProxyRequest(ServerRequest):
     @ivar id: identifies it in the response and in the log.
     @ivar is_logged: its handler writes the log line.
     @ivar is_let_in: whether it was admitted.
+    @ivar held: bytes of its body that are in memory, or may be.
     """
 
     # There may be thousands of requests.
@@ -223,6 +247,7 @@ class ProxyRequest(ServerRequest):
         "_size",
         "_target",
         "_throttle",
+        "held",
         "id",
         "is_let_in",
         "is_logged",
@@ -234,6 +259,7 @@ class ProxyRequest(ServerRequest):
         super().__init__(*args, **kwargs)
         self.id = admission.new_id()
         self.is_logged = False
+        self.held = 0
         self._admission = admission
         self._throttle = throttle
         self._size = 0
@@ -272,6 +298,17 @@ class ProxyRequest(ServerRequest):
         credentials = [self.header_text(b"authorization") or "", *self.keys()]
         masking = self._admission.own_keys.in_errors(shown_keys(credentials))
         return error.masked(masking.in_bytes)
+
+    def send_failure(self, failure: Failure) -> None:
+        """
+        Send the error with which its work has failed.
+
+        @param failure: of a L{ChatError}.
+        """
+        error = cast("ChatError", failure.value)
+        send_error(self, self.without_keys(error))
+        # It refers to all that the callers had in hand, such as the body.
+        error.__traceback__ = None
 
     def marked_headers(self) -> Headers:
         """The headers in which a L{LoopMark} may be."""
@@ -331,7 +368,26 @@ class ProxyRequest(ServerRequest):
             self._let_in()
             if length is not None and length > self._admission.limits.body:
                 error = self.too_large()
+            elif not self.is_passed_as_it_comes():
+                error = self._admission.refusal_to_hold(length or 0)
         return error
+
+    def is_passed_as_it_comes(self) -> bool:
+        """Whether its body is not held."""
+        return False
+
+    def hold(self, size: int) -> None:
+        """
+        Count more of its body, until it ends.
+
+        @param size: in bytes.
+        @raise ChatError: 503, that is too much for all.
+        """
+        error = self._admission.refusal_to_hold(size)
+        if error is not None:
+            raise error
+        self.held += size
+        self._admission.held += size
 
     def _target_of(self, method: bytes, target: bytes) -> bytes:
         """
@@ -353,6 +409,11 @@ class ProxyRequest(ServerRequest):
         self._size += len(data)
         if self._size > self._admission.limits.body:
             self._refuse(self.too_large())
+            return
+        try:
+            self.hold(len(data))
+        except ChatError as error:
+            self._refuse(error)
         else:
             super().handleContentChunk(data)
 

@@ -23,6 +23,11 @@ def read_chat(raw: bytes, limits: JsonLimits) -> ChatRequest:
     return chat.outlined()
 
 
+def read_large_chat(raw: bytes, limits: JsonLimits) -> ChatRequest:
+    """The same of a large body, which the result is without: it need not be copied once more."""
+    return evolve(read_chat(raw, limits), raw=b"")
+
+
 def read_images(raw: bytes, limits: JsonLimits) -> ImagesRequest:
     """@raise ChatError: 400, it is no request for pictures, or beyond the limits."""
     limits.check(raw)

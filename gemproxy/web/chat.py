@@ -156,6 +156,8 @@ class ChatService:
             self._heartbeat_timer.remove(relay)
             self._under_way.discard(relay)
             self._close(exchange)
+            # Whoever else still refers to it shall not keep it in memory.
+            chat.release()
 
     def interrupt_all(self, error: ChatError) -> None:
         """End all answers that are under way."""

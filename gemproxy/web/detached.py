@@ -11,7 +11,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from gemproxy.chat.errors import ChatError
-from gemproxy.web.responses import send_error
+from gemproxy.web.admission import ProxyRequest
 
 
 class Detached(Resource):
@@ -49,7 +49,7 @@ def _fail(failure: Failure, request: Request) -> None:
     if failure.check(CancelledError):
         return
     if failure.check(ChatError):
-        send_error(request, cast("ChatError", failure.value))
+        cast("ProxyRequest", request).send_failure(failure)
         _finish(None, request)
     else:
         request.processingFailed(failure)

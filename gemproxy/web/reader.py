@@ -7,7 +7,7 @@ from attrs import frozen
 from gemproxy.chat.errors import INVALID_REQUEST, ChatError, bad_request
 from gemproxy.chat.images import ImagesRequest
 from gemproxy.chat.json_limits import JsonLimits
-from gemproxy.chat.request import ChatRequest, is_large
+from gemproxy.chat.request import BOM, ChatRequest, is_large
 from gemproxy.dialects.dialect import Dialect, DialectRequest, Translation
 from gemproxy.http.encodings import (
     DECODED,
@@ -19,7 +19,14 @@ from gemproxy.http.encodings import (
 )
 from gemproxy.offload.pool import Offload
 from gemproxy.web.admission import ProxyRequest
-from gemproxy.web.bodies import read_chat, read_dialect, read_images, read_model, renamed
+from gemproxy.web.bodies import (
+    read_chat,
+    read_dialect,
+    read_images,
+    read_large_chat,
+    read_model,
+    renamed,
+)
 from gemproxy.web.completions import choices_in
 from gemproxy.web.site import headers_of
 
@@ -41,9 +48,9 @@ class BodyReader:
         The body of a request that is there as a whole, decoded. It is freed, and what is passed on
         of the headers does not say any more how it was encoded.
 
-        @raise ChatError: 400, 413, 415, the body cannot be decoded.
+        @raise ChatError: 400, 413, 415, the body cannot be decoded; 503, it is too large for now.
         """
-        raw = request.take_body()
+        raw = encoded = request.take_body()
         values = request.requestHeaders.getRawHeaders("content-encoding", [])
         if not raw or not values:
             return raw
@@ -65,6 +72,7 @@ class BodyReader:
         except DecodedTooLarge:
             raise request.too_large() from None
         request.requestHeaders.removeHeader("content-encoding")
+        request.hold(max(0, len(raw) - len(encoded)))
         return raw
 
     async def chat(self, request: ProxyRequest) -> ChatRequest:
@@ -74,7 +82,12 @@ class BodyReader:
         @raise ChatError: it is not a chat completion request, or see L{body}.
         """
         raw = await self.body(request)
-        chat = await self.offload.when(is_large(raw), read_chat, raw, self.limits)
+        if is_large(raw):
+            chat = await self.offload.run(read_large_chat, raw, self.limits)
+            chat.raw = raw.removeprefix(BOM)
+        else:
+            chat = read_chat(raw, self.limits)
+        del raw
         chat.headers = headers_of(request)
         chat.query = request.uri.partition(b"?")[2]
         request.forget_request_headers()

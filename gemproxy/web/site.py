@@ -74,8 +74,7 @@ def make_app(hint: str = "") -> Klein:
 
     @app.handle_errors(ChatError)
     def refuse(self: Any, request: IRequest, failure: Failure) -> None:
-        proxied = cast("ProxyRequest", request)
-        send_error(proxied, proxied.without_keys(cast("ChatError", failure.value)))
+        cast("ProxyRequest", request).send_failure(failure)
 
     @app.handle_errors(HTTPException)
     def no_such_resource(self: Any, request: IRequest, failure: Failure) -> None:

@@ -156,9 +156,7 @@ class StreamedRequest(ProxyRequest):
         method, target, version = self.request_line
         if length == 0 or self._refused:
             return
-        meant = self._target_of(method, target)
-        content_type = self.getHeader(b"content-type") or b""
-        if not self._is_streamed(method, tidy_path(meant.partition(b"?")[0]), content_type):
+        if not self.is_passed_as_it_comes():
             return
         assert self.content is not None  # noqa: S101 - for mypy
         self.content.close()
@@ -169,6 +167,12 @@ class StreamedRequest(ProxyRequest):
         super(ProxyRequest, self).requestReceived(method, target, version)
         if self.startedWriting:
             self.stop_continue()
+
+    def is_passed_as_it_comes(self) -> bool:
+        method, target, _ = self.request_line
+        meant = self._target_of(method, target)
+        content_type = self.getHeader(b"content-type") or b""
+        return self._is_streamed(method, tidy_path(meant.partition(b"?")[0]), content_type)
 
     def handleContentChunk(self, data: bytes) -> None:
         if self._upload is None:

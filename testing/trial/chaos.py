@@ -25,11 +25,12 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
+from testing.trial.bodies import BOMBS
 from testing.trial.client import request, send
 from testing.trial.course import Course, Loop, census_lines
 from testing.trial.daemon import Census, Margins
 from testing.trial.fuzz import mutated
-from testing.trial.orders import Figures, Order, Verdict
+from testing.trial.orders import CLEAR_STATUSES, Figures, Order, Verdict
 from testing.trial.pipeliner import Reading, pipeline
 
 SETTINGS = {
@@ -53,6 +54,15 @@ STUCK = 90.0
 # Allocators do not give everything back.
 MARGINS = Margins(memory=24 * 1024 * 1024)
 _BADNESS = 0.3
+# Bytes of each, within MAX_BODY, and those that are refused at this size.
+_BOMB = 900_000
+_BOMBS = (
+    "arrays",
+    "levels",
+    "messages of a letter",
+    "no JSON",
+    "objects",
+)
 _PROMPT = 2.0
 _HOUR = 3600.0
 
@@ -88,6 +98,7 @@ class Chaos:
         if badness:
             loops += [
                 self._send_garbage,
+                self._drop_a_bomb,
                 *[partial(self._pipeline, reading) for reading in Reading],
                 self._trickle,
                 self._hurt_a_worker,
@@ -172,6 +183,22 @@ class Chaos:
         self._weather.faults["a first line without an end"] += 1
         stay = self._randomness.uniform(0.2, 2.0)
         await send(self._reactor, self._daemon.port, b"GET /heal", leave_at=stay)
+
+    async def _drop_a_bomb(self) -> None:
+        await self._sleep(self._randomness.uniform(0.5, 2.0))
+        if self._over:
+            return
+        bomb = self._randomness.choice([bomb for bomb in BOMBS if bomb.name in _BOMBS])
+        port, model = self._randomness.choice(
+            ((self._daemon.port, "gemini-2.5-flash"), (self._daemon.stream_port, "gpt-x"))
+        )
+        content = bomb.make(_BOMB, model)
+        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+        sent = f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
+        outcome = await send(self._reactor, port, sent, limit=STUCK)
+        self._weather.faults["bombs of JSON"] += 1
+        if not outcome.whole or outcome.status not in (400, *CLEAR_STATUSES):
+            self.course.wrong.append(f"{bomb.name}: {outcome!r}")
 
     # What goes wrong around them:
 

@@ -13,7 +13,7 @@ from attrs import asdict, define, frozen
 from twisted.internet.task import deferLater
 
 from testing.memory_cgroup import MemoryCgroup
-from testing.processes import children, cost, free_port, processes_at_home_in
+from testing.processes import children, cost, free_port, is_helper, processes_at_home_in
 from testing.trial.client import request, send
 from testing.wall_clock import WallClock
 
@@ -123,7 +123,7 @@ class Daemon:
         raise RuntimeError("the daemon does not get ready")
 
     def workers(self) -> list[int]:
-        return children(self.process.pid)
+        return [pid for pid in children(self.process.pid) if not is_helper(pid)]
 
     async def metrics(self) -> dict[str, float]:
         """The values without labels."""

@@ -15,7 +15,7 @@ from testing.trial.client import Outcome, request
 from testing.trial.markers import expected, new_marker
 from testing.trial.upstreams import PAGE, SAID
 
-_CLEAR_STATUSES = (429, 500, 502, 503, 504)
+CLEAR_STATUSES = (429, 500, 502, 503, 504)
 # Seconds for which a busy machine may keep a heartbeat.
 _STALL = 2.0
 
@@ -162,7 +162,7 @@ def _judged_error(status: int, body: dict[str, Any]) -> Verdict:
     kind = f"{when}, {error.get('code') or 'as itself'}" + (f", {status}" if status != 200 else "")
     if "itself failed" in message or not message:
         return Verdict(kind, f"no clear error: {error!r}")
-    if status not in (200, *_CLEAR_STATUSES):
+    if status not in (200, *CLEAR_STATUSES):
         return Verdict(kind, f"status {status}: {error!r}")
     if status == 500 and SAID not in message:
         return Verdict(kind, f"an error of our own: {error!r}")

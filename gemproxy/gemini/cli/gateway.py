@@ -189,8 +189,9 @@ class ApiCall:
         return self._said <= self.reply.told
 
     def abort(self) -> None:
-        """Close the connection to the API at any stage."""
+        """Close the connection to the API at any stage, and release the request."""
         self.aborted = True
+        self.compose = _forgotten
         if self._awaited is not None:
             self._awaited.cancel()
         if self._source is not None:
@@ -216,6 +217,10 @@ class ApiCall:
             self._source.pauseProducing()
         else:
             self._source.resumeProducing()
+
+
+def _forgotten(asked: dict[str, Any]) -> bytes:
+    raise ConversationAltered("it is over")
 
 
 @implementer(IPushProducer)

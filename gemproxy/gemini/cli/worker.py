@@ -34,8 +34,32 @@ _HEAP_IS_FULL = b"heap out of memory"
 _LAUNCHER = str(Path(__file__).with_name("launch.py"))
 
 
+class Death(Enum):
+    """
+    Why a process is gone.
+
+    @cvar ENDED: it was ended, or could not be used.
+    @cvar KILLED: somebody else has ended it, as the kernel does for want of memory.
+    @cvar CRASHED: it ended by itself.
+    """
+
+    ENDED = "ended"
+    KILLED = "killed"
+    CRASHED = "crashed"
+
+
 class WorkerDied(Exception):
-    """The process ended or was killed; its pending calls fail."""
+    """
+    The process ended or was killed; its pending calls fail.
+
+    @ivar death: why.
+    @ivar was_alone: whether the call that fails is the only one.
+    """
+
+    def __init__(self, message: str, death: Death = Death.ENDED, was_alone: bool = False) -> None:
+        super().__init__(message)
+        self.death = death
+        self.was_alone = was_alone
 
 
 class CallFailed(Exception):
@@ -314,16 +338,23 @@ class Worker:
         elif not reason.check(ProcessDone, ProcessTerminated):
             self.log.failure("CLI worker {pid} ended for an unknown reason", reason, pid=self.pid)
         self.died_of_memory = self._memory_failed(reason)
+        death = self._death(reason)
         self._ended = True
         self.usable = False
         if self._ending is not None and self._ending.active():
             self._ending.cancel()
         self.home.remove()
-        self._fail_calls()
+        self._fail_calls(death)
         self._observer.worker_ended(self)
         waiting, self._when_ended = self._when_ended, []
         for done in waiting:
             done.callback(None)
+
+    def _death(self, reason: Failure) -> Death:
+        if not self.usable:
+            return Death.ENDED
+        number = getattr(reason.value, "signal", None)
+        return Death.KILLED if number in (signal.SIGKILL, signal.SIGTERM) else Death.CRASHED
 
     def _memory_failed(self, reason: Failure) -> bool:
         number = getattr(reason.value, "signal", None)
@@ -352,10 +383,10 @@ class Worker:
         if self._strays > self.limits.stray_limit:
             raise acp.ProtocolViolation("too many unexpected messages")
 
-    def _fail_calls(self) -> None:
+    def _fail_calls(self, death: Death = Death.ENDED) -> None:
         calls, self._calls = self._calls, {}
         for answer in calls.values():
-            answer.errback(WorkerDied("The Gemini CLI process ended."))
+            answer.errback(WorkerDied("The Gemini CLI process ended.", death, len(calls) == 1))
 
     def _write(self, data: bytes) -> None:
         assert self._transport is not None  # noqa: S101 - for mypy

@@ -1,0 +1,43 @@
+"""What becomes of a request whose worker has died."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gemproxy.gemini.attempt import Choice
+from gemproxy.gemini.cli.worker import Death, WorkerDied
+
+NOTHING: Any = None
+
+
+def choice() -> Choice:
+    return Choice("m", NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
+
+
+@pytest.mark.parametrize(
+    ("death", "was_alone", "was_asked", "again"),
+    [
+        (Death.ENDED, True, False, True),
+        (Death.KILLED, True, False, True),
+        (Death.KILLED, False, True, True),
+        (Death.CRASHED, False, True, True),
+        (Death.CRASHED, True, True, False),
+        (Death.CRASHED, False, False, False),
+    ],
+)
+def test_who_may_have_been_the_death_of_a_worker_gets_no_other(
+    death: Death, was_alone: bool, was_asked: bool, again: bool
+):
+    failure = choice().failure_of(WorkerDied("why", death, was_alone), was_asked)
+    assert failure.retryable == again
+    assert failure.error.status == 502
+    assert failure.error.final != again
+
+
+def test_two_deaths_are_no_chance():
+    unlucky = choice()
+    assert unlucky.failure_of(WorkerDied("why", Death.KILLED), True).retryable
+    assert unlucky.failure_of(WorkerDied("why"), True).retryable
+    assert not unlucky.failure_of(WorkerDied("why", Death.KILLED), True).retryable
