@@ -13,7 +13,7 @@ from attrs import field, frozen
 
 CONVERSIONS = ("auto", "on", "off")
 # Those of L{gemproxy.dialects.registry}.
-DIALECT_NAMES = ("completions", "messages", "responses")
+DIALECT_NAMES = ("completions", "messages", "native", "responses")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")

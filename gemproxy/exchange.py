@@ -21,6 +21,8 @@ _NAME_LENGTH = 100
 # Characters of an error in the log line.
 _ERROR_LENGTH = 300
 _MEDIA = re.compile(r"\s{0,100}data:([^;,]{0,100})[^,]{0,100},", re.I)
+# What Google's API said is in the other fields of the delta.
+_NOT_RECORDED = ("role", "google_responses")
 # The keys that name the type of the data beside them.
 _TYPE_KEYS = ("format", "media_type", "mime_type")
 
@@ -85,7 +87,7 @@ class Exchange:
             if type(index) is not int:
                 index = index_of(index) or 0
             for kind, value in delta.items():
-                if value and kind != "role":
+                if value and kind not in _NOT_RECORDED:
                     self._add_text(index, kind, value, now)
 
     def _add_text(self, index: int, kind: str, value: Any, now: float) -> None:

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.web.iweb import IAgent
 
 from gemproxy import __version__
-from gemproxy.backend import Backend
+from gemproxy.backend import Backend, Forwarder
 from gemproxy.backoff import RetryPolicy
 from gemproxy.chat.answer_limits import AnswerLimits
 from gemproxy.chat.errors import INVALID_REQUEST, ChatError
@@ -198,6 +198,7 @@ class Daemon(MultiService):
         self.pool: WorkerPool | None = None
 
         engine: GeminiEngine | None = None
+        google: Forwarder | None = None
         if config.needs_engine:
             assert cli is not None  # noqa: S101 - for mypy
             service = EngineService(
@@ -217,7 +218,7 @@ class Daemon(MultiService):
             service.setServiceParent(self)
             self._watch_pool(service.pool)
             self.pool = service.pool
-            engine = service.engine
+            engine, google = service.engine, service.forwarder
         self._watch_requests()
         self._watch_turns()
         self._health = Health(
@@ -237,12 +238,15 @@ class Daemon(MultiService):
             self._metrics.refused_keys.labels("admin").inc,
         )
         if config.port is not None and engine is not None:
-            chats = self._chat_service(())
+            assert google is not None  # noqa: S101 - for mypy
+            chats, passthrough = self._chat_service(()), self._passthrough(lambda: google)
             dialects = DialectService(chats, self._seal, self._kept_responses)
-            proxy = GeminiProxy(engine, engine, self._health, self._admin, chats, dialects)
+            proxy = GeminiProxy(
+                engine, engine, self._health, self._admin, chats, dialects, passthrough
+            )
             self._listen("Gemini Proxy", proxy.app.resource())
         if config.stream_port is not None:
-            self._listen("Stream Proxy", self._stream_proxy(engine), is_passed_through)
+            self._listen("Stream Proxy", self._stream_proxy(engine, google), is_passed_through)
 
     def _make_agent(self, proxies: Proxies, name: str = "") -> PersistentAgent:
         agent = self._agents[name] = PersistentAgent(
@@ -348,7 +352,14 @@ class Daemon(MultiService):
             lambda state: pool.count(MemberState(state)),
         )
 
-    def _stream_proxy(self, engine: GeminiEngine | None) -> Any:
+    def _passthrough(self, upstream: Callable[[], Forwarder]) -> Passthrough:
+        passthrough = Passthrough(
+            self._reactor, upstream, self._config.timeout, self._metrics, self._masking
+        )
+        self._interruptions.append(passthrough.interrupt_all)
+        return passthrough
+
+    def _stream_proxy(self, engine: GeminiEngine | None, google: Forwarder | None) -> Any:
         config = self._config
         gemini: Backend | None = engine
         names = config.gemini_models
@@ -367,17 +378,12 @@ class Daemon(MultiService):
         except ValueError as error:
             raise BadSetting(str(error)) from None
         self._router = router
-        passthrough = Passthrough(
-            self._reactor,
-            lambda: router.default.backend(),
-            config.timeout,
-            self._metrics,
-            self._masking,
-        )
-        self._interruptions.append(passthrough.interrupt_all)
+        passthrough = self._passthrough(lambda: router.default.backend())
         chats = self._chat_service(config.stop_tags)
         counter = engine if another is None else None
         dialects = DialectService(chats, self._seal, self._kept_responses)
+        google = another or google
+        assert google is not None  # noqa: S101 - for mypy
         proxy = StreamProxy(
             router,
             passthrough,
@@ -385,8 +391,8 @@ class Daemon(MultiService):
             self._admin,
             chats,
             dialects,
+            google,
             counter,
-            another,
         )
         return proxy.app.resource()
 

@@ -102,7 +102,6 @@ def test_no_doubt_without_a_reason() -> None:
         "/v1/files/..;%2f..;%2fapi",
         "/v1/%252e%252e/api/user",
         "/v1/..%253b/api/user",
-        "/v1beta/..;/api/user",
         "/v1/models/..;/x",
         "http://localhost/v1/..;/api/user",
     ],

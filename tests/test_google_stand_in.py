@@ -355,7 +355,7 @@ async def test_what_is_no_request():
     async with running() as client:
         bad, error = await client.whole(body=b"{")
         no_object, _ = await client.whole(body=b"[]")
-        no_method, _ = await client.whole("v1/models/m:embedContent")
+        no_method, _ = await client.whole("v1/models/m:predict")
         no_path, told = await client.get("v2/models")
     assert (bad, no_object, no_method, no_path) == (400, 400, 404, 404)
     assert error["error"]["status"] == "INVALID_ARGUMENT"

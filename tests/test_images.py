@@ -48,6 +48,7 @@ from gemproxy.web.chat import ChatService
 from gemproxy.web.dialects import DialectService
 from gemproxy.web.gemini_proxy import GeminiProxy
 from gemproxy.web.health import Health
+from gemproxy.web.passthrough import Passthrough
 from gemproxy.web.reader import BodyReader
 from gemproxy.web.relay import Heartbeats
 from gemproxy.web.site import make_site
@@ -679,7 +680,8 @@ async def painted() -> AsyncIterator[tuple[Client, Painter]]:
     health = Health(metrics, lambda: True, lambda: True, dict)
     admin = Admin(None, False, lambda: RoutingTable((), {}), list)
     dialects = DialectService(chats, Seal(b""))
-    proxy = GeminiProxy(painter, painter, health, admin, chats, dialects)
+    passthrough = Passthrough(reactor, lambda: pytest.fail("nothing passes"), 9, metrics)
+    proxy = GeminiProxy(painter, painter, health, admin, chats, dialects, passthrough)
     admission = Admission(reactor, Access(), Limits(1_000_000), metrics, lambda: "x")
     limiter = ConnectionLimiter(reactor, None, None, lambda _: False, lambda _: None)
     site = make_site(proxy.app.resource(), admission, limiter, reactor)

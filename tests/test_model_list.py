@@ -67,6 +67,7 @@ def test_a_model_is_described() -> None:
             "input_token_limit": 1000,
             "context_length": 1000,
             "output_token_limit": 10,
+            "google": described,
         }
     ]
 
@@ -74,7 +75,7 @@ def test_a_model_is_described() -> None:
 def test_fields_of_other_types_are_left_out() -> None:
     strange = google("x", displayName=7, inputTokenLimit="many", outputTokenLimit=True)
     assert chat_models({"models": [strange]}) == [
-        {"id": "x", "object": "model", "created": 0, "owned_by": "google"}
+        {"id": "x", "object": "model", "created": 0, "owned_by": "google", "google": strange}
     ]
 
 

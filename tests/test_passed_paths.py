@@ -16,8 +16,6 @@ OUTSIDE = [
     ("GET", "/dashboard/billing/usage?start_date=2026-11-01&end_date=2026-11-28"),
     ("GET", "/api/usage/token/"),
     ("GET", "/api/usage/token"),
-    ("GET", "/v1beta/models"),
-    ("GET", "/v1beta/models/"),
     ("GET", "/v1beta/openai/models"),
     ("POST", "/v1beta/models/gpt-x:generateContent?alt=sse"),
     ("POST", "/v1beta/openai/chat/completions"),
@@ -75,7 +73,6 @@ async def test_the_path_of_the_base_url_is_for_the_api_alone() -> None:
         "/v2/models",
         "/mjx",
         "/console",
-        "/v1beta/../api/user",
         "/mj/%2e%2e/api/user",
         "/api/usage/token/../../user",
     ],
@@ -92,11 +89,6 @@ async def test_everything_else_stays_unknown(relay: Relay, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
-        ("POST", "/v1beta/models/gemini-2.5-flash:generateContent", {"contents": []}),
-        ("POST", "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse", {}),
-        ("POST", "/v1beta/models/google%2FGemini-3%3AcountTokens", {}),
-        ("POST", "/v1/models/gemini-2.5-flash:generateContent", {"contents": []}),
-        ("GET", "/v1beta/models/gemini-2.5-flash", None),
         ("POST", "/v1beta/openai/chat/completions", {"model": "gemini-2.5-flash"}),
         ("POST", "/v1beta/openai/embeddings", {"model": "gemini-embedding-001"}),
     ],
@@ -109,4 +101,24 @@ async def test_what_is_not_served_for_gemini_says_what_is(
     assert (reply.status, reply.error["code"]) == (404, "unknown_url")
     assert reply.headers["x-should-retry"] == "false"
     assert "/v1/chat/completions" in reply.error["message"]
+    assert relay.upstream.calls == []
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/v1beta/../api/user", 400),
+        ("/v1beta/..;/api/user", 400),
+        ("/v1beta/models/google%2FGemini-3%3Apredict", 404),
+        ("/v1/models/gemini-2.5-flash:batchGenerateContent", 404),
+    ],
+)
+@ensureDeferred
+async def test_at_googles_paths_the_errors_are_of_googles_kind(
+    relay: Relay, path: str, status: int
+) -> None:
+    reply = await (await relay.send("POST", path, b"{}")).reply()
+    words = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND"}
+    assert (reply.status, reply.error["code"]) == (status, status)
+    assert reply.error["status"] == words[status]
     assert relay.upstream.calls == []

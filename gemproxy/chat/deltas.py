@@ -264,6 +264,8 @@ MESSAGE = Rules(
         # Each delta has entries of its own, whatever their index is.
         "annotations": _list,
         "images": _list,
+        # Each is complete in itself.
+        "google_responses": _list,
     },
     _by_type,
 )

@@ -19,6 +19,11 @@ _MOST_NAMES = 20
 _MOST_LOST = 0.3
 
 
+def _masked(document: dict[str, Any], mask: Callable[[bytes], bytes]) -> dict[str, Any]:
+    masked = mask(plain := dumps(document))
+    return document if masked == plain else dict(loads(masked))
+
+
 @frozen
 class Verbatim:
     """
@@ -34,9 +39,7 @@ class Verbatim:
 
     def masked(self, mask: Callable[[bytes], bytes]) -> Verbatim:
         """See L{ChatError.masked}."""
-        payload = self.payload
-        if payload is not None and (masked := mask(plain := dumps(payload))) != plain:
-            payload = loads(masked)
+        payload = self.payload and _masked(self.payload, mask)
         headers = tuple((name, mask(value.encode()).decode()) for name, value in self.headers)
         return Verbatim(mask(self.content_type), mask(self.body), payload, headers)
 
@@ -49,6 +52,8 @@ class ChatError(Exception):
     @ivar retry_after: seconds after which the client may retry; None if unknown.
     @ivar final: whether the same request would fail again; SDKs are instructed not to retry it.
     @ivar verbatim: the upstream's error response, sent instead of one made from the fields.
+    @ivar google: the error object of Google's API that it was made of; None if it is none of
+        Google's, or is told otherwise on purpose.
     """
 
     status: int
@@ -59,6 +64,7 @@ class ChatError(Exception):
     retry_after: float | None = None
     final: bool = False
     verbatim: Verbatim | None = None
+    google: dict[str, Any] | None = None
 
     def __str__(self) -> str:
         return f"{self.status} {self.code or self.type}: {self.message}"
@@ -108,6 +114,7 @@ class ChatError(Exception):
             code=self.code and in_text(self.code),
             param=self.param and in_text(self.param),
             verbatim=self.verbatim and self.verbatim.masked(mask),
+            google=self.google and _masked(self.google, mask),
         )
 
     def reason(self) -> bytes:

@@ -97,7 +97,7 @@ class ChatRequest:
         """Bytes of the messages."""
         if self._outline is not None:
             return self._outline.prompt_length
-        return len(dumps(self.body.get("messages")))
+        return len(dumps(self.body.get("messages", self.body.get("google_request"))))
 
     @property
     def tools_length(self) -> int:

@@ -26,7 +26,7 @@ class Completions:
     """The dialect."""
 
     name = "completions"
-    rule = "/v1/completions"
+    rules = ("/v1/completions",)
 
     def owns(self, path: bytes) -> bool:
         return path == b"/v1/completions"

@@ -26,6 +26,8 @@ class DialectRequest:
     @ivar has_hosted_tools: whether whoever answers can search the web and execute code.
     @ivar keeps: whether answers are kept for later requests to refer to.
     @ivar kept: the records of those that it refers to, by id; None if they are not looked up yet.
+    @ivar takes_google: whether all who may answer take a request of Google's API as it is, as
+        C{google_request} in place of the messages.
     """
 
     path: bytes
@@ -38,6 +40,7 @@ class DialectRequest:
     has_hosted_tools: bool = True
     keeps: bool = False
     kept: Mapping[str, Any] | None = field(default=None, repr=False)
+    takes_google: bool = True
 
 
 def _not_kept() -> None:
@@ -83,14 +86,14 @@ class Dialect(ErrorForm, Protocol):
     Another shape of requests and answers. It knows no backend.
 
     @ivar name: by which the log and the configuration know it.
-    @ivar rule: the path of its requests, as one of werkzeug's URL rules.
+    @ivar rules: the paths of its requests, as werkzeug's URL rules; the first is shown to people.
     """
 
     @property
     def name(self) -> str: ...
 
     @property
-    def rule(self) -> str: ...
+    def rules(self) -> Sequence[str]: ...
 
     def owns(self, path: bytes) -> bool:
         """Whether a tidy path belongs to it, so that errors there have its shape."""

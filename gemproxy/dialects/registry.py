@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from gemproxy.chat.form import CHAT_FORM, ErrorForm
@@ -9,11 +10,15 @@ from gemproxy.dialects.completions import COMPLETIONS
 from gemproxy.dialects.dialect import Counting, Dialect, ModelsForm
 from gemproxy.dialects.messages.dialect import MESSAGES, MESSAGES_COUNTING
 from gemproxy.dialects.messages.models import MESSAGES_MODELS
+from gemproxy.dialects.native.dialect import NATIVE
+from gemproxy.dialects.native.models import NATIVE_MODELS
 from gemproxy.dialects.responses.dialect import RESPONSES, RESPONSES_COUNTING
 
-DIALECTS: Sequence[Dialect] = (COMPLETIONS, RESPONSES, MESSAGES)
+DIALECTS: Sequence[Dialect] = (COMPLETIONS, RESPONSES, MESSAGES, NATIVE)
 COUNTINGS: Sequence[Counting] = (MESSAGES_COUNTING, RESPONSES_COUNTING)
-_MODELS: Sequence[ModelsForm] = (MESSAGES_MODELS,)
+# Google's alone; at /v1/models it is the client's headers that count.
+_GOOGLES_MODELS = re.compile(rb"/v1(?:beta|alpha)/models(?:/[^:]*)?", re.S)
+_MODELS: Sequence[ModelsForm] = (MESSAGES_MODELS, NATIVE_MODELS)
 
 
 def dialect_at(path: bytes) -> Dialect | None:
@@ -37,6 +42,15 @@ def models_form_for(sends: Callable[[bytes], bool]) -> ModelsForm | None:
     @param sends: whether it sends a header, by the name in lower case.
     """
     return next((form for form in _MODELS if sends(form.header)), None)
+
+
+def models_form_at(path: bytes) -> ModelsForm | None:
+    """
+    The same at a path that leaves no choice; None at others.
+
+    @param path: a tidy one.
+    """
+    return NATIVE_MODELS if _GOOGLES_MODELS.fullmatch(path) else None
 
 
 def error_form_at(path: bytes) -> ErrorForm:

@@ -22,17 +22,22 @@ from gemproxy.gemini.flow import Flow
 from gemproxy.gemini.prepare import Prepared
 from gemproxy.gemini.translate.errors import AttemptFailure, cli_failure, too_long, transient
 from gemproxy.gemini.translate.outcomes import explanation, is_certain, is_malformed
-from gemproxy.gemini.translate.reply import Reply
+from gemproxy.gemini.translate.reply import Reply, Thought
 from gemproxy.gemini.writer import ChoiceWriter
 from gemproxy.util.idle_timeout import IdleTimeout
 
 
 class AttemptFailed(Exception):
-    """An attempt failed."""
+    """
+    An attempt failed.
 
-    def __init__(self, failure: AttemptFailure) -> None:
+    @ivar reply: what the model answered, if that is why; None if it did not come to an end.
+    """
+
+    def __init__(self, failure: AttemptFailure, reply: Reply | None = None) -> None:
         super().__init__(str(failure.error))
         self.failure = failure
+        self.reply = reply
 
 
 @define(eq=False)
@@ -129,13 +134,14 @@ class Attempts:
             idle_timeout.reset()
             choice.tally.count(choice, api_call.reply.usage)
 
+        is_native = choice.prepared.is_native
         api_call = ApiCall(
             choice.model,
             key,
             compose,
             heard,
-            choice.writer.thought,
-            Reply(self.limits),
+            _nothing if is_native else choice.writer.thought,
+            Reply(self.limits, choice.writer.native if is_native else None),
             lease.worker.limits.reply_limit,
         )
         self.gateway.open(marks.nonce, api_call)
@@ -148,7 +154,8 @@ class Attempts:
                 lease.worker.give_up("it wrote text that the API did not send")
                 return
             idle_timeout.reset()
-            choice.writer.content(piece)
+            if not is_native:
+                choice.writer.content(piece)
 
         prompt_turn = PromptTurn(
             self.clock, lease.worker, lease.sessions, marks, choice.model, text
@@ -185,6 +192,10 @@ def _deadly() -> ChatError:
     )
 
 
+def _nothing(thought: Thought) -> None:
+    """Responses that are passed on as they are have the thoughts in them."""
+
+
 def _check(api_call: ApiCall, stop_reason: str, writer: ChoiceWriter) -> None:
     """@raise AttemptFailed: the response is missing, malformed or incomplete."""
     reply = api_call.reply
@@ -202,8 +213,9 @@ def _check(api_call: ApiCall, stop_reason: str, writer: ChoiceWriter) -> None:
         raise AttemptFailed(
             transient(
                 f"The model returned a malformed response (finish reason {reply.finish_reason})."
-            )
+            ),
+            reply,
         )
     is_empty = not (writer.has_content or reply.calls or reply.media)
     if is_empty and not is_certain(reply):
-        raise AttemptFailed(transient(explanation(reply)))
+        raise AttemptFailed(transient(explanation(reply)), reply)

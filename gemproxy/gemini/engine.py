@@ -145,11 +145,13 @@ class GeminiEngine:
         """Generate one choice, retrying as the policy allows."""
         retried = 0
         while True:
-            lease = self.keys.acquire(choice.model, choice.prepared.key)
+            lease = self.keys.acquire(choice.model, self._preferred(choice.prepared))
             try:
                 reply = await self.attempts.run(choice, lease.key)
             except AttemptFailed as failed:
                 failure = failed.failure
+                # However bad, it is Google's answer, for whoever wants that.
+                answered = failed.reply if choice.prepared.is_native else None
                 another_key = self.keys.release(lease, failure)
             except BaseException:
                 self.keys.abandon(lease)
@@ -157,8 +159,17 @@ class GeminiEngine:
             else:
                 self.keys.release(lease, None)
                 break
+            delay = self.policy.delay(
+                failure.retryable, failure.delay, retried, choice.answer.commitment()
+            )
+            if answered is not None and delay is None:
+                reply = answered
+                break
             if not choice.writer.may_restart():
-                raise failure.error
+                if answered is None:
+                    raise failure.error
+                reply = answered
+                break
             if is_corrupted(failure.error.message) and choice.prepared.is_signed:
                 unsigned = await self._prepared(request, unsigned=True)
                 request.forget()
@@ -166,9 +177,6 @@ class GeminiEngine:
                 continue
             if another_key:
                 continue
-            delay = self.policy.delay(
-                failure.retryable, failure.delay, retried, choice.answer.commitment()
-            )
             if delay is None:
                 raise await self._final(failure.error, choice.model)
             retried += 1
@@ -187,7 +195,14 @@ class GeminiEngine:
             self.signatures.remember(call.id, call.signature, lease.key)
         for signature in reply.signatures:
             self.signatures.remember(signature, signature, lease.key)
-        choice.writer.finish(reply)
+        if choice.prepared.is_native:
+            choice.writer.finish_native(reply)
+        else:
+            choice.writer.finish(reply)
+
+    def _preferred(self, prepared: Prepared) -> str | None:
+        """The API key that a request needs if possible."""
+        return self.keys.first if prepared.needs_files else prepared.key
 
     async def _final(self, error: ChatError, model: str) -> ChatError:
         """The error for the client; if Google does not have the model, it names those it has."""

@@ -61,6 +61,8 @@ class KeyRing:
     A key is paused when its daily quota for a model is used up, or when Google rejects it or does
     not have the model for it. After the pause, a single request probes the key; the key stays
     paused until the probe succeeds.
+
+    @ivar first: the key whose files and caches there are: each key has only its own.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class KeyRing:
         @param rest: seconds for which a key rests first if Google does not say how long.
         @param rests_limit: rests that are remembered; the names of models come from clients.
         """
+        self.first = keys[0] if keys else None
         self._rest_seconds = rest
         self._rests_limit = rests_limit
         self._clock = clock

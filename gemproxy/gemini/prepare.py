@@ -7,11 +7,13 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
+from gemproxy.chat.errors import bad_request
 from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.request import ChatRequest
 from gemproxy.gemini.cli.marks import texts_to_mark
 from gemproxy.gemini.translate.families import family_of
 from gemproxy.gemini.translate.messages import translate_messages
+from gemproxy.gemini.translate.native import NativeConversation
 from gemproxy.gemini.translate.parameters import Defaults, Parameters, parameters
 from gemproxy.gemini.translate.remote_pictures import remote_pictures, with_pictures
 from gemproxy.gemini.translate.signatures import AskedSignatures, Signatures
@@ -43,6 +45,8 @@ class Prepared:
     @ivar texts: for the L{Marks}.
     @ivar key: the API key to prefer: it made the last of the signatures; None if unknown.
     @ivar is_signed: whether it has signatures that the API may find corrupted.
+    @ivar is_native: whether the client speaks Google's API itself, and wants the answer so.
+    @ivar needs_files: whether it names a file or a cache, which are one key's own.
     """
 
     wanted: Parameters
@@ -50,6 +54,8 @@ class Prepared:
     texts: tuple[str, ...] = field(repr=False)
     key: str | None = field(repr=False)
     is_signed: bool
+    is_native: bool = False
+    needs_files: bool = False
 
     def released(self) -> Prepared:
         """The same without what takes memory."""
@@ -80,6 +86,8 @@ def prepare(
     @raise ChatError: 400, the request is invalid; the error names the parameter or message.
     """
     body: Mapping[str, Any] = request.body
+    if (native := body.get("google_request")) is not None:
+        return _prepare_native(native, signatures, unsigned)
     family = family_of(request.model)
     wanted = parameters(body, family, defaults)
     messages = with_pictures(body.get("messages"), pictures)
@@ -92,4 +100,23 @@ def prepare(
         texts_to_mark(conversation.turns),
         conversation.key,
         conversation.is_signed,
+        needs_files="cachedContent" in wanted.request,
+    )
+
+
+def _prepare_native(request: Any, signatures: Signatures, unsigned: bool) -> Prepared:
+    """A request of a client that speaks Google's API. It goes there as it came."""
+    if not isinstance(request, dict):
+        raise bad_request("'google_request' must be an object.", "google_request")
+    conversation = NativeConversation.of(request)
+    if unsigned:
+        conversation = conversation.without_signatures()
+    return Prepared(
+        Parameters(1, {}, False, ()),
+        dumps(conversation.request),
+        texts_to_mark(conversation.turns),
+        conversation.key(signatures),
+        conversation.is_signed,
+        is_native=True,
+        needs_files=conversation.needs_files,
     )

@@ -26,6 +26,7 @@ from gemproxy.gemini.cli.worker import Worker
 from gemproxy.gemini.cli.worker_pool import PoolLimits, WorkerPool
 from gemproxy.gemini.counting import TokenCounting
 from gemproxy.gemini.engine import GeminiEngine
+from gemproxy.gemini.forwarder import GoogleForwarder
 from gemproxy.gemini.keys import KeyRing
 from gemproxy.gemini.model_list import ModelList
 from gemproxy.gemini.pictures import PictureFetcher
@@ -50,6 +51,7 @@ class EngineService(MultiService):
 
     @ivar engine: the backend.
     @ivar pool: its CLI workers.
+    @ivar forwarder: passes on what needs no worker.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class EngineService(MultiService):
         models = ModelList(reactor, api, keys, config.gemini_models)
         models.setServiceParent(self)
         key_ring = KeyRing(reactor, config.gemini_api_key, key_rest)
+        self.forwarder = GoogleForwarder(reactor, agent, api_url, key_ring)
         self.engine = GeminiEngine(
             reactor,
             Attempts(reactor, self.pool, gateway, config.timeout, answer_limits),

@@ -16,7 +16,7 @@ from gemproxy.gemini.translate.outcomes import (
     native_finish_reason,
 )
 from gemproxy.gemini.translate.parameters import Parameters
-from gemproxy.gemini.translate.reply import Reply, Thought
+from gemproxy.gemini.translate.reply import NativeResponse, Reply, Thought
 from gemproxy.gemini.translate.tools import Call
 
 
@@ -60,12 +60,14 @@ class ChoiceWriter:
         self._opening = opening
         self._index = index
         self._wanted = wanted
+        self._held: NativeResponse | None = None
 
     def may_restart(self) -> bool:
         """
         Whether the choice can be written once more from its beginning: the client has seen nothing
         of it, or nothing but thoughts.
         """
+        self._held = None
         if self._answer.take_back(self._index):
             self.has_content = False
             self.length = 0
@@ -81,6 +83,32 @@ class ChoiceWriter:
             self.length += len(thought.text)
             signed = extra_content(thought.signature) if thought.signature else {}
             self._send({"reasoning_content": thought.text} | signed)
+
+    def native(self, news: NativeResponse) -> None:
+        """
+        Write a response as it came. One that says that there is no answer waits until that is
+        certain.
+        """
+        if not (self.has_content or news.is_content or news.thoughts):
+            self._held = news
+            return
+        self._held = None
+        self.has_content = self.has_content or news.is_content
+        self.length += len(news.text) + len(news.thoughts)
+        self._send(_native_delta(news))
+
+    def finish_native(self, reply: Reply) -> None:
+        """Write what is not in the responses, or had to wait. The calls are for the journal."""
+        if self._held is not None:
+            self._send(_native_delta(self._held))
+        for index, call in enumerate(reply.calls):
+            for delta in call.deltas(index):
+                self._send({"tool_calls": [delta]})
+        self._send(
+            {},
+            finish_reason=finish_reason(reply),
+            native_finish_reason=native_finish_reason(reply),
+        )
 
     def finish(self, reply: Reply) -> None:
         """
@@ -149,3 +177,10 @@ class ChoiceWriter:
             self._chunks.delta(deltas[-1], finish_reason, self._index, native_finish_reason)
         )
         self._answer.events(chunks)
+
+
+def _native_delta(news: NativeResponse) -> dict[str, Any]:
+    delta: dict[str, Any] = {"content": news.text} if news.text else {}
+    if news.thoughts:
+        delta["reasoning_content"] = news.thoughts
+    return delta | {"google_responses": [news.response]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 from collections.abc import Sequence
-from urllib.parse import urlsplit
+from urllib.parse import unquote_plus, urlsplit
 
 from attrs import frozen
 
@@ -29,6 +29,9 @@ _PRIVATE_DOMAINS = (
     ".private",
     ".test",
 )
+
+# In a query; each is compared with all of the proxy's.
+_MOST_KEYS = 4
 
 _ALLOWED_METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
 
@@ -110,7 +113,7 @@ class Access:
                 401,
                 INVALID_REQUEST,
                 "A valid API key for this proxy is required, as 'Authorization: Bearer KEY' or in "
-                "the header x-api-key, api-key or x-goog-api-key.",
+                "the header x-api-key, api-key or x-goog-api-key, or as '?key=KEY'.",
                 "invalid_api_key",
             )
         return None
@@ -190,6 +193,14 @@ def websocket_keys(protocols: Sequence[str]) -> list[str]:
         for name in value.split(",")
         if name.strip().startswith(_KEY_PROTOCOL)
     ]
+
+
+def keys_in_query(query: bytes) -> list[str]:
+    """The keys that a query shows, as Google's clients may: C{?key=}."""
+    if b"key=" not in query:
+        return []
+    values = [pair[4:] for pair in query.split(b"&") if pair.startswith(b"key=")]
+    return [unquote_plus(value.decode("latin-1")) for value in values[:_MOST_KEYS] if value]
 
 
 def _place_of(origin: str) -> str:

@@ -13,6 +13,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
+from twisted.web.server import Request
 
 from gemproxy.chat.errors import INVALID_REQUEST, SERVER_ERROR, ChatError, bad_request, overloaded
 from gemproxy.chat.jsontext import dumps
@@ -24,7 +25,7 @@ from gemproxy.metrics import Metrics
 from gemproxy.util.log import make_logger
 from gemproxy.util.log_limit import LogLimit
 from gemproxy.util.masking import NO_KEYS, Masking, shown_keys
-from gemproxy.web.access import OPEN_PATHS, Access, websocket_keys
+from gemproxy.web.access import OPEN_PATHS, Access, keys_in_query, websocket_keys
 from gemproxy.web.forwarded import NO_PROXIES, TrustedProxies
 from gemproxy.web.paths import leads_elsewhere, split_target, tidy_path
 from gemproxy.web.responses import send_error
@@ -290,8 +291,15 @@ class ProxyRequest(ServerRequest):
         protocols = self.requestHeaders.getRawHeaders(b"sec-websocket-protocol") or ()
         return [
             *(key for name in KEY_HEADERS if (key := self.header_text(name)) is not None),
+            *keys_in_query(self._target_so_far.partition(b"?")[2]),
             *websocket_keys([value.decode("utf-8", "replace") for value in protocols]),
         ]
+
+    @property
+    def _target_so_far(self) -> bytes:
+        """As the client wrote it, also before the request is there."""
+        is_there = self.uri != Request.uri
+        return self.uri if is_there else self.request_line[1]
 
     def without_keys(self, error: ChatError) -> ChatError:
         """An error as it may be shown: others may have quoted keys of this daemon or the client."""

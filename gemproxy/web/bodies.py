@@ -10,6 +10,7 @@ from gemproxy.chat.images import ImagesRequest, parse_images_request
 from gemproxy.chat.json_limits import JsonLimits
 from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.chat.request import BOM, ChatRequest, model_of, parse_chat_request
+from gemproxy.chat.shapes import as_object
 from gemproxy.dialects.dialect import Dialect, DialectRequest, Translation
 
 _JSON = re.compile(rb"[ \t\r\n]*[\[{]")
@@ -40,7 +41,10 @@ def read_dialect(dialect: Dialect, asked: DialectRequest, limits: JsonLimits) ->
     limits.check(asked.raw)
     translation = dialect.translate(asked)
     for chat in translation.chats:
-        limits.check_messages(chat.body.get("messages"))
+        messages = chat.body.get("messages")
+        limits.check_messages(
+            messages or as_object(chat.body.get("google_request")).get("contents")
+        )
     return evolve(translation, chats=tuple(chat.outlined() for chat in translation.chats))
 
 

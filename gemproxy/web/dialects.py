@@ -45,6 +45,7 @@ class DialectService:
         route: str,
         name: Callable[[str], str],
         has_hosted_tools: bool = True,
+        takes_google: bool = True,
     ) -> None:
         """
         Answer one request, well or with an error.
@@ -53,10 +54,11 @@ class DialectService:
         @param route: the name of the way the request takes, for the journal.
         @param name: makes the backend's name of a model of the client's.
         @param has_hosted_tools: whether the backend can search the web and execute code.
+        @param takes_google: whether all who may answer take requests of Google's API.
         @raise CancelledError: the client has disconnected.
         """
         owner = owner_of(headers_of(request))
-        translation = await self.translate(request, dialect, raw, has_hosted_tools)
+        translation = await self.translate(request, dialect, raw, has_hosted_tools, takes_google)
         answering = self.chats.answer_in(
             request, translation.renamed(name), raw, backend, f"{route}/{dialect.name}"
         )
@@ -67,13 +69,19 @@ class DialectService:
             await self.kept.put(record[0], owner, record[1])
 
     async def translate(
-        self, request: ProxyRequest, dialect: Dialect, raw: bytes, has_hosted_tools: bool = True
+        self,
+        request: ProxyRequest,
+        dialect: Dialect,
+        raw: bytes,
+        has_hosted_tools: bool = True,
+        takes_google: bool = True,
     ) -> Translation:
         """
         A request translated. Its headers are freed.
 
         @param raw: its body.
         @param has_hosted_tools: whether whoever answers can search the web and execute code.
+        @param takes_google: whether all who may answer take requests of Google's API.
         @raise ChatError: 400, it cannot be understood.
         """
         headers = headers_of(request)
@@ -87,6 +95,7 @@ class DialectService:
             request.args or {},
             has_hosted_tools,
             self.kept is not None,
+            takes_google=takes_google,
         )
         try:
             translation = await self.chats.reader.translation(dialect, asked)

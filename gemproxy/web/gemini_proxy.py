@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gemproxy.backend import Backend, TokenCounter
+from gemproxy.chat.errors import unknown_url
 from gemproxy.chat.models import by_name, plain_name, served_model
 from gemproxy.dialects.registry import COUNTINGS, DIALECTS, counting_at, dialect_at
 from gemproxy.web.admin import Admin
@@ -10,7 +11,10 @@ from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.chat import ChatService
 from gemproxy.web.detached import Detached
 from gemproxy.web.dialects import DialectService, response_not_found
+from gemproxy.web.google import KEPT, KEPT_METHODS, LISTS, MODELS, OF_MODELS
 from gemproxy.web.health import Health
+from gemproxy.web.passthrough import Passthrough
+from gemproxy.web.paths import with_model
 from gemproxy.web.responses import send_json, send_model, send_models
 from gemproxy.web.site import (
     SERVED_FOR_GEMINI,
@@ -38,7 +42,10 @@ class GeminiProxy:
         admin: Admin,
         chats: ChatService,
         dialects: DialectService,
+        passthrough: Passthrough,
     ) -> None:
+        """@param passthrough: has Google answer what needs no worker."""
+        self._passthrough = passthrough
         self._backend = backend
         self._counter = counter
         self.health = health
@@ -59,13 +66,13 @@ class GeminiProxy:
         del chat
         await answering
 
-    for dialect in DIALECTS:
+    for rule in (rule for dialect in DIALECTS for rule in dialect.rules):
 
-        @app.route(dialect.rule, methods=["POST"], endpoint=f"dialect_{dialect.name}")
+        @app.route(rule, methods=["POST"], endpoint=f"dialect_at_{rule}")
         def in_a_dialect(self, request: ProxyRequest, **_: str) -> Detached:
             return Detached(self._in_a_dialect(request))
 
-    del dialect
+    del rule
 
     for counting in COUNTINGS:
 
@@ -107,9 +114,49 @@ class GeminiProxy:
         images.chat.model = plain_name(images.chat.model)
         await self._chats.answer_images(request, images, self._backend, "gemini/images")
 
+    for rule in OF_MODELS:
+
+        @app.route(rule, methods=["POST"], endpoint=f"google_at_{rule}")
+        async def about_a_model(self, request: ProxyRequest, model: str) -> None:
+            raw = await self._reader.body(request)
+            path = with_model(request.path, plain_name(model))
+            await self._passthrough.serve(request, raw, path=path)
+
+    for rule in KEPT:
+
+        @app.route(rule, methods=KEPT_METHODS, endpoint=f"google_at_{rule}")
+        async def kept_by_google(self, request: ProxyRequest, **_: str) -> None:
+            await self._passthrough.serve(request, await self._reader.body(request))
+
+    for rule in MODELS:
+
+        @app.route(rule, methods=["GET"], endpoint=f"google_at_{rule}")
+        async def googles_model(self, request: ProxyRequest, name: str) -> None:
+            listed = by_name(await self._backend.models(headers_of(request)))
+            if (plain := plain_name(name)) in listed:
+                send_model(request, listed[plain])
+            else:
+                path = with_model(request.path, plain)
+                await self._passthrough.serve(request, path=path)
+
+        @app.route(rule, methods=["POST"], endpoint=f"unknown_at_{rule}")
+        def unknown_method(self, request: ProxyRequest, **_: str) -> None:
+            raise unknown_url("POST", request.path.decode(), SERVED_FOR_GEMINI)
+
+    for rule in LISTS:
+
+        @app.route(rule, methods=["GET"], endpoint=f"google_at_{rule}")
+        async def googles_models(self, request: ProxyRequest) -> None:
+            await self._list(request)
+
+    del rule
+
+    async def _list(self, request: ProxyRequest) -> None:
+        send_models(request, await self._backend.models(headers_of(request)))
+
     @app.route("/v1/models", methods=["GET"])
     async def models(self, request: ProxyRequest) -> None:
-        send_models(request, await self._backend.models(headers_of(request)))
+        await self._list(request)
 
     @app.route("/v1/models/<path:name>", methods=["GET"])
     async def model(self, request: ProxyRequest, name: str) -> None:

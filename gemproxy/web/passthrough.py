@@ -28,6 +28,7 @@ from gemproxy.metrics import Metrics
 from gemproxy.util.idle_timeout import IdleTimeout
 from gemproxy.util.masked_stream import ErrorEventMask, NoMask, StreamMask, TextMask
 from gemproxy.util.masking import NO_KEYS, Masking, shown_keys
+from gemproxy.web.access import keys_in_query
 from gemproxy.web.completions import StopTagCutter
 from gemproxy.web.responses import send_error
 from gemproxy.web.site import headers_of
@@ -69,6 +70,7 @@ class Passthrough:
         forwarder: Forwarder | None = None,
         cutter: StopTagCutter | None = None,
         may_be_unserved: bool = False,
+        path: bytes | None = None,
     ) -> bool:
         """
         Answer a request with whatever the upstream answers.
@@ -78,6 +80,7 @@ class Passthrough:
         @param cutter: what ends the response at a stop tag; None to pass it on as it is.
         @param may_be_unserved: whether to leave the request unanswered if the upstream does not
             serve such requests.
+        @param path: what to ask for, if not for the path of the request.
         @return: whether it was answered.
         @raise CancelledError: the client has disconnected.
         """
@@ -86,7 +89,8 @@ class Passthrough:
         forwarder = forwarder or self.upstream()
         relay = _ResponseRelay(request, idle_timeout, self.own_keys, cutter)
         self._under_way.add(relay)
-        asking = self._relay(request, relay, idle_timeout, raw, forwarder, may_be_unserved)
+        target = _target(request, path)
+        asking = self._relay(request, relay, idle_timeout, raw, forwarder, may_be_unserved, target)
         # Release the memory while the response is received.
         del raw
         try:
@@ -125,6 +129,7 @@ class Passthrough:
         raw: bytes,
         forwarder: Forwarder,
         may_be_unserved: bool,
+        target: bytes,
     ) -> bool:
         body: IBodyProducer | None = BytesBody(raw) if raw else None
         if isinstance(request.content, Upload):
@@ -135,7 +140,7 @@ class Passthrough:
             # What is compressed cannot be searched.
             identity = (b"Accept-Encoding", b"identity")
             headers = (*without(headers, b"accept-encoding"), identity)
-        asked = forwarder.forward(request.method, _target(request), headers, body)
+        asked = forwarder.forward(request.method, target, headers, body)
         del body, raw
         response = await asked
         del asked
@@ -154,10 +159,10 @@ class Passthrough:
         return True
 
 
-def _target(request: ServerRequest) -> bytes:
-    """The tidied path, and the query as it came."""
+def _target(request: ServerRequest, path: bytes | None) -> bytes:
+    """The tidied path, or another, and the query as it came."""
     query = request.uri.partition(b"?")[2]
-    return request.path + (b"?" + query if query else b"")
+    return (path or request.path) + (b"?" + query if query else b"")
 
 
 @implementer(IPushProducer)
@@ -184,7 +189,8 @@ class _ResponseRelay(Protocol):
         self._idle_timeout = idle_timeout
         self._own_keys = own_keys
         # Of the client, which may go before it is to be masked.
-        self._shown = shown_keys(credentials_in(headers_of(request)))
+        query = request.uri.partition(b"?")[2]
+        self._shown = shown_keys([*credentials_in(headers_of(request)), *keys_in_query(query)])
         self._mask: StreamMask = NoMask()
         self._tunnel: WebSocketTunnel | None = None
         self._done: Deferred[None] = Deferred()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 # The paths requested by clients whose base URL has an extra slash, no /v1, or two of them.
 _PATHS_OF_THE_API = (
@@ -40,11 +40,23 @@ _KNOWN = PATHS_WITH_A_MODEL | {b"/v1/chat/completions", b"/v1/images/generations
 
 # What New-API serves beside /v1, and passes on from there: billing as clients ask for it, the usage
 # of a token, Google's API, and those of Midjourney and Suno.
-PASSED_PREFIXES = ("dashboard/billing", "api/usage/token", "v1beta", "mj", "suno")
+PASSED_PREFIXES = (
+    "dashboard/billing",
+    "api/usage/token",
+    "v1beta",
+    "v1alpha",
+    "upload/v1beta",
+    "upload/v1alpha",
+    "mj",
+    "suno",
+)
 
 _PASSED = re.compile(rb"/(?:%b)(?:/.*)?" % "|".join(PASSED_PREFIXES).encode(), re.S)
 # Google's own form of a path: the model, and what to do with it.
-_MODEL_IN_PATH = re.compile(rb"/v1(?:beta)?/models/([^:]+)(:.*)?", re.S)
+_MODEL_IN_PATH = re.compile(rb"/v1(?:beta|alpha)?/models/(.+?)(:[^:/]*)?", re.S)
+_GOOGLES_LIST = re.compile(rb"/v1(?:beta|alpha)/models/")
+# A base URL with a version, to which Google's SDKs add another.
+_TWO_VERSIONS = re.compile(rb"(?:/v1)+(?=/v1(?:beta|alpha)/)")
 _CHAT_OF_GOOGLE = b"/v1beta/openai/"
 
 _API_PATH = re.compile(rb"(?:/v1)*(/(?:%b)(?:/.*)?)" % _PATHS_OF_THE_API)
@@ -84,9 +96,9 @@ def tidy_path(path: bytes) -> bytes:
     Correct the path of a client with a wrong base URL. A slash at the end is dropped where the path
     is known here; the upstream may have others with one.
     """
-    path = re.sub(rb"/{2,}", b"/", path)
+    path = _TWO_VERSIONS.sub(b"", re.sub(rb"/{2,}", b"/", path), 1)
     if is_outside(path):
-        return path
+        return path.rstrip(b"/") if _GOOGLES_LIST.fullmatch(path) else path
     plain = path.rstrip(b"/") or b"/"
     meant = _API_PATH.fullmatch(plain)
     if meant is None:
@@ -108,6 +120,13 @@ def model_in_path(path: bytes) -> str | None:
     """
     match = _MODEL_IN_PATH.fullmatch(unquote_to_bytes(path))
     return None if match is None else match[1].strip(b"/").decode("utf-8", "replace")
+
+
+def with_model(path: bytes, model: str) -> bytes:
+    """A path of Google's form, about another model."""
+    match = _MODEL_IN_PATH.fullmatch(unquote_to_bytes(path))
+    method = (match[2] if match is not None else None) or b""
+    return b"%b/models/%b%b" % (path.partition(b"/models/")[0], quote(model).encode(), method)
 
 
 def names_a_model(path: bytes) -> bool:

@@ -11,7 +11,7 @@ from gemproxy.chat.errors import ChatError
 from gemproxy.chat.form import ErrorForm
 from gemproxy.chat.jsontext import dumps
 from gemproxy.dialects.dialect import ModelsForm
-from gemproxy.dialects.registry import error_form_at, models_form_for
+from gemproxy.dialects.registry import error_form_at, models_form_at, models_form_for
 
 _MODELS = b"/v1/models"
 
@@ -41,7 +41,7 @@ def send_models(request: Request, models: Sequence[dict[str, Any]]) -> None:
     """
     form = _models_form_of(request)
     if form is None:
-        send_json(request, {"object": "list", "data": models})
+        send_json(request, {"object": "list", "data": [_shown(model) for model in models]})
     else:
         send_json(request, form.listed(models, request.args or {}))
 
@@ -49,10 +49,17 @@ def send_models(request: Request, models: Sequence[dict[str, Any]]) -> None:
 def send_model(request: Request, model: dict[str, Any]) -> None:
     """The same for one of them."""
     form = _models_form_of(request)
-    send_json(request, model if form is None else form.one(model))
+    send_json(request, _shown(model) if form is None else form.one(model))
+
+
+def _shown(model: dict[str, Any]) -> dict[str, Any]:
+    """A model object without what is for clients of Google's API."""
+    return {key: value for key, value in model.items() if key != "google"}
 
 
 def _models_form_of(request: Request) -> ModelsForm | None:
+    if (form := models_form_at(request.path)) is not None:
+        return form
     if not request.path.startswith(_MODELS):
         return None
     return models_form_for(lambda name: request.getHeader(name) is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Any, cast
 
@@ -23,7 +24,10 @@ from gemproxy.web.responses import send_error
 from gemproxy.web.throttle import AdmissionThrottle
 from gemproxy.web.upload import IsStreamed, StreamedRequest, never_streamed
 
-_SERVED = ("/v1/chat/completions", *(dialect.rule for dialect in DIALECTS))
+_SERVED = (
+    "/v1/chat/completions",
+    *(re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", dialect.rules[0]) for dialect in DIALECTS),
+)
 # A sentence of errors.
 SERVED_FOR_GEMINI = (
     f"Gemini's models are served at {', '.join(_SERVED)} and /v1/images/generations, and listed at "

@@ -13,6 +13,7 @@ from gemproxy.chat.chunks import estimated_prompt, model_object
 from gemproxy.chat.errors import model_not_found, unknown_url
 from gemproxy.chat.models import served_model
 from gemproxy.dialects.dialect import Counting
+from gemproxy.dialects.native.dialect import NATIVE_COUNTING
 from gemproxy.dialects.registry import COUNTINGS, DIALECTS, counting_at, dialect_at
 from gemproxy.http.headers import asks_for_websocket
 from gemproxy.routing.router import Route, Router
@@ -25,9 +26,10 @@ from gemproxy.web.chat import ChatService
 from gemproxy.web.completions import StopTagCutter
 from gemproxy.web.detached import Detached
 from gemproxy.web.dialects import DialectService
+from gemproxy.web.google import COUNTING, KEPT, KEPT_METHODS, LISTS, MODELS, OF_MODELS
 from gemproxy.web.health import Health
 from gemproxy.web.passthrough import Passthrough
-from gemproxy.web.paths import PASSED_PREFIXES, model_in_path, names_a_model
+from gemproxy.web.paths import PASSED_PREFIXES, model_in_path, names_a_model, with_model
 from gemproxy.web.responses import send_json, send_model, send_models
 from gemproxy.web.site import (
     SERVED_FOR_GEMINI,
@@ -57,16 +59,17 @@ class StreamProxy:
         admin: Admin,
         chats: ChatService,
         dialects: DialectService,
+        google: Forwarder,
         counter: TokenCounter | None = None,
-        gemini_proxy: Forwarder | None = None,
     ) -> None:
         """
         @param passthrough: forwards all other requests to an upstream.
-        @param counter: counts the tokens of requests to Gemini; None if another gemproxy does.
-        @param gemini_proxy: that one.
+        @param google: forwards requests of Google's API that need no model to speak: to Google, or
+            to the other gemproxy that has the workers.
+        @param counter: counts the tokens of requests to Gemini; None if that gemproxy does.
         """
         self._counter = counter
-        self._gemini_proxy = gemini_proxy
+        self._google = google
         self._router = router
         self._passthrough = passthrough
         self.health = health
@@ -88,13 +91,13 @@ class StreamProxy:
         del chat, route
         await answering
 
-    for dialect in DIALECTS:
+    for rule in (rule for dialect in DIALECTS for rule in dialect.rules):
 
-        @app.route(dialect.rule, methods=["POST"], endpoint=f"dialect_{dialect.name}")
+        @app.route(rule, methods=["POST"], endpoint=f"dialect_at_{rule}")
         async def in_a_dialect(self, request: ProxyRequest, **_: str) -> None:
             await self._answer_in(request)
 
-    del dialect
+    del rule
 
     async def _answer_in(self, request: ProxyRequest) -> None:
         dialect = dialect_at(request.path)
@@ -105,8 +108,16 @@ class StreamProxy:
             return
         assert route is not None  # noqa: S101 - for mypy
         model, is_gemini = route.model, route.upstream is None
+        takes_google = route.backend is self._router.gemini
         answering = self._dialects.answer(
-            request, dialect, raw, route.backend, route.label, lambda _: model, is_gemini
+            request,
+            dialect,
+            raw,
+            route.backend,
+            route.label,
+            lambda _: model,
+            is_gemini,
+            takes_google,
         )
         del raw, route
         await answering
@@ -121,11 +132,14 @@ class StreamProxy:
 
     del counting
 
-    async def _count(self, request: ProxyRequest, counting: Counting) -> None:
-        raw = await self._reader.body(request)
+    async def _count(
+        self, request: ProxyRequest, counting: Counting, raw: bytes | None = None
+    ) -> None:
+        """@param raw: the body, if it has been read."""
+        raw = await self._reader.body(request) if raw is None else raw
         route = await self._route_of(request, raw)
         if route is None or (route.upstream is None and self._counter is None):
-            there = None if route is None else evolve(route, forwarder=self._gemini_proxy)
+            there = None if route is None else evolve(route, forwarder=self._google)
             await self._pass_on(request, raw, there)
             return
         if route.upstream is not None:
@@ -135,8 +149,9 @@ class StreamProxy:
                     return
                 spoken.refuse_to_count(name, route.model)
         model, counter = route.model, None if route.upstream is not None else self._counter
+        is_gemini = counter is not None
         translation = await self._dialects.translate(
-            request, counting.dialect, raw, counter is not None
+            request, counting.dialect, raw, is_gemini, takes_google=False
         )
         counts = [
             estimated_prompt(chat.prompt_length + chat.tools_length)
@@ -192,14 +207,64 @@ class StreamProxy:
         images.chat.model = route.model
         await self._chats.answer_images(request, images, route.backend, f"{route.label}/images")
 
-    @app.route("/v1/models", methods=["GET"])
-    async def models(self, request: ProxyRequest) -> None:
+    for rule in OF_MODELS:
+
+        @app.route(rule, methods=["POST"], endpoint=f"google_at_{rule}")
+        async def about_a_model(self, request: ProxyRequest, model: str) -> None:
+            raw = await self._reader.body(request)
+            route = await self._router.route(model, headers_of(request))
+            if route.upstream is None:
+                path = with_model(request.path, route.model)
+                await self._passthrough.serve(request, raw, self._google, path=path)
+            elif request.path.endswith(COUNTING):
+                await self._count(request, NATIVE_COUNTING, raw)
+            else:
+                await self._pass_on(request, raw, route)
+
+    for rule in KEPT:
+
+        @app.route(rule, methods=KEPT_METHODS, endpoint=f"anything_else_google_keeps_at_{rule}")
+        async def kept_by_google(self, request: ProxyRequest, **_: str) -> None:
+            is_upload = isinstance(request.content, Upload)
+            raw = b"" if is_upload else await self._reader.body(request)
+            await self._passthrough.serve(request, raw, self._google)
+
+    for rule in LISTS:
+
+        @app.route(rule, methods=["GET"], endpoint=f"google_at_{rule}")
+        async def googles_models(self, request: ProxyRequest) -> None:
+            await self._list(request)
+
+    for rule in MODELS:
+
+        @app.route(rule, methods=["GET"], endpoint=f"google_at_{rule}")
+        async def googles_model(self, request: ProxyRequest, name: str) -> None:
+            headers = headers_of(request)
+            route = await self._router.route(name, headers)
+            if route.upstream is None:
+                listed = await self._router.gemini_models.listed(headers)
+                if route.model not in listed:
+                    path = with_model(request.path, route.model)
+                    await self._passthrough.serve(request, b"", self._google, path=path)
+                    return
+            await self._describe(request, name)
+
+    del rule
+
+    async def _list(self, request: ProxyRequest) -> None:
         merged = await self._router.models(headers_of(request))
         _mark_if_stale(request, merged)
         send_models(request, merged.models)
 
+    @app.route("/v1/models", methods=["GET"])
+    async def models(self, request: ProxyRequest) -> None:
+        await self._list(request)
+
     @app.route("/v1/models/<path:name>", methods=["GET"])
     async def model(self, request: ProxyRequest, name: str) -> None:
+        await self._describe(request, name)
+
+    async def _describe(self, request: ProxyRequest, name: str) -> None:
         headers = headers_of(request)
         if name in self._router.table.routes:
             send_model(request, model_object(name) | {"owned_by": "gemproxy"})
@@ -260,11 +325,15 @@ class StreamProxy:
         if request.path == completions.PATH and raw and self._chats.stop_tags:
             choices = await self._reader.choices(raw)
             cutter = StopTagCutter(self._chats.stop_tags, choices, self._chats.limits)
-        if raw and route is not None:
+        path, forwarder = None, None
+        if route is not None:
             # An alias, or a prefix: the upstream has another name for it.
-            raw = await self._reader.renamed(raw, route.model)
-        forwarder = None if route is None else route.forwarder
-        passing = self._passthrough.serve(request, raw, forwarder, cutter, may_be_unserved)
+            forwarder = route.forwarder
+            if (named := model_in_path(request.path)) is None:
+                raw = await self._reader.renamed(raw, route.model) if raw else raw
+            elif named != route.model:
+                path = with_model(request.path, route.model)
+        passing = self._passthrough.serve(request, raw, forwarder, cutter, may_be_unserved, path)
         del raw
         return await passing
 

@@ -22,11 +22,12 @@ from gemproxy.demo import echo as demo
 from gemproxy.demo import rules
 from gemproxy.http.site import QuietSite
 from testing.google import refusals
+from testing.google.kept import KEPT_METHODS, Kept
 from testing.google.playback import Playback
 from testing.google.receive import receive
 from testing.google.recorded_request import Once, ReceivedRequest
 from testing.google.refusals import Refusal
-from testing.google.responses import ARRAY, SSE, Responder, prompt_tokens, token_count
+from testing.google.responses import ARRAY, SSE, Responder, embeddings, prompt_tokens, token_count
 from testing.google.scenarios import Scenario
 
 MODELS = ("gemini-2.5-flash", "gemini-2.5-flash-lite", "gemini-2.5-pro", "gemini-3-pro-preview")
@@ -37,8 +38,9 @@ Description = str | Mapping[str, Any]
 _PAGE_SIZE = 50
 _LARGEST_PAGE = 1000
 _METHODS = ("generateContent", "streamGenerateContent", "countTokens")
+_EMBEDDING = ("embedContent", "batchEmbedContents")
 
-_MODEL = "/<any(v1beta, v1):version>/models/<model>"
+_MODEL = "/<any(v1beta, v1, v1alpha):version>/models/<model>"
 
 
 def echo(request: ReceivedRequest) -> Scenario:
@@ -50,7 +52,7 @@ def echo(request: ReceivedRequest) -> Scenario:
 
 class StandIn:
     """
-    Google's API, as far as generating goes.
+    Google's API: generating, counting, embedding, and what is kept for the owner of a key.
 
     @ivar models: what to list; an answer is generated for any name.
     @ivar models_by_key: what to list for some keys instead.
@@ -90,6 +92,7 @@ class StandIn:
         self._running: set[Playback] = set()
         self._factories: list[_Connections] = []
         self._signatures: dict[str, str] = {}
+        self._kept_things = Kept()
 
     def play(self, *plays: Scenario) -> None:
         """Queue plays, for one request each, in the order in which the requests come."""
@@ -155,6 +158,8 @@ class StandIn:
             return performance.refuse(refusal)
         if received.method == "countTokens":
             return performance.document(token_count(received))
+        if received.method in _EMBEDDING:
+            return performance.document(embeddings(received))
         play = self._plays.popleft() if self._plays else self._chooser(received)
         self._sign(play, received.headers.get("x-goog-api-key") or received.query.get("key", ""))
         responder = Responder(
@@ -165,7 +170,7 @@ class StandIn:
         framing = SSE if received.query.get("alt") == "sse" else ARRAY
         return await performance.stream(play, responder, framing)
 
-    @app.route("/<any(v1beta, v1):version>/models", methods=["GET"])
+    @app.route("/<any(v1beta, v1, v1alpha):version>/models", methods=["GET"])
     async def _list(self, request: Request, version: str) -> None:
         received = self._receive(request, version=version, model="", method="list")
         if self.lists_held is not None:
@@ -178,6 +183,24 @@ class StandIn:
         if start + size < len(models):
             page["nextPageToken"] = f"at-{start + size}"
         self._describe(request, received, page)
+
+    @app.route("/upload/<version>/files", methods=["POST"])
+    def _upload(self, request: Request, version: str) -> None:
+        received = self._receive(request, version=version, model="", method="upload")
+        # An address for the bytes holds the right to send them.
+        refusal = None if "upload_id" in received.query else self._refusal(received)
+        playback = Playback(self._clock, request, received)
+        self._kept_things.upload(playback, request, received, refusal)
+        self._arrived(received)
+
+    @app.route("/<version>/<any(files, cachedContents):kind>", methods=["GET", "POST"])
+    @app.route("/<version>/<any(files, cachedContents):kind>/<name>", methods=["GET", "DELETE"])
+    def _kept_thing(self, request: Request, version: str, kind: str, name: str = "") -> None:
+        received = self._receive(request, version=version, model="", method=kind)
+        refusal = self._refusal(received)
+        playback = Playback(self._clock, request, received)
+        self._kept_things.answer(playback, request, received, name, refusal)
+        self._arrived(received)
 
     @app.route(_MODEL, methods=["GET"])
     def _get(self, request: Request, version: str, model: str) -> None:
@@ -215,9 +238,9 @@ class StandIn:
             return None if known else refusals.unknown_model(model, received.version, method)
         if method == "list" and self.list_refusal is not None:
             return self.list_refusal
-        if method not in ("list", *_METHODS):
+        if method not in ("list", *_METHODS, *_EMBEDDING, *KEPT_METHODS):
             return refusals.unknown_model(model, received.version, method)
-        if method != "list" and received.body is None:
+        if method in (*_METHODS, *_EMBEDDING) and received.body is None:
             return refusals.error(400, "Invalid JSON payload received.")
         if method.endswith("enerateContent") and received.body is not None:
             fault = rules.fault(model, received.body)

@@ -68,6 +68,13 @@ def token_count(request: ReceivedRequest) -> bytes:
     return orjson.dumps({"totalTokens": count, "promptTokensDetails": details})
 
 
+def embeddings(request: ReceivedRequest) -> bytes:
+    """The answer to embedContent and batchEmbedContents: ai.google.dev/api/embeddings."""
+    asked = as_object(request.body).get("requests")
+    values = [{"values": [0.25, -1.0, float(number)]} for number, _ in enumerate(asked or [0])]
+    return orjson.dumps({"embedding": values[0]} if asked is None else {"embeddings": values})
+
+
 @frozen
 class _Sent:
     """Characters so far."""

@@ -19,7 +19,7 @@ class Messages:
     """The dialect."""
 
     name = "messages"
-    rule = "/v1/messages"
+    rules = ("/v1/messages",)
 
     def owns(self, path: bytes) -> bool:
         return path == _PATH or path.startswith(_PATH + b"/")

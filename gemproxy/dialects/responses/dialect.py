@@ -18,7 +18,7 @@ class Responses:
     """The dialect."""
 
     name = "responses"
-    rule = "/v1/responses"
+    rules = ("/v1/responses",)
 
     def owns(self, path: bytes) -> bool:
         return path == _PATH or path.startswith(_PATH + b"/")

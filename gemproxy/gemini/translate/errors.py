@@ -14,7 +14,7 @@ from gemproxy.chat.errors import (
     bad_request,
     upstream_failed,
 )
-from gemproxy.chat.jsontext import loads
+from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.gemini.translate.faults import fault_of
 
 _MESSAGE_LENGTH = 2000
@@ -180,6 +180,15 @@ def midway_failure(document: bytes) -> AttemptFailure:
 
 
 def _failure(status: int, error: dict[str, Any]) -> AttemptFailure:
+    failure = _classified(status, error)
+    # What gemproxy tells of its own key, or of the region, is not Google's error any more.
+    if failure.error.status != status or error.get("code") != status:
+        return failure
+    google: dict[str, Any] = loads(_KEY.sub("[key]", dumps(error).decode()).encode())
+    return evolve(failure, error=evolve(failure.error, google=google))
+
+
+def _classified(status: int, error: dict[str, Any]) -> AttemptFailure:
     message = str(error.get("message") or f"The Gemini API responded with status {status}.")
     message = _KEY.sub("[key]", message)[:_MESSAGE_LENGTH]
     details = _details(error)

@@ -42,7 +42,8 @@ _NOT_FOR_CHAT = re.compile(
 def chat_models(document: Any) -> list[dict[str, Any]]:
     """
     The models for chat in one page of C{GET /v1beta/models}, as model objects that are created at
-    0. What is malformed is left out. See ai.google.dev/api/models.
+    0, with Google's own description as C{google}. What is malformed is left out. See
+    ai.google.dev/api/models.
     """
     models = document.get("models") if isinstance(document, dict) else None
     converted = [_converted(model) for model in models] if isinstance(models, list) else []
@@ -64,7 +65,7 @@ def _converted(model: Any) -> dict[str, Any] | None:
         return None
     if _NOT_FOR_CHAT.search(name[1]):
         return None
-    converted = model_object(name[1])
+    converted = model_object(name[1]) | {"google": model}
     if isinstance(model.get("displayName"), str):
         converted["display_name"] = model["displayName"]
     for field, ours in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from attrs import frozen
@@ -9,6 +10,7 @@ from attrs import frozen
 from gemproxy.chat.answer_limits import DEFAULT_LIMITS, AnswerLimits
 from gemproxy.chat.chunks import Usage
 from gemproxy.chat.jsontext import dumps, loads
+from gemproxy.chat.shapes import as_object, objects_in
 from gemproxy.chat.sse import Event, SSEDecoder, encode
 from gemproxy.gemini.translate.answer_media import Media
 from gemproxy.gemini.translate.citations import Transcript, cited_sources
@@ -24,6 +26,22 @@ class Thought:
 
     text: str
     signature: str | None = None
+
+
+@frozen
+class NativeResponse:
+    """
+    One of the responses of a stream, as it came.
+
+    @ivar text: the text of its first candidate.
+    @ivar thoughts: that of its thoughts.
+    @ivar is_content: whether there is anything else than thoughts in it.
+    """
+
+    response: Json
+    text: str
+    thoughts: str
+    is_content: bool
 
 
 class Reply:
@@ -45,7 +63,13 @@ class Reply:
     @ivar told: the number of characters of the response passed to the CLI.
     """
 
-    def __init__(self, limits: AnswerLimits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self,
+        limits: AnswerLimits = DEFAULT_LIMITS,
+        native: Callable[[NativeResponse], None] | None = None,
+    ) -> None:
+        """@param native: called with each response; None if only what is read of it counts."""
+        self._native = native
         self.finish_reason: str | None = None
         self.finish_message: str | None = None
         self.block_reason: str | None = None
@@ -114,13 +138,16 @@ class Reply:
             return
         if isinstance(counts := response.get("usageMetadata"), dict):
             self.usage = _usage(counts)
+        if self._native is not None:
+            self._native(_native_of(response))
         feedback = response.get("promptFeedback")
         if isinstance(feedback, dict):
             self.block_reason = _word(feedback.get("blockReason")) or self.block_reason
             self.block_message = _word(feedback.get("blockReasonMessage")) or self.block_message
         candidates = response.get("candidates")
         candidate = candidates[0] if isinstance(candidates, list) and candidates else None
-        if not isinstance(candidate, dict):
+        if not isinstance(candidate, dict) or candidate.get("index"):
+            # There are others only for clients that speak Google's API, which get them as they are.
             return
         news.is_any = True
         if finish_reason := _word(candidate.get("finishReason")):
@@ -172,6 +199,24 @@ class Reply:
         if media.mime_type.startswith("image/"):
             self._pictures += 1
             self._limits.check_calls(self._pictures, "pictures")
+
+
+def _native_of(response: Json) -> NativeResponse:
+    texts, thoughts, is_content = [], [], False
+    for candidate in objects_in(response.get("candidates")):
+        if candidate.get("index"):
+            is_content = True
+            continue
+        for part in objects_in(as_object(candidate.get("content")).get("parts")):
+            text = part.get("text")
+            if not isinstance(text, str):
+                is_content = True
+            elif part.get("thought"):
+                thoughts.append(text)
+            else:
+                texts.append(text)
+    text = "".join(texts)
+    return NativeResponse(response, text, "".join(thoughts), is_content or bool(text))
 
 
 def _media(part: Json) -> Media | None:

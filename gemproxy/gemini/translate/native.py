@@ -1,0 +1,91 @@
+"""Requests that are in Gemini's words already: what has to be known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from attrs import frozen
+
+from gemproxy.chat.shapes import objects_in
+from gemproxy.gemini.translate.history import Turn
+from gemproxy.gemini.translate.signatures import DUMMY, Signatures
+
+Json = dict[str, Any]
+
+# Protobuf's JSON may have names in camel case or with underscores:
+# protobuf.dev/programming-guides/json
+_SIGNATURES = ("thoughtSignature", "thought_signature")
+_FILES = ("fileData", "file_data")
+_CACHES = ("cachedContent", "cached_content")
+
+
+@frozen
+class NativeConversation:
+    """
+    A request to C{generateContent}. Whether it is a good one is for Google to say.
+
+    @ivar request: as the client sent it.
+    @ivar turns: for the marks alone: of what has no text, an empty one.
+    """
+
+    request: Json
+    turns: tuple[Turn, ...]
+
+    @classmethod
+    def of(cls, request: Json) -> NativeConversation:
+        turns = (
+            Turn("user", tuple(map(_marked, objects_in(content.get("parts")))))
+            for content in objects_in(request.get("contents"))
+        )
+        return cls(request, tuple(turns))
+
+    def key(self, signatures: Signatures) -> str | None:
+        """The API key to prefer: it made the last of the signatures; None if unknown."""
+        known = [signatures.of(signature) for signature in self._signatures()]
+        return next((each.key for each in reversed(known) if each is not None), None)
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether it has signatures that the API may find corrupted."""
+        return any(signature != DUMMY for signature in self._signatures())
+
+    @property
+    def needs_files(self) -> bool:
+        """Whether it names a file or a cache."""
+        return any(name in self.request for name in _CACHES) or any(
+            name in part for part in self._parts() for name in _FILES
+        )
+
+    def without_signatures(self) -> NativeConversation:
+        """The conversation with signatures that are always taken."""
+        if not self.is_signed:
+            return self
+        contents = [
+            content | {"parts": [*map(_with_dummy, content["parts"])]}
+            if isinstance(content, dict) and isinstance(content.get("parts"), list)
+            else content
+            for content in self.request["contents"]
+        ]
+        return NativeConversation(self.request | {"contents": contents}, self.turns)
+
+    def _parts(self) -> Iterator[Json]:
+        for content in objects_in(self.request.get("contents")):
+            yield from objects_in(content.get("parts"))
+
+    def _signatures(self) -> Iterator[Any]:
+        for part in self._parts():
+            for name in _SIGNATURES:
+                if name in part:
+                    yield part[name]
+
+
+def _marked(part: Json) -> Json:
+    text = part.get("text")
+    return {"text": text if isinstance(text, str) else ""}
+
+
+def _with_dummy(part: Any) -> Any:
+    if not isinstance(part, dict):
+        return part
+    return {name: DUMMY if name in _SIGNATURES else value for name, value in part.items()}
