@@ -20,6 +20,8 @@ _ANSWERS = 150
 _SHORT = Spec(20)
 _LONG = Spec(400)
 _LONG_ANSWERS = 30
+# Its first chunk comes alone.
+_PACED = Spec(3, 40, 5)
 _PROMPT = "What does the quick brown fox do? " * 4
 
 # The upstream is said to speak nothing but chat completions.
@@ -101,8 +103,9 @@ async def measure(running: Running, port: int, dialect: str) -> Measures:
         return spent / times * 1000, answers
 
     document, _ = await ask(_SHORT, False, _ANSWERS)
-    streamed, answers = await ask(_SHORT, True, _ANSWERS)
+    streamed, _ = await ask(_SHORT, True, _ANSWERS)
     long, _ = await ask(_LONG, True, _LONG_ANSWERS)
+    _, answers = await ask(_PACED, True, _ANSWERS)
     client.close()
     waits = [answer.first - answer.asked for answer in answers if answer.first is not None]
     return {

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import frozen
 
-from gemproxy.chat.chunks import index_of
+from gemproxy.chat.chunks import index_of, text_alone
 from gemproxy.chat.errors import ChatError, bad_request
 from gemproxy.chat.form import CHAT_FORM, ChatForm, ErrorResponse
 from gemproxy.chat.jsontext import dumps
@@ -19,6 +19,7 @@ from gemproxy.dialects.dialect import DialectRequest, Translation
 MOST_PROMPTS = 16
 # They have no meaning in a chat. What a chat ignores is left to the backend.
 _LEFT_OUT = ("best_of", "logprobs")
+_MORE_TEXT = b'data: %b{"text":%b,"index":0,"logprobs":null,"finish_reason":null}]}\n\n'
 
 
 @frozen
@@ -96,19 +97,30 @@ class CompletionsForm(ChatForm):
         self._id = f"cmpl-{id}"
         self._echoes = dict(enumerate(echoes))
         self._shows_usage = shows_usage
+        # What is in front of the choices, as JSON.
+        self._frame = b""
 
     def events(self, events: Sequence[Event]) -> bytes:
-        return b"".join(encode(event) for chunk in events for event in self._converted(chunk))
+        return b"".join(map(self._encoded, events))
 
-    def _converted(self, event: Event) -> list[Event]:
+    def _encoded(self, event: Event) -> bytes:
         if event.data == DONE:
-            return []
+            return b""
         try:
             chunk = event.json()
         except ValueError:
-            return [event]
+            return encode(event)
         if not isinstance(chunk, dict) or "error" in chunk:
-            return [event]
+            return encode(event)
+        text = text_alone(chunk)
+        if text is None or self._echoes:
+            return b"".join(map(encode, self._converted(chunk)))
+        # Most chunks have more text and nothing else.
+        if not self._frame:
+            self._frame = dumps(self._framed(chunk, []))[:-2]
+        return _MORE_TEXT % (self._frame, dumps(text, keep_halves=True))
+
+    def _converted(self, chunk: dict[str, Any]) -> list[Event]:
         choices = [
             converted
             for choice in objects_in(chunk.get("choices"))

@@ -57,7 +57,7 @@ class DialectService:
         @param takes_google: whether all who may answer take requests of Google's API.
         @raise CancelledError: the client has disconnected.
         """
-        owner = owner_of(headers_of(request))
+        owner = "" if self.kept is None else owner_of(headers_of(request))
         translation = await self.translate(request, dialect, raw, has_hosted_tools, takes_google)
         answering = self.chats.answer_in(
             request, translation.renamed(name), raw, backend, f"{route}/{dialect.name}"

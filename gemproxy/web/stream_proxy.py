@@ -94,8 +94,8 @@ class StreamProxy:
     for rule in (rule for dialect in DIALECTS for rule in dialect.rules):
 
         @app.route(rule, methods=["POST"], endpoint=f"dialect_at_{rule}")
-        async def in_a_dialect(self, request: ProxyRequest, **_: str) -> None:
-            await self._answer_in(request)
+        def in_a_dialect(self, request: ProxyRequest, **_: str) -> Detached:
+            return Detached(self._answer_in(request))
 
     del rule
 

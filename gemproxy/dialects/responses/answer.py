@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
-from gemproxy.chat.chunks import index_of
+from gemproxy.chat.chunks import index_of, text_alone
 from gemproxy.chat.deltas import text_of
 from gemproxy.chat.errors import ChatError
 from gemproxy.chat.extra_content import given_signature
@@ -259,21 +259,6 @@ def _usage(usage: Json) -> Json:
     }
 
 
-def _text_alone(chunk: Json) -> str | None:
-    """The text of a chunk that has nothing else; None if it has."""
-    choices = chunk.get("choices")
-    if not isinstance(choices, list) or len(choices) != 1 or chunk.get("usage"):
-        return None
-    choice = choices[0]
-    if not isinstance(choice, dict) or choice.get("finish_reason"):
-        return None
-    delta = choice.get("delta")
-    if not isinstance(delta, dict) or len(delta) != 1:
-        return None
-    text = delta.get("content")
-    return text if isinstance(text, str) and text else None
-
-
 class ResponsesForm(ChatForm):
     """The shape of one answer. The last event has all of it."""
 
@@ -301,7 +286,7 @@ class ResponsesForm(ChatForm):
     def _goes_on(self, chunk: Json, pieces: list[bytes]) -> bool:
         """Most chunks have more of the same text: those take a short way."""
         message = self._builder.text_under_way
-        text = _text_alone(chunk) if message is not None else None
+        text = text_alone(chunk) if message is not None else None
         if message is None or text is None:
             return False
         message.more_text(text)
