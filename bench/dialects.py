@@ -38,6 +38,7 @@ class Spoken:
     """
     A dialect as a client speaks it.
 
+    @ivar path: may have the model and the method in it.
     @ivar fields: of its requests, beside the model and whether to stream.
     """
 
@@ -45,10 +46,12 @@ class Spoken:
     fields: Callable[[], dict[str, Any]]
 
     def request(self, port: int, spec: Spec, stream: bool) -> bytes:
-        body = {"model": spec.model, "stream": stream} | self.fields()
-        content = json.dumps(body).encode()
+        own = {} if "{" in self.path else {"model": spec.model, "stream": stream}
+        content = json.dumps(own | self.fields()).encode()
+        method = "streamGenerateContent?alt=sse" if stream else "generateContent"
+        path = self.path.format(model=spec.model, method=method)
         head = (
-            f"POST {self.path} HTTP/1.1\r\n"
+            f"POST {path} HTTP/1.1\r\n"
             f"Host: 127.0.0.1:{port}\r\n"
             "Content-Type: application/json\r\n"
             "anthropic-version: 2023-06-01\r\n"
@@ -59,11 +62,13 @@ class Spoken:
 
 
 _MESSAGES = [{"role": "user", "content": _PROMPT}]
+_CONTENTS = [{"role": "user", "parts": [{"text": _PROMPT}]}]
 DIALECTS = {
     "chat": Spoken("/v1/chat/completions", lambda: {"messages": _MESSAGES}),
     "completions": Spoken("/v1/completions", lambda: {"prompt": _PROMPT}),
     "responses": Spoken("/v1/responses", lambda: {"input": _PROMPT}),
     "messages": Spoken("/v1/messages", lambda: {"messages": _MESSAGES, "max_tokens": 1000}),
+    "native": Spoken("/v1beta/models/{model}:{method}", lambda: {"contents": _CONTENTS}),
 }
 
 

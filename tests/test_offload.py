@@ -120,10 +120,11 @@ async def test_a_request_in_any_dialect_can_be_large(offload: Offload, dialect: 
         "completions": {"prompt": long},
         "responses": {"input": long},
         "messages": {"messages": messages, "max_tokens": 9},
+        "native": {"contents": [{"role": "user", "parts": [{"text": long}]}]},
     }
     raw = dumps(texts[dialect.name] | {"model": "m", "stream": True})
     assert is_large(raw)
-    path = dialect.rule.encode()
+    path = dialect.rules[0].encode()
     asked = DialectRequest(path, raw, "1", 0, Seal(b"secret"), keeps=True)
     translation = await offload.run(read_dialect, dialect, asked, JsonLimits())
     assert told(translation) == told(read_dialect(dialect, asked, JsonLimits()))
