@@ -69,6 +69,12 @@ bench: $(VENV)/installed node_modules/installed
 bodies chaos soak memory: $(VENV)/installed-for-tests node_modules/installed
 	$(BIN)/python -m bench.$@ $(ARGS)
 
+# Client libraries, which it installs under .cache, against both ports: some minutes.
+CLIENTS := .cache/clients
+SDKS := $(CLIENTS)/sdks/installed $(CLIENTS)/llama-index/installed $(CLIENTS)/node/installed
+sdks: $(VENV)/installed-for-tests node_modules/installed $(SDKS)
+	$(BIN)/python -m pytest -q tests/clients -m sdk $(ARGS)
+
 # The image and the compose files, with a real Docker engine: some minutes.
 image: $(VENV)/installed-for-tests
 	docker/with-engine.sh $(BIN)/python -m pytest -q docker $(ARGS)
@@ -105,6 +111,17 @@ audit: $(VENV)/installed .cache/audit/installed
 		.cache/audit/bin/python -m pip install --quiet pip-audit==$(PIP_AUDIT) && touch $@ || \
 		echo "pip-audit cannot be installed."
 
+# Each lock file of the clients has an environment of its own: they do not agree on versions.
+$(CLIENTS)/%/installed: tests/clients/locks/%.lock | $(VENV)/installed-for-tests
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
+	$(BIN)/uv pip install --quiet --python $(@D) --no-deps --require-hashes -r $<
+	@touch $@
+
+$(CLIENTS)/node/installed: $(wildcard tests/clients/locks/node/*.json)
+	@mkdir -p $(@D) && cp $^ $(@D)
+	npm ci --prefix $(@D) --no-audit --no-fund --loglevel=error
+	@touch $@
+
 # Renews the lock files: the newest versions that setup.cfg allows, with what they need; what the
 # tests need besides; and the same again with the lowest versions of what gemproxy needs itself.
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
@@ -117,6 +134,17 @@ lock: $(VENV)/installed-for-tests
 	$(COMPILE) --no-deps --resolution lowest-direct --no-annotate -o .cache/floors.txt
 	$(COMPILE) --generate-hashes --extra build --extra test \
 		-c .cache/floors.txt -o requirements-lowest.txt
+
+# Renews those of the clients: their newest versions.
+client-locks: $(VENV)/installed-for-tests
+	for name in $(basename $(notdir $(wildcard tests/clients/locks/*.in))); do \
+		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header \
+			--no-emit-index-url --no-emit-find-links --generate-hashes \
+			tests/clients/locks/$$name.in -o tests/clients/locks/$$name.lock || exit; \
+	done
+	for name in node; do \
+		npm --prefix tests/clients/locks/$$name update --save --package-lock-only || exit; \
+	done
 
 # Nothing that is optional for the CLI is of use to a worker.
 node_modules/installed: package.json package-lock.json

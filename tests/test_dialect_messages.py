@@ -858,3 +858,12 @@ def test_pages_of_models():
 def test_the_header_tells_whose_list_is_wanted():
     assert models_form_for(lambda name: name == b"anthropic-version") is MESSAGES_MODELS
     assert models_form_for(lambda name: False) is None
+
+
+def test_a_thread_is_refused_so_that_the_sdk_sends_the_whole_conversation():
+    thread = {"type": "continue", "previous_message_id": "msg_1"}
+    with pytest.raises(ChatError) as caught:
+        translated(thread=thread)
+    error = json.loads(MESSAGES.error(caught.value).body)["error"]
+    assert error["details"] == {"error_code": "thread_unsupported_request"}
+    assert translated(thread=None)

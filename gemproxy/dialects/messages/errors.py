@@ -8,6 +8,9 @@ from gemproxy.chat.errors import ChatError
 from gemproxy.chat.form import ErrorResponse
 from gemproxy.chat.jsontext import dumps
 
+UNSUPPORTED_THREAD = "thread_unsupported_request"
+"""The code by which Anthropic's SDKs know that they have to send all messages, and do."""
+
 # Other servers say 503 where Anthropic says 529.
 _STATUSES = {503: 529}
 _TYPES = {
@@ -33,7 +36,10 @@ def error_object(error: ChatError) -> dict[str, Any]:
     if error.code == "context_length_exceeded":
         # By these words Claude Code knows that it has to make the conversation shorter.
         message = f"prompt is too long: {message}"
-    return {"type": "error", "error": {"type": kind, "message": message}}
+    described: dict[str, Any] = {"type": kind, "message": message}
+    if error.code == UNSUPPORTED_THREAD:
+        described["details"] = {"error_code": error.code}
+    return {"type": "error", "error": described}
 
 
 def error_response(error: ChatError) -> ErrorResponse:

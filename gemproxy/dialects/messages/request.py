@@ -12,6 +12,7 @@ from gemproxy.chat.request import BOM, ChatRequest, parse_chat_request
 from gemproxy.chat.shapes import as_object
 from gemproxy.dialects.dialect import DialectRequest
 from gemproxy.dialects.messages.display import Display
+from gemproxy.dialects.messages.errors import UNSUPPORTED_THREAD
 from gemproxy.dialects.messages.history import History
 from gemproxy.dialects.messages.tools import read_tools
 
@@ -54,6 +55,13 @@ def read_request(request: DialectRequest) -> MessagesRequest:
     """@raise ChatError: 400, the request cannot be understood; the error names the field."""
     given = parse_chat_request(request.raw.removeprefix(BOM), request.headers)
     sent = given.body
+    if sent.get("thread") is not None:
+        # The rest of the conversation would be missing.
+        raise bad_request(
+            "Threads are not kept here: send the whole conversation, without 'thread'.",
+            "thread",
+            UNSUPPORTED_THREAD,
+        )
     history = History(request.seal)
     history.add_system(sent.get("system"), "system")
     messages = sent.get("messages")
