@@ -31,7 +31,8 @@ from gemproxy.web.paths import leads_elsewhere, split_target, tidy_path
 from gemproxy.web.responses import send_error
 from gemproxy.web.throttle import AdmissionThrottle
 
-_REFUSED_METHODS = (b"TRACE", b"CONNECT")
+# TRACK is what Microsoft's servers call TRACE.
+_REFUSED_METHODS = (b"TRACE", b"TRACK", b"CONNECT")
 
 # Seconds until large requests may be fewer.
 _FULL_RETRY_AFTER = 5
@@ -144,8 +145,9 @@ class Admission:
         @raise ChatError: 400, the target is neither a path nor a URI of this proxy, or leads out of
             the API; 501, the method is not for proxies of this kind.
         """
-        if method in _REFUSED_METHODS:
-            # An upstream that echoes TRACE would show its key to the client.
+        if method.upper() in _REFUSED_METHODS:
+            # An upstream that echoes TRACE would show its key to the client. There may be one that
+            # takes small letters for large ones.
             raise ChatError(501, INVALID_REQUEST, f"{method.decode()} is not served.", final=True)
         if target == b"*" and method == b"OPTIONS":
             return target
