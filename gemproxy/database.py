@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from time import time
 from typing import Any, TypeVar
 
@@ -43,7 +44,17 @@ class Database(Service):
         self._connection: sqlite3.Connection | None = None
 
     def startService(self) -> None:
+        """@raise OSError: nothing can be written in the folder."""
         super().startService()
+        folder = self._path.parent
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise OSError(
+                f"Nothing can be kept in {folder} (DATA_DIR): {error.strerror}."
+            ) from None
         self._threads.start()
 
     def stopService(self) -> Deferred[None]:

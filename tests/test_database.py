@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pytest_twisted import async_yield_fixture, ensureDeferred
@@ -95,11 +94,9 @@ async def test_a_file_of_a_newer_version_is_left_alone(open_database: Open):
     assert await open_database(FIRST, SECOND).run(words) == ["new"]
 
 
-@ensureDeferred
-async def test_a_folder_that_cannot_be_made_is_an_error_of_the_work(tmp_path: Path):
+def test_a_folder_that_cannot_be_written_is_an_error_at_the_start(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    database: Any = Database(reactor, tmp_path / "file" / "db", (FIRST,))
-    database.startService()
-    with pytest.raises(OSError):
-        await database.run(words)
-    await database.stopService()
+    for folder in (tmp_path / "file", tmp_path / "file" / "deeper", Path("/proc/none")):
+        database = Database(reactor, folder / "db", (FIRST,))
+        with pytest.raises(OSError, match=rf"^Nothing can be kept in {folder} \(DATA_DIR\): "):
+            database.startService()
