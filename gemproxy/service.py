@@ -42,7 +42,7 @@ from gemproxy.http.url import BaseURL
 from gemproxy.http.write_coalescer import WriteCoalescer
 from gemproxy.journal import DiskJournal, Journal, NoJournal
 from gemproxy.metrics import Metrics
-from gemproxy.offload.pool import Offload
+from gemproxy.offload.pool import Offload, OffloadLimits
 from gemproxy.openai.backend import FINISH_PATIENCE, MODELS_TIMEOUT, OpenAIBackend, base_url
 from gemproxy.openai.conversion import Convert
 from gemproxy.openai.headers import NO_OWN_KEYS, OwnKeys
@@ -75,6 +75,8 @@ _CONNECT_TIMEOUT = 30.0
 # Of the memory, for the bodies of requests. They may be there twice: as they came, and as they are
 # sent.
 _BODIES_SHARE = 8
+# Bytes of memory with which two large requests are worked on at a time. Each may take 300 MB.
+_ROOM_FOR_TWO = 1 << 30
 
 
 @frozen
@@ -146,7 +148,7 @@ class Daemon(MultiService):
         )
         self._mark = LoopMark(secrets.token_hex(8).encode())
         self._metrics = Metrics(__version__)
-        self._offload = Offload(reactor)
+        self._offload = Offload(reactor, OffloadLimits(_offload_processes()))
         self._offload.setServiceParent(self)
         self._reader = BodyReader(
             self._offload,
@@ -593,6 +595,11 @@ class Daemon(MultiService):
 def _name_of_setting(config: UpstreamConfig) -> str:
     """What the URL of an upstream is set by."""
     return "UPSTREAM_URL" if config.name == DEFAULT_UPSTREAM else f"upstream '{config.name}'"
+
+
+def _offload_processes() -> int:
+    memory = memory_limit()
+    return 1 if memory is not None and memory < _ROOM_FOR_TWO else 2
 
 
 def _most_bodies(max_body: int) -> int | None:

@@ -22,6 +22,7 @@ from gemproxy.http.client_connections import host_of
 from gemproxy.http.loops import LOOP_HEADERS, LoopMark
 from gemproxy.http.server_request import ServerRequest
 from gemproxy.metrics import Metrics
+from gemproxy.util.heap import HeapTrimmer
 from gemproxy.util.log import make_logger
 from gemproxy.util.log_limit import LogLimit
 from gemproxy.util.masking import NO_KEYS, Masking, shown_keys
@@ -36,6 +37,9 @@ _REFUSED_METHODS = (b"TRACE", b"TRACK", b"CONNECT")
 
 # Seconds until large requests may be fewer.
 _FULL_RETRY_AFTER = 5
+
+# Bytes of a body whose memory the allocator may keep for long.
+_WORTH_TRIMMING = 100_000
 
 # Monitoring requests these every few seconds.
 _UNLOGGED_PATHS = OPEN_PATHS | {b"/metrics"}
@@ -99,6 +103,7 @@ class Admission:
         self.log_limit = log_limit
         self.stopping = False
         self.held = 0
+        self._heap = HeapTrimmer(clock)
         self.open: set[ProxyRequest] = set()
         self._clients: Counter[str] = Counter()
         self._emptied: list[Deferred[None]] = []
@@ -221,6 +226,8 @@ class Admission:
             return
         self.open.discard(request)
         self.held -= request.held
+        if request.held > _WORTH_TRIMMING:
+            self._heap.soon()
         self._clients[request.client_address] -= 1
         if not self._clients[request.client_address]:
             del self._clients[request.client_address]
