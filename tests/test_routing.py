@@ -479,6 +479,21 @@ async def test_the_file_is_read_anew_without_dropping_a_request(tmp_path: Path) 
 
 
 @ensureDeferred
+async def test_an_upstream_that_has_changed_takes_the_place_of_the_one_before(
+    tmp_path: Path,
+) -> None:
+    async with routed(tmp_path) as client:
+        good = client.file.read_text()
+        client.two.always(stream("2"))
+        # In whatever order they are looked at.
+        for number in range(8):
+            client.file.write_text(good.replace("url =", f"timeout = {number + 1}\nurl ="))
+            reply = await (await client.send("POST", "/admin/reload")).reply()
+            assert reply.json == {"changed": ["upstreams"]}
+            assert (await client.ask(chat(model="two/x"))).content == "2"
+
+
+@ensureDeferred
 async def test_admin_needs_its_key_where_there_is_one(tmp_path: Path) -> None:
     async with routed(tmp_path, ADMIN_KEY="boss", PROXY_API_KEYS="guest") as client:
         for key, status in (("guest", 401), ("boss", 200), ("", 401)):

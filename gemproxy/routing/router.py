@@ -219,10 +219,12 @@ class Router(MultiService):
                 known = Upstream(config, self._make_upstream(config), rest)
             used[config.name] = known
         before, self._upstreams, self.table = self._upstreams, used, table
-        for upstream in {*before.values(), *used.values()}:
+        # Those that go are first: one that has changed goes by the name of the one before.
+        for upstream in before.values():
             if upstream not in used.values():
                 upstream.known_models.disownServiceParent()
-            elif upstream not in before.values():
+        for upstream in used.values():
+            if upstream not in before.values():
                 upstream.known_models.setServiceParent(self)
 
     async def route(self, model: str, headers: Headers) -> Route:
