@@ -6,6 +6,7 @@ import gc
 import gzip
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,32 @@ async def test_bodies_beyond_the_budget_wait_for_another_time() -> None:
         await until(lambda: not relay.daemon._admission.held, "it has gone")
         relay.upstream.always(stream("Fine"))
         assert (await relay.ask(gpt("a" * 1_900_000))).status == 200
+
+
+def holds(relay: Relay, size: int) -> bool:
+    return relay.daemon._admission.held == size
+
+
+@ensureDeferred
+async def test_of_bodies_that_come_at_once_one_is_served() -> None:
+    body = encode(gpt("a" * 1_900_000))
+    async with running_relay(MAX_BODY="2MB", MAX_BODIES="3MB") as relay:
+        relay.upstream.play(hang())
+        clients = [await relay.connect() for _ in range(2)]
+        for number, client in enumerate(clients, 1):
+            client.transport.write(
+                b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+                b"Content-Length: %d\r\n\r\n" % len(body)
+            )
+            client.transport.write(body[:1_050_000])
+            await until(partial(holds, relay, number * 1_050_000), "its first half is received")
+        for client in clients:
+            client.transport.write(body[1_050_000:])
+        await until(lambda: relay.upstream.calls, "one of them is upstream")
+        await until(lambda: any(client.received for client in clients), "the other is refused")
+        (refused,) = (client for client in clients if client.received)
+        assert (await refused.reply()).status == 503
+        await relay.upstream.calls[0].whole()
 
 
 def kept(than: int) -> list[str]:

@@ -186,6 +186,13 @@ class Admission:
             _FULL_RETRY_AFTER,
         )
 
+    def release(self, request: ProxyRequest) -> None:
+        """The body of a request is not held any longer."""
+        self.held -= request.held
+        if request.held > _WORTH_TRIMMING:
+            self._heap.soon()
+        request.held = 0
+
     def opened(self, request: ProxyRequest) -> None:
         self.open.add(request)
         self._clients[request.client_address] += 1
@@ -225,9 +232,7 @@ class Admission:
         if request not in self.open:
             return
         self.open.discard(request)
-        self.held -= request.held
-        if request.held > _WORTH_TRIMMING:
-            self._heap.soon()
+        self.release(request)
         self._clients[request.client_address] -= 1
         if not self._clients[request.client_address]:
             del self._clients[request.client_address]
@@ -497,6 +502,11 @@ class ProxyRequest(ServerRequest):
     def _refuse(self, error: ChatError) -> None:
         """Send an error before the request is complete."""
         self._refused = True
+        # While the rest of it comes, others may take its place. If several were received at once
+        # and each kept its part, all of them would be refused.
+        assert self.content is not None  # noqa: S101 - for mypy
+        self.content.close()
+        self._admission.release(self)
         self._admission.refused(error)
         self.begin_early()
         if self.path is None:
