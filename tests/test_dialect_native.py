@@ -432,6 +432,7 @@ def test_a_chat_completion_as_a_stream():
         make.delta({"role": "assistant", "content": ""}),
         make.delta({"reasoning_content": "Hm."}),
         make.delta({"content": "Well"}),
+        make.delta({"role": "assistant", "content": ""}),
         make.delta({"tool_calls": [call]}),
         make.delta({"tool_calls": [{"index": 0, "function": {"arguments": ": 1}"}}]}),
         make.delta({}, "tool_calls"),
@@ -455,6 +456,13 @@ def test_a_chat_completion_as_a_stream():
     whole = document(events)
     assert parts_of(whole) == [part for each in answer for part in parts_of(each)]
     assert (whole["modelVersion"], whole["responseId"]) == ("m", "id")
+
+
+@given(st.text(max_size=5), st.sampled_from([SSE, ARRAY]))
+def test_the_short_way_of_a_text_is_that_of_all_others(text: str, framing: Any):
+    make = ChunkFactory("id", 1, "m")
+    short = streamed([make.delta({"content": text})], framing)
+    assert short == streamed([make.delta({"content": text, "refusal": None})], framing)
 
 
 # Errors

@@ -66,8 +66,16 @@ class NativeForm:
         self._before = framing.opening
         self._has_failed = False
         self._answer = _Answer()
+        # What is around the text in a response that has nothing else.
+        around = dumps(_response([{"text": ""}], 0)["candidates"])
+        before, _, after = around.partition(b'""')
+        self._before_text = b'{"candidates":' + before
+        self._after_text = after + b"," + dumps(self._frame)[1:]
 
     def events(self, events: Sequence[Event]) -> bytes:
+        if len(events) == 1 and (text := self._answer.plain_text(events[0])) is not None:
+            # Most chunks of other models.
+            return self._framed_bytes(self._before_text + dumps(text) + self._after_text)
         responses: list[Json] = []
         for event in events:
             try:
@@ -89,9 +97,12 @@ class NativeForm:
         return {} if "responseId" in response or "modelVersion" in response else self._frame
 
     def _framed(self, document: Json) -> bytes:
+        return self._framed_bytes(dumps(document))
+
+    def _framed_bytes(self, document: bytes) -> bytes:
         before, self._before = self._before, self._framing.between
         framing = self._framing
-        return before + framing.before + dumps(document) + framing.after
+        return before + framing.before + document + framing.after
 
     def heartbeat(self, note: str) -> bytes:
         if self._before is not self._framing.opening:
@@ -145,6 +156,29 @@ class _Answer:
         self._reasons: dict[int, str] = {}
         # Of the candidates to which Google has given a reason.
         self._finished: set[int] = set()
+
+    def plain_text(self, event: Event) -> str | None:
+        """The text of a chunk that has nothing else for a client; None of all others."""
+        try:
+            chunk = event.json()
+            [choice] = chunk["choices"]
+            delta = choice["delta"]
+            text = delta["content"]
+        except (ValueError, LookupError, TypeError):
+            return None
+        if (
+            len(delta) > 1
+            or type(text) is not str
+            or not text
+            or self._is_google
+            or choice.get("index") != 0
+            or choice.get("finish_reason") is not None
+            or chunk.get("usage") is not None
+            or "error" in chunk
+        ):
+            return None
+        self._parts.setdefault(0, Parts())
+        return text
 
     def responses(self, chunk: Json) -> list[Json]:
         """What to send of a chunk."""
