@@ -10,7 +10,7 @@ from pytest_twisted import ensureDeferred
 
 from testing.fake_newapi import document, stream
 from testing.google import refusals, scenarios
-from tests.support import Product, Relay, Reply, shared_daemon
+from tests.support import Product, Relay, Reply, running_relay, shared_daemon
 
 KEY = "a-key-of-this-proxy"
 SENT = {
@@ -213,3 +213,20 @@ async def test_a_stream_of_an_upstream_is_translated(relay: Relay) -> None:
     reply = await (await relay.send("POST", path, {"contents": SENT["contents"]})).reply()
     assert "".join(part["text"] for each in reply.json for part in _parts(each)) == "Hello"
     assert reply.json[-1]["candidates"][0]["finishReason"] == "STOP"
+
+
+@ensureDeferred
+async def test_another_gemproxy_with_the_workers_gets_it_as_it_is(product: Product) -> None:
+    url = f"http://127.0.0.1:{product.port}/v1"
+    async with running_relay(GEMINI_PROXY_URL=url) as relay:
+        for method, query in (("generateContent", ""), ("streamGenerateContent", "?alt=json")):
+            product.api.play(RICH)
+            path = f"/v1beta/models/gemini-3.8-flash:{method}{query}"
+            reply = await (await relay.send("POST", path, SENT, X_Goog_Api_Key=KEY)).reply()
+            told = reply.json if isinstance(reply.json, list) else [reply.json]
+            parts = [part for chunk in RICH.chunks for part in chunk]
+            assert [part for each in told for part in _parts(each)] == parts
+            assert product.asked[-1].body == SENT
+        path = "/v1beta/models/gemini-3.8-flash:countTokens"
+        reply = await (await relay.send("POST", path, SENT, X_Goog_Api_Key=KEY)).reply()
+        assert reply.json["totalTokens"] > 0
