@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gemproxy.chat.errors import ChatError
 from gemproxy.demo import rules
+from gemproxy.demo.spelling import canonical
 from gemproxy.gemini.translate.families import FAMILIES, family_of
 from gemproxy.gemini.translate.messages import translate_messages
 from gemproxy.gemini.translate.parameters import Defaults, parameters
@@ -347,3 +348,29 @@ def test_google_takes_what_a_client_may_send(body: Any, messages: Any, model: st
     if talk.system is not None:
         sent["systemInstruction"] = {"parts": [{"text": talk.system}]}
     assert rules.fault(model, sent) is None
+
+
+def test_names_may_be_spelt_with_underscores():
+    """litellm and google-genai send such names."""
+    sent = {
+        "system_instruction": {"parts": [{"text": "x"}]},
+        "contents": [
+            {"role": "user", "parts": [{"inline_data": {"mime_type": "image/png", "data": "eA=="}}]}
+        ],
+        "tools": [
+            {
+                "function_declarations": [
+                    {"name": "f", "parameters": {"type": "object", "properties": {"a_b": {}}}}
+                ]
+            }
+        ],
+        "generation_config": {"thinking_config": {"thinking_level": "low"}},
+    }
+    assert rules.fault(NEW, sent) is None
+    told = canonical(sent)
+    [function] = told["tools"][0]["functionDeclarations"]
+    assert list(function["parameters"]["properties"]) == ["a_b"]
+    assert told["contents"][0]["parts"][0]["inlineData"]["mimeType"] == "image/png"
+    call = {"function_call": {"name": "f", "args": {"a_b": 1}}}
+    assert canonical(call) == {"functionCall": {"name": "f", "args": {"a_b": 1}}}
+    assert rules.fault(NEW, sent | {"generation_config": {"x_y": 1}})

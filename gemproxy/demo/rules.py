@@ -15,6 +15,7 @@ from typing import Any
 from attrs import field, frozen
 
 from gemproxy.chat.shapes import as_object, objects_in
+from gemproxy.demo.spelling import canonical
 
 Json = dict[str, Any]
 
@@ -88,6 +89,7 @@ def fault(model: str, request: Json) -> str | None:
     @param model: the name of the model, without C{models/}.
     @param request: the body of a C{generateContent} request.
     """
+    request = canonical(request)
     for rule in RULES:
         if rule.applies(model) and (message := rule.fault(request)) is not None:
             return message

@@ -15,6 +15,7 @@ from gemproxy.chat.shapes import as_object
 from gemproxy.chat.sse import Event, encode
 from gemproxy.demo import rules
 from gemproxy.demo.echo import PACE, prompt_length, responses
+from gemproxy.demo.spelling import canonical
 from gemproxy.http.site import QuietSite
 
 
@@ -31,7 +32,7 @@ class _Models(Resource):
         assert request.content is not None  # noqa: S101 - for mypy
         name, _, method = request.path.decode("latin-1").rpartition("/")[2].partition(":")
         try:
-            body = loads(request.content.read())
+            body = canonical(loads(request.content.read()))
         except ValueError:
             body = None
         if method == "countTokens" and isinstance(body, dict):

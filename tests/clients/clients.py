@@ -51,16 +51,18 @@ def without(*features: str) -> tuple[str, ...]:
     return tuple(feature for feature in ALL if feature not in features)
 
 
-CHAT, RESPONSES, MESSAGES = "chat", "Responses", "Messages"
+CHAT, RESPONSES, MESSAGES, NATIVE = "chat", "Responses", "Messages", "Gemini"
 
 SDKS = (
     Sdk("openai-python, chat", CHAT, "openai", "openai_sdk.py"),
     Sdk("openai-python, Responses", RESPONSES, "openai", "openai_sdk.py"),
     Sdk("anthropic-python", MESSAGES, "anthropic", "anthropic_sdk.py"),
+    Sdk("google-genai, Python", NATIVE, "google-genai", "google_sdk.py"),
     Sdk("OpenAI Agents SDK", RESPONSES, "openai-agents", "agents_sdk.py"),
     Sdk("LangChain, chat", CHAT, "langchain-openai", "langchain_sdk.py", without("thoughts")),
     Sdk("LangChain, Responses", RESPONSES, "langchain-openai", "langchain_sdk.py"),
     Sdk("LangChain, Anthropic", MESSAGES, "langchain-anthropic", "langchain_sdk.py"),
+    Sdk("LangChain, Google", NATIVE, "langchain-google-genai", "langchain_sdk.py"),
     Sdk("pydantic-ai, chat", CHAT, "pydantic-ai-slim", "pydantic_ai_sdk.py"),
     Sdk("pydantic-ai, Responses", RESPONSES, "pydantic-ai-slim", "pydantic_ai_sdk.py"),
     Sdk(
@@ -70,6 +72,7 @@ SDKS = (
         "pydantic_ai_sdk.py",
         without("structured"),
     ),
+    Sdk("pydantic-ai, Google", NATIVE, "pydantic-ai-slim", "pydantic_ai_sdk.py"),
     Sdk(
         "LlamaIndex, chat",
         CHAT,
@@ -80,14 +83,17 @@ SDKS = (
     ),
     Sdk("litellm, chat", CHAT, "litellm", "litellm_sdk.py"),
     Sdk("litellm, Anthropic", MESSAGES, "litellm", "litellm_sdk.py", without("structured")),
+    Sdk("litellm, Google", NATIVE, "litellm", "litellm_sdk.py"),
     Sdk("openai-node, chat", CHAT, "openai", "openai_sdk.mjs", place="node"),
     Sdk("openai-node, Responses", RESPONSES, "openai", "openai_sdk.mjs", place="node"),
     Sdk("anthropic-node", MESSAGES, "@anthropic-ai/sdk", "anthropic_sdk.mjs", place="node"),
+    Sdk("google-genai, JavaScript", NATIVE, "@google/genai", "google_sdk.mjs", place="node"),
     Sdk(
         "Vercel AI SDK, chat", CHAT, "@ai-sdk/openai", "vercel_sdk.mjs", without("thoughts"), "node"
     ),
     Sdk("Vercel AI SDK, Responses", RESPONSES, "@ai-sdk/openai", "vercel_sdk.mjs", place="node"),
     Sdk("Vercel AI SDK, Anthropic", MESSAGES, "@ai-sdk/anthropic", "vercel_sdk.mjs", place="node"),
+    Sdk("Vercel AI SDK, Google", NATIVE, "@ai-sdk/google", "vercel_sdk.mjs", place="node"),
 )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from attrs import frozen
 
+from gemproxy.demo.spelling import canonical
 from testing.google import scenarios
 from testing.google.recorded_request import ReceivedRequest
 from testing.google.scenarios import Scenario
@@ -38,7 +39,8 @@ def _answer(result: Any, asked: Sequence[ReceivedRequest]) -> None:
     assert result == "Hi there."
     assert request.texts == [("user", "Hello")]
     # pydantic-ai says more.
-    assert request.system is not None and request.system.endswith("Be brief.")
+    instruction = canonical(request.body)["systemInstruction"]["parts"]
+    assert instruction[-1]["text"].endswith("Be brief.")
 
 
 def _stream(result: Any, asked: Sequence[ReceivedRequest]) -> None:
@@ -51,8 +53,9 @@ def _stream(result: Any, asked: Sequence[ReceivedRequest]) -> None:
 def _tools(result: Any, asked: Sequence[ReceivedRequest]) -> None:
     assert result == "Sunny in both."
     first, second = asked
-    assert [function["name"] for function in first.functions] == ["weather"]
-    _, model, results = second.contents
+    [tools] = canonical(first.body)["tools"]
+    assert [function["name"] for function in tools["functionDeclarations"]] == ["weather"]
+    _, model, results = canonical(second.contents)
     calls = [part for part in model["parts"] if "functionCall" in part]
     assert [call["functionCall"]["args"] for call in calls] == [{"city": city} for city in _CITIES]
     # Gemini 3 takes no call back whose signature is lost.
@@ -66,7 +69,7 @@ def _tools(result: Any, asked: Sequence[ReceivedRequest]) -> None:
 def _structured(result: Any, asked: Sequence[ReceivedRequest]) -> None:
     [request] = asked
     assert result == {"result": 4}
-    config = request.generation_config
+    config = canonical(request.generation_config)
     assert config["responseMimeType"] == "application/json"
     schema = config.get("responseJsonSchema") or config["responseSchema"]
     assert schema["properties"]["result"]["type"].lower() == "integer"
@@ -75,13 +78,13 @@ def _structured(result: Any, asked: Sequence[ReceivedRequest]) -> None:
 def _thoughts(result: Any, asked: Sequence[ReceivedRequest]) -> None:
     [request] = asked
     assert result == ["Let me see.", "It is 4."]
-    assert request.generation_config["thinkingConfig"]["includeThoughts"] is True
+    assert canonical(request.generation_config)["thinkingConfig"]["includeThoughts"] is True
 
 
 def _picture(result: Any, asked: Sequence[ReceivedRequest]) -> None:
     [request] = asked
     assert result == "A dot."
-    pictures = [part["inlineData"] for part in request.parts if "inlineData" in part]
+    pictures = [part["inlineData"] for part in canonical(request.parts) if "inlineData" in part]
     assert [(each["mimeType"], each["data"]) for each in pictures] == [("image/png", PNG)]
 
 

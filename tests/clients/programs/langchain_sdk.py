@@ -12,6 +12,7 @@ from serve import PICTURE, SYSTEM, serve, words_of_error
 from serve import weather as told
 from set_langchain_anthropic import model as anthropic
 from set_langchain_chat import model as chat
+from set_langchain_google import model as google
 from set_langchain_responses import model as responses
 
 
@@ -71,5 +72,6 @@ serve(
             anthropic.bind(thinking={"type": "enabled", "budget_tokens": 2000}),
             "json_schema",
         ),
+        "LangChain, Google": features(google, google.bind(include_thoughts=True), "json_schema"),
     }
 )

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from serve import CITY, PICTURE, SYSTEM, serve, weather, words_of_error
 from set_litellm_anthropic import settings as anthropic
 from set_litellm_chat import settings as chat
+from set_litellm_google import settings as google
 
 WEATHER = {"name": "weather", "description": "Tells the weather.", "parameters": CITY}
 
@@ -79,5 +80,6 @@ serve(
         "litellm, Anthropic": features(
             anthropic, {"thinking": BUDGET, "allowed_openai_params": ["thinking"]}
         ),
+        "litellm, Google": features(google, {"reasoning_effort": "low"}),
     }
 )

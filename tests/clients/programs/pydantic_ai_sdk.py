@@ -13,6 +13,7 @@ from pydantic_ai.messages import TextPart, ThinkingPart
 from serve import PNG, SYSTEM, serve, weather, words_of_error
 from set_pydantic_ai_anthropic import model as anthropic
 from set_pydantic_ai_chat import model as chat
+from set_pydantic_ai_google import model as google
 from set_pydantic_ai_responses import model as responses
 
 
@@ -60,6 +61,9 @@ serve(
         "pydantic-ai, Anthropic": features(
             anthropic,
             {"anthropic_thinking": {"type": "enabled", "budget_tokens": 2000}},
+        ),
+        "pydantic-ai, Google": features(
+            google, {"google_thinking_config": {"include_thoughts": True}}
         ),
     }
 )

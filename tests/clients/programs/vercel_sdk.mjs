@@ -5,6 +5,7 @@ import { z } from "zod";
 import { CITY, PNG, SYSTEM, collect, serve, weather, wordsOfError } from "./serve.mjs";
 import { model as anthropic } from "./set_vercel_ai_sdk_anthropic.mjs";
 import { model as chat } from "./set_vercel_ai_sdk_chat.mjs";
+import { model as google } from "./set_vercel_ai_sdk_google.mjs";
 import { model as responses } from "./set_vercel_ai_sdk_responses.mjs";
 
 function features(model, thinking) {
@@ -49,5 +50,8 @@ serve({
   }),
   "Vercel AI SDK, Anthropic": features(anthropic, {
     anthropic: { thinking: { type: "enabled", budgetTokens: 2000 } },
+  }),
+  "Vercel AI SDK, Google": features(google, {
+    google: { thinkingConfig: { includeThoughts: true } },
   }),
 });
