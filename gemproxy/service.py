@@ -523,7 +523,7 @@ class Daemon(MultiService):
         if not self._config.demo:
             base = BaseURL.parse(self._config.google_gemini_base_url)
             return lambda: base
-        demo = Demo(self._reactor)
+        demo = Demo(self._reactor, self._offload)
         demo.setServiceParent(self)
         return lambda: BaseURL.parse(demo.url)
 

@@ -10,6 +10,7 @@ from pickle import PicklingError
 from typing import Any
 
 import pytest
+import treq
 from hypothesis import given
 from hypothesis import strategies as st
 from pytest_twisted import async_yield_fixture, ensureDeferred
@@ -21,6 +22,8 @@ from gemproxy.chat.json_limits import JsonLimits
 from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.request import is_large
 from gemproxy.chat.sse import Event
+from gemproxy.demo.answer import answer_to
+from gemproxy.demo.server import Demo
 from gemproxy.dialects.dialect import Dialect, DialectRequest, Translation
 from gemproxy.dialects.registry import DIALECTS
 from gemproxy.dialects.seal import Seal
@@ -128,6 +131,27 @@ async def test_a_request_in_any_dialect_can_be_large(offload: Offload, dialect: 
     asked = DialectRequest(path, raw, "1", 0, Seal(b"secret"), keeps=True)
     translation = await offload.run(read_dialect, dialect, asked, JsonLimits())
     assert told(translation) == told(read_dialect(dialect, asked, JsonLimits()))
+
+
+@ensureDeferred
+async def test_the_demo_reads_large_requests_there(
+    offload: Offload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo: Any = Demo(reactor, offload)
+    demo.startService()
+    url = f"{demo.url}/v1beta/models/gemini-3.8-flash"
+    contents = [{"role": "user", "parts": [{"text": "x" * 1_100_000}]}]
+    body = dumps({"contents": contents})
+    assert is_large(body)
+    run, there = offload.run, []
+    monkeypatch.setattr(offload, "run", lambda *call: there.append(call[0]) or run(*call))
+    response = await treq.post(f"{url}:streamGenerateContent?alt=sse", body)
+    text = await response.text()
+    assert (response.code, there) == (200, [answer_to])
+    # It is not repeated as a whole.
+    assert '"finishReason":"MAX_TOKENS"' in text
+    assert len(text) < 300_000
+    await demo.stopService()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT])

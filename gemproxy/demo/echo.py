@@ -16,6 +16,10 @@ PACE = 0.02
 """Seconds between two words."""
 
 CHARACTERS_PER_TOKEN = 4
+
+MOST_TOKENS = 65_536
+"""Of an answer; so many have Gemini's models (ai.google.dev/gemini-api/docs/models)."""
+
 _CHUNKS_LIMIT = 250
 # Gemini begins its thoughts with a title.
 _THOUGHT = "**Being a demo**\n\nNobody thinks here."
@@ -119,7 +123,8 @@ def _limited(text: str, config: dict[str, Any]) -> tuple[str, str]:
         if isinstance(stop, str) and stop:
             text = text.partition(stop)[0]
     limit = config.get("maxOutputTokens")
-    if isinstance(limit, int) and len(text) > limit * CHARACTERS_PER_TOKEN:
+    limit = min(limit, MOST_TOKENS) if isinstance(limit, int) else MOST_TOKENS
+    if len(text) > limit * CHARACTERS_PER_TOKEN:
         return text[: max(0, limit) * CHARACTERS_PER_TOKEN], "MAX_TOKENS"
     return text, "STOP"
 

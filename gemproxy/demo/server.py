@@ -10,13 +10,12 @@ from twisted.internet.task import deferLater
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from gemproxy.chat.jsontext import dumps, loads
-from gemproxy.chat.shapes import as_object
+from gemproxy.chat.request import is_large
 from gemproxy.chat.sse import Event, encode
-from gemproxy.demo import rules
-from gemproxy.demo.echo import PACE, prompt_length, responses
-from gemproxy.demo.spelling import canonical
+from gemproxy.demo.answer import answer_to
+from gemproxy.demo.echo import PACE
 from gemproxy.http.site import QuietSite
+from gemproxy.offload.pool import Offload
 
 
 class _Models(Resource):
@@ -24,38 +23,32 @@ class _Models(Resource):
 
     isLeaf = True
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, offload: Offload) -> None:
         super().__init__()
         self._reactor = reactor
+        self._offload = offload
 
-    def render_POST(self, request: Request) -> Any:
-        assert request.content is not None  # noqa: S101 - for mypy
-        name, _, method = request.path.decode("latin-1").rpartition("/")[2].partition(":")
-        try:
-            body = canonical(loads(request.content.read()))
-        except ValueError:
-            body = None
-        if method == "countTokens" and isinstance(body, dict):
-            request.setHeader(b"content-type", b"application/json")
-            asked = as_object(body.get("generateContentRequest", body))
-            return dumps({"totalTokens": prompt_length(asked)})
-        if method != "streamGenerateContent" or not isinstance(body, dict):
-            request.setResponseCode(404)
-            return b""
-        if (fault := rules.fault(name, body)) is not None:
-            request.setResponseCode(400)
-            request.setHeader(b"content-type", b"application/json")
-            return dumps({"error": {"code": 400, "message": fault, "status": "INVALID_ARGUMENT"}})
-        answering = Deferred.fromCoroutine(self._answer(request, name, body))
+    def render_POST(self, request: Request) -> int:
+        answering = Deferred.fromCoroutine(self._answer(request))
         request.notifyFinish().addErrback(lambda _: answering.cancel())
         answering.addErrback(lambda failure: failure.trap(CancelledError))
         return NOT_DONE_YET
 
-    async def _answer(self, request: Request, model: str, body: dict[str, Any]) -> None:
-        request.setHeader(b"content-type", b"text/event-stream")
-        for response in responses(model, body):
-            request.write(encode(Event(response)))
-            await deferLater(self._reactor, PACE)
+    async def _answer(self, request: Request) -> None:
+        assert request.content is not None  # noqa: S101 - for mypy
+        model, _, method = request.path.decode("latin-1").rpartition("/")[2].partition(":")
+        raw = request.content.read()
+        answer = await self._offload.when(is_large(raw), answer_to, model, method, raw)
+        del raw
+        request.setResponseCode(answer.status)
+        if answer.document is not None:
+            request.setHeader(b"content-type", b"application/json")
+            request.write(answer.document)
+        else:
+            request.setHeader(b"content-type", b"text/event-stream")
+            for event in answer.events:
+                request.write(encode(Event(event)))
+                await deferLater(self._reactor, PACE)
         request.finish()
 
 
@@ -66,14 +59,16 @@ class Demo(Service):
     @ivar url: its base URL, once it runs.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, offload: Offload) -> None:
+        """@param offload: reads large requests."""
         self._reactor = reactor
+        self._offload = offload
         self._port: Any = None
         self.url = ""
 
     def startService(self) -> None:
         super().startService()
-        site = QuietSite(_Models(self._reactor), reactor=self._reactor)
+        site = QuietSite(_Models(self._reactor, self._offload), reactor=self._reactor)
         self._port = self._reactor.listenTCP(0, site, interface="127.0.0.1")
         self.url = f"http://127.0.0.1:{self._port.getHost().port}"
 
