@@ -20,7 +20,8 @@ LOWEST_PYTHON ?= $(firstword $(PYTHONS) $(PYTHON))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: run test quick quick-tests lowest pythons image lint audit bench bodies chaos soak memory lock clean
+.PHONY: run test quick quick-tests lowest pythons sdks clients image lint audit bench bodies chaos \
+	soak memory lock client-locks clean
 
 run: $(VENV)/installed node_modules/installed
 	@set -a; if [ -f .env ]; then . ./.env; fi; set +a; \
@@ -75,6 +76,11 @@ SDKS := $(CLIENTS)/sdks/installed $(CLIENTS)/llama-index/installed $(CLIENTS)/no
 sdks: $(VENV)/installed-for-tests node_modules/installed $(SDKS)
 	$(BIN)/python -m pytest -q tests/clients -m sdk $(ARGS)
 
+# With the programs as well. One that cannot be installed is skipped, and the reason told.
+clients: $(VENV)/installed-for-tests node_modules/installed $(SDKS) $(CLIENTS)/programs/installed
+	-@$(MAKE) --no-print-directory $(CLIENTS)/aider/installed > $(CLIENTS)/aider.log 2>&1
+	$(BIN)/python -m pytest -q tests/clients $(ARGS)
+
 # The image and the compose files, with a real Docker engine: some minutes.
 image: $(VENV)/installed-for-tests
 	docker/with-engine.sh $(BIN)/python -m pytest -q docker $(ARGS)
@@ -117,7 +123,9 @@ $(CLIENTS)/%/installed: tests/clients/locks/%.lock | $(VENV)/installed-for-tests
 	$(BIN)/uv pip install --quiet --python $(@D) --no-deps --require-hashes -r $<
 	@touch $@
 
-$(CLIENTS)/node/installed: $(wildcard tests/clients/locks/node/*.json)
+# The programs are optional in their package.json: npm leaves out what it cannot install.
+$(CLIENTS)/node/installed $(CLIENTS)/programs/installed: \
+		$(CLIENTS)/%/installed: tests/clients/locks/%/package.json tests/clients/locks/%/package-lock.json
 	@mkdir -p $(@D) && cp $^ $(@D)
 	npm ci --prefix $(@D) --no-audit --no-fund --loglevel=error
 	@touch $@
@@ -142,7 +150,7 @@ client-locks: $(VENV)/installed-for-tests
 			--no-emit-index-url --no-emit-find-links --generate-hashes \
 			tests/clients/locks/$$name.in -o tests/clients/locks/$$name.lock || exit; \
 	done
-	for name in node; do \
+	for name in node programs; do \
 		npm --prefix tests/clients/locks/$$name update --save --package-lock-only || exit; \
 	done
 

@@ -51,11 +51,18 @@ class Running:
 
     @classmethod
     def start(
-        cls, command: Sequence[str], folder: Path, environ: Mapping[str, str] | None = None
+        cls,
+        command: Sequence[str],
+        folder: Path,
+        environ: Mapping[str, str] | None = None,
+        log: Path | None = None,
     ) -> Running:
-        """@param folder: to run in; the output is kept there."""
+        """
+        @param folder: to run in.
+        @param log: the file for the output, which is in the folder if none is named.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        log = folder / "output.txt"
+        log = log or folder / "output.txt"
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command, cwd=folder, env=environ, stdout=output, stderr=subprocess.STDOUT

@@ -57,6 +57,7 @@ class StandIn:
     @ivar models: what to list; an answer is generated for any name.
     @ivar models_by_key: what to list for some keys instead.
     @ivar largest_page: models in a page, at most.
+    @ivar chooser: says how to answer when no play is queued.
     @ivar list_refusal: what is answered instead of a list.
     @ivar lists_held: if set, lists are answered when it has happened.
     """
@@ -73,7 +74,7 @@ class StandIn:
         models: Sequence[Description] = MODELS,
     ) -> None:
         """
-        @param chooser: says how to answer when no play is queued.
+        @param chooser: see the attribute.
         @param keep: the number of requests to remember, the last ones.
         @param keys: the API keys that are valid; C{None} for all.
         """
@@ -83,7 +84,7 @@ class StandIn:
         self.list_refusal: Refusal | None = None
         self.lists_held: Once[None] | None = None
         self._clock = clock
-        self._chooser = chooser
+        self.chooser = chooser
         self._keys = keys
         self._plays: deque[Scenario] = deque()
         self._kept: deque[ReceivedRequest] = deque(maxlen=keep)
@@ -160,7 +161,7 @@ class StandIn:
             return performance.document(token_count(received))
         if received.method in _EMBEDDING:
             return performance.document(embeddings(received))
-        play = self._plays.popleft() if self._plays else self._chooser(received)
+        play = self._plays.popleft() if self._plays else self.chooser(received)
         self._sign(play, received.headers.get("x-goog-api-key") or received.query.get("key", ""))
         responder = Responder(
             received.model, f"stand-in-{received.number}", prompt_tokens(received)

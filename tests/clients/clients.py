@@ -46,6 +46,25 @@ class Sdk:
         return "set_" + re.sub(r"\W+", "_", self.name.lower()).strip("_")
 
 
+@frozen
+class Program:
+    """
+    A program that people use.
+
+    @ivar name: the heading of its configuration in the page.
+    @ivar dialect: what it speaks.
+    @ivar package: the name in its registry.
+    @ivar does: what the test has it do, as the page says it.
+    @ivar place: see L{Sdk}.
+    """
+
+    name: str
+    dialect: str
+    package: str
+    does: str
+    place: str = "programs"
+
+
 def without(*features: str) -> tuple[str, ...]:
     """What a library does that has no way to do these."""
     return tuple(feature for feature in ALL if feature not in features)
@@ -96,11 +115,24 @@ SDKS = (
     Sdk("Vercel AI SDK, Google", NATIVE, "@ai-sdk/google", "vercel_sdk.mjs", place="node"),
 )
 
+_EDITS = "reads a file, edits it, runs a command, ends"
 
-def pinned(client: Sdk) -> str:
+CODEX = Program("Codex CLI", RESPONSES, "@openai/codex", _EDITS)
+CLAUDE = Program("Claude Code", MESSAGES, "@anthropic-ai/claude-code", _EDITS)
+OPENCODE = Program("opencode", CHAT, "opencode-ai", _EDITS)
+QWEN = Program("qwen-code", CHAT, "@qwen-code/qwen-code", _EDITS)
+AIDER = Program("aider", CHAT, "aider-chat", "edits a file, commits it", "aider")
+SILLYTAVERN = Program(
+    "SillyTavern", CHAT, "sillytavern", "connects, lists the models, streams an answer"
+)
+
+PROGRAMS = (CODEX, CLAUDE, OPENCODE, QWEN, AIDER, SILLYTAVERN)
+
+
+def pinned(client: Sdk | Program) -> str:
     """The version that the tests run."""
-    if client.place == "node":
-        lock = json.loads((LOCKS / "node" / "package-lock.json").read_text())
+    if (of_npm := LOCKS / client.place / "package-lock.json").exists():
+        lock = json.loads(of_npm.read_text())
         version = lock["packages"][f"node_modules/{client.package}"]["version"]
         assert isinstance(version, str)
         return version
@@ -113,6 +145,11 @@ def pinned(client: Sdk) -> str:
 def sdk_row(sdk: Sdk) -> str:
     marks = ["yes" if feature in sdk.features else "no" for feature in FEATURES]
     return f"| {' | '.join([_link(sdk.name), pinned(sdk), sdk.dialect, *marks])} |"
+
+
+def program_row(program: Program) -> str:
+    cells = [_link(program.name), pinned(program), program.dialect, program.does]
+    return f"| {' | '.join(cells)} |"
 
 
 def _link(name: str) -> str:
