@@ -232,7 +232,7 @@ async def test_forty_requests_at_once_are_not_mixed_up(
 ) -> None:
     monkeypatch.setattr(
         product.api,
-        "_chooser",
+        "chooser",
         lambda asked: scenarios.answer("You ", "said: ", asked.texts[-1][1]),
     )
     replies = await product.ask_all(map(distinct, range(40)))

@@ -757,7 +757,7 @@ async def test_the_demo_is_the_default():
     async with running() as client:
         _, response = await client.whole("v1/models/m:countTokens")
         assert response["totalTokens"] == 9
-        assert client.standin._chooser is echo
+        assert client.standin.chooser is echo
     async with running(chooser=hurried) as client:
         events = await client.events()
     told = "".join(event["candidates"][0]["content"]["parts"][0]["text"] for event in events)
