@@ -32,3 +32,7 @@ def end_by(number: int) -> None:
 
 def environment() -> dict[str, str]:
     return dict(os.environ)
+
+
+def run_out_of_memory() -> None:
+    raise MemoryError

@@ -140,3 +140,13 @@ async def test_a_large_request_is_no_different(keeping: Relay):
     )
     assert got.output_text == "Hi"
     assert [len(text) for _, text in messages(keeping)] == [len(large), len(large) + 10, len(large)]
+
+
+@ensureDeferred
+async def test_what_is_large_is_not_kept(keeping: Relay) -> None:
+    kept = await ask(keeping, "a" * 3_500_000)
+    assert (await ask(keeping, "two", previous_response_id=kept.id)).output_text
+    large = await ask(keeping, "a" * 8_100_000)
+    with pytest.raises(openai.BadRequestError, match="not kept here"):
+        await ask(keeping, "two", previous_response_id=large.id)
+    assert "too large to be kept" in "".join(keeping.warnings)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pytest_twisted import async_yield_fixture, ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError
+from twisted.internet.task import Clock
 
 from gemproxy.chat.errors import ChatError
 from gemproxy.chat.json_limits import JsonLimits
@@ -31,7 +32,7 @@ from gemproxy.offload.frames import FrameReader, decode, encode
 from gemproxy.offload.pool import Offload, OffloadLimits
 from gemproxy.web.bodies import read_dialect
 from testing.fake_newapi import chunk, usage_chunk
-from tests.offloaded import end_by, environment, pid, refuse, reply, unpicklable
+from tests.offloaded import end_by, environment, pid, refuse, reply, run_out_of_memory, unpicklable
 from tests.support import until
 
 BIG = bytes(range(256)) * 1000
@@ -212,3 +213,23 @@ async def test_a_process_does_not_know_the_keys_of_the_daemon(
 ) -> None:
     monkeypatch.setenv("GEMINI_API_KEY", "secret")
     assert "GEMINI_API_KEY" not in await offload.run(environment)
+
+
+@ensureDeferred
+async def test_too_little_memory_is_an_error_of_its_own(offload: Offload) -> None:
+    with pytest.raises(ChatError, match="too little memory"):
+        await offload.run(run_out_of_memory)
+    assert await offload.run(reply) == ()
+
+
+@ensureDeferred
+async def test_without_a_process_there_is_an_error() -> None:
+    class NoDescriptors(Clock):
+        def spawnProcess(self, *args: Any, **kwargs: Any) -> None:
+            raise OSError(24, "Too many open files")
+
+    offload = Offload(NoDescriptors())
+    for _ in range(3):
+        with pytest.raises(ChatError) as caught:
+            await offload.run(reply)
+        assert caught.value.status == 503

@@ -27,7 +27,8 @@ def levels_of(text: bytes, enough: int) -> Iterator[tuple[bytes, int]]:
     """
     Pieces of the structure, and the deepest level in each.
 
-    @param enough: a level that is not reached may be given as any other that is not above it.
+    @param enough: where no level can be deeper than this, it is not worked out: the one at the
+        beginning of the piece is given.
     """
     level = 0
     for structure in _structure(text):

@@ -28,7 +28,9 @@ class TokenCounting:
         """
         target = b"/v1beta/models/%b:countTokens" % model.encode("ascii")
         name = dumps(f"models/{model}")
-        body = b'{"generateContentRequest":{"model":%b,%b}' % (name, request.removeprefix(b"{"))
+        # It may be large, and is copied once only.
+        head = b'{"generateContentRequest":{"model":%b,' % name
+        body = b"".join((head, memoryview(request)[1:], b"}"))
         for is_last in (False,) * (_MOST_TRIES - 1) + (True,):
             lease = self.keys.acquire(model, preferred)
             # Counting has quotas of its own: no key rests for what it says.

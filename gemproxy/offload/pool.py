@@ -53,6 +53,8 @@ class OffloadLimits:
 class Offload(Service):
     """Calls functions in child processes, which it starts as needed."""
 
+    log = make_logger()
+
     def __init__(self, reactor: Any, limits: OffloadLimits = OffloadLimits()) -> None:
         self._reactor = reactor
         self._limits = limits
@@ -106,7 +108,12 @@ class Offload(Service):
             if idle is None:
                 if len(self._children) >= self._limits.processes:
                     return
-                idle = _Child(self._reactor, self._limits, self._is_free, self._ended)
+                try:
+                    idle = _Child(self._reactor, self._limits, self._is_free, self._ended)
+                except OSError as error:
+                    self.log.warn("no process can be started: {error}", error=error)
+                    self._waiting.popleft().done.errback(Failure(_died()))
+                    continue
                 self._children.append(idle)
             idle.serve(self._waiting.popleft())
 
@@ -202,6 +209,8 @@ class _Child(ProcessProtocol):
         pieces, self._reader = self._reader.pieces, FrameReader()
         has_returned, result = decode(pieces)
         del pieces
+        if isinstance(result, MemoryError):
+            result = _died()
         self._stop_timer()
         self._timer = self._reactor.callLater(self._limits.idle_life, self.end)
         self._finish(result if has_returned else Failure(result))
@@ -276,6 +285,6 @@ def _died() -> ChatError:
     return ChatError(
         503,
         SERVER_ERROR,
-        "The process that reads large requests ended. There may be too little memory for this one.",
+        "The process that reads large requests ended: there may be too little memory for this one.",
         final=True,
     )

@@ -62,11 +62,12 @@ class DialectService:
         answering = self.chats.answer_in(
             request, translation.renamed(name), raw, backend, f"{route}/{dialect.name}"
         )
+        size = len(raw)
         del raw
         await answering
         record = translation.record()
         if self.kept is not None and record is not None:
-            await self.kept.put(record[0], owner, record[1])
+            await self.kept.put(record[0], owner, record[1], size)
 
     async def translate(
         self,
