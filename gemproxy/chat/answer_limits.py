@@ -5,6 +5,7 @@ from __future__ import annotations
 from attrs import frozen
 
 from gemproxy.chat.errors import SERVER_ERROR, ChatError
+from gemproxy.chat.json_structure import openers
 
 # The objects and lists of a chunk that says one word are four: itself, its choices, the choice, and
 # its delta. With a piece of a call they are seven.
@@ -82,7 +83,7 @@ class AnswerMeter:
 
 def parts_of(text: bytes | bytearray) -> int:
     """The objects and lists in the JSON of a chunk, beyond those that every chunk has."""
-    parts = text.count(b"{") + text.count(b"[") - _PARTS_OF_A_CHUNK
+    parts = openers(text) - _PARTS_OF_A_CHUNK
     return parts if parts > 0 else 0
 
 

@@ -6,7 +6,14 @@ from typing import Any
 
 from attrs import frozen
 
+from gemproxy.chat.shapes import as_object
 from gemproxy.chat.sse import Event
+
+
+def count_of(holder: Any, name: str) -> int:
+    """A number of tokens in an object; 0 if it is not there."""
+    value = as_object(holder).get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 @frozen
@@ -23,6 +30,16 @@ class Usage:
     reasoning: int = 0
     cached: int = 0
     estimated: bool = False
+
+    @classmethod
+    def of_json(cls, usage: dict[str, Any]) -> Usage:
+        """What L{as_json} makes, or what an upstream says: missing counts are 0."""
+        return cls(
+            count_of(usage, "prompt_tokens"),
+            count_of(usage, "completion_tokens"),
+            count_of(usage.get("completion_tokens_details"), "reasoning_tokens"),
+            count_of(usage.get("prompt_tokens_details"), "cached_tokens"),
+        )
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(

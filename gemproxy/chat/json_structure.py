@@ -56,6 +56,6 @@ def _structure(text: bytes) -> Iterator[bytes]:
         within ^= len(pieces) % 2 == 0
 
 
-def openers(text: bytes) -> int:
+def openers(text: bytes | bytearray) -> int:
     """How many arrays and objects begin, those in texts included."""
     return text.count(b"[") + text.count(b"{")

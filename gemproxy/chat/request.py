@@ -8,7 +8,8 @@ from attrs import define, evolve, field, frozen
 
 from gemproxy.chat.errors import bad_request
 from gemproxy.chat.json_structure import openers
-from gemproxy.chat.jsontext import dumps, loads, loads_checked, peek
+from gemproxy.chat.jsontext import dumps, loads_checked, peek
+from gemproxy.chat.shapes import as_object
 
 # Besides Authorization: the headers of Anthropic's, Azure's and Google's clients. They hold the key
 # alone.
@@ -70,7 +71,11 @@ class ChatRequest:
     @property
     def body(self) -> dict[str, Any]:
         """The whole JSON object, including unknown fields."""
-        return cast("dict[str, Any]", loads(self.raw)) if self._parsed is None else self._parsed
+        return (
+            cast("dict[str, Any]", loads_checked(self.raw))
+            if self._parsed is None
+            else self._parsed
+        )
 
     @property
     def is_large(self) -> bool:
@@ -130,6 +135,20 @@ class ChatRequest:
         """Release everything: it is answered."""
         self.forget()
         self.raw = b""
+
+
+def request_of(
+    body: dict[str, Any], model: str, stream: bool, headers: Headers = ()
+) -> ChatRequest:
+    """
+    A request that was made of one in another shape. Its answer is to have the token counts.
+
+    @param body: without what says whether to stream.
+    """
+    if stream:
+        options = as_object(body.get("stream_options"))
+        body = body | {"stream": True, "stream_options": options | {"include_usage": True}}
+    return ChatRequest(dumps(body), body, model, stream, include_usage=True, headers=headers)
 
 
 def is_large(raw: bytes) -> bool:

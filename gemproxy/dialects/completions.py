@@ -11,7 +11,7 @@ from gemproxy.chat.chunks import index_of, text_alone
 from gemproxy.chat.errors import ChatError, bad_request
 from gemproxy.chat.form import CHAT_FORM, ChatForm, ErrorResponse
 from gemproxy.chat.jsontext import dumps
-from gemproxy.chat.request import BOM, ChatRequest, parse_chat_request
+from gemproxy.chat.request import parse_chat_request, request_of
 from gemproxy.chat.shapes import as_object, objects_in
 from gemproxy.chat.sse import DONE, Event, encode
 from gemproxy.dialects.dialect import DialectRequest, Translation
@@ -36,7 +36,7 @@ class Completions:
         return CHAT_FORM.error(error)
 
     def translate(self, request: DialectRequest) -> Translation:
-        chat = parse_chat_request(request.raw.removeprefix(BOM), request.headers)
+        chat = parse_chat_request(request.raw, request.headers)
         body = chat.body
         prompts = _prompts(body.get("prompt"))
         if body.get("suffix"):
@@ -48,26 +48,23 @@ class Completions:
             for key, value in body.items()
             if key not in ("prompt", "suffix", "echo", *_LEFT_OUT)
         }
-        if chat.stream:
-            options = as_object(body.get("stream_options"))
-            rest["stream_options"] = options | {"include_usage": True}
         chats = tuple(
-            _chat(rest | {"messages": [{"role": "user", "content": prompt}]}, chat)
+            request_of(
+                rest | {"messages": [{"role": "user", "content": prompt}]},
+                chat.model,
+                chat.stream,
+                chat.headers,
+            )
             for prompt in prompts
         )
-        n = body.get("n")
-        choices = n if isinstance(n, int) and n > 0 else 1
-        echoes = [prompt for prompt in prompts for _ in range(choices)] if body.get("echo") else ()
+        repeated = [prompt for prompt in prompts for _ in range(chat.choices)]
+        echoes = repeated if body.get("echo") else ()
         ignored = tuple(name for name in _LEFT_OUT if body.get(name) not in (None, 0, 1))
         form = CompletionsForm(request.id, echoes, chat.include_usage, ignored)
         return Translation(chats, form)
 
 
 COMPLETIONS = Completions()
-
-
-def _chat(body: dict[str, Any], sent: ChatRequest) -> ChatRequest:
-    return ChatRequest(dumps(body), body, sent.model, sent.stream, sent.stream, sent.headers)
 
 
 def _prompts(value: Any) -> list[str]:

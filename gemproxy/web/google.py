@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-_VERSIONS = ("v1beta", "v1", "v1alpha")
+from gemproxy.dialects.native.dialect import VERSIONS
+
 # OpenAI's API has files and models at /v1 as well.
 _VERSIONS_ALONE = ("v1beta", "v1alpha")
 
 # About a model: its name comes as C{model}.
 OF_MODELS = tuple(
     f"/{version}/models/<path:model>:{method}"
-    for version in _VERSIONS
+    for version in VERSIONS
     for method in ("countTokens", "embedContent", "batchEmbedContents")
 )
 COUNTING = b":countTokens"
@@ -19,8 +20,8 @@ MODELS = tuple(f"{rule}/<path:name>" for rule in LISTS)
 
 _KEPT = (
     *(f"/{version}/files" for version in _VERSIONS_ALONE),
-    *(f"/{version}/cachedContents" for version in _VERSIONS),
-    *(f"/upload/{version}/files" for version in _VERSIONS),
+    *(f"/{version}/cachedContents" for version in VERSIONS),
+    *(f"/upload/{version}/files" for version in VERSIONS),
 )
 # What is kept for the owner of a key.
 KEPT = tuple(rule for kept in _KEPT for rule in (kept, f"{kept}/<path:rest>"))

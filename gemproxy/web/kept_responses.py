@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from gemproxy.chat.jsontext import dumps, loads
-from gemproxy.chat.request import KEY_HEADERS, Headers
+from gemproxy.chat.request import Headers, credentials_in
 from gemproxy.database import Database
 from gemproxy.util.log import make_logger
 
@@ -40,9 +40,8 @@ def owner_of(headers: Headers) -> str:
 
     @param headers: those of the client's request.
     """
-    names = (b"authorization", *KEY_HEADERS)
-    keys = sorted(value for name, value in headers if name.lower() in names)
-    return hashlib.sha256(b"\n".join(keys)).hexdigest()
+    keys = "\n".join(sorted(credentials_in(headers)))
+    return hashlib.sha256(keys.encode("latin-1")).hexdigest()
 
 
 @frozen(eq=False)
@@ -67,7 +66,7 @@ class KeptResponses:
         data = b"" if least > _LARGEST else dumps(record)
         if not data or len(data) > _LARGEST:
             self.log.warn("the response {id} is too large to be kept", id=id)
-            data = b""
+            return succeed(None)
         return self.database.run(_put, id, owner, data, self.most).addErrback(self._complain)
 
     def _complain(self, failure: Failure) -> None:
@@ -84,8 +83,6 @@ class KeptResponses:
 
 
 def _put(connection: sqlite3.Connection, id: str, owner: str, data: bytes, most: int) -> None:
-    if not data:
-        return
     (last,) = connection.execute("SELECT coalesce(max(number), 0) FROM response").fetchone()
     connection.execute(
         "INSERT OR REPLACE INTO response VALUES (?, ?, ?, ?)", (id, owner, last + 1, data)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from gemproxy.chat.chunks import index_of
+from gemproxy.chat.chunks import Usage, index_of
 from gemproxy.chat.errors import ChatError, upstream_failed
 from gemproxy.chat.form import ErrorResponse
 from gemproxy.chat.jsontext import dumps
@@ -164,16 +164,12 @@ class _Ending:
 
 def _usage(usage: Json) -> Json:
     """Token counts; what came from a cache is counted apart, and no cache is written for money."""
-    cached = _count(as_object(usage.get("prompt_tokens_details")).get("cached_tokens"))
-    thinking = as_object(usage.get("completion_tokens_details")).get("reasoning_tokens")
+    given = Usage.of_json(usage)
+    details = {"output_tokens_details": {"thinking_tokens": given.reasoning}}
     return {
-        "input_tokens": max(0, _count(usage.get("prompt_tokens")) - cached),
+        "input_tokens": max(0, given.prompt - given.cached),
         "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": cached,
-        "output_tokens": _count(usage.get("completion_tokens")),
-        **({"output_tokens_details": {"thinking_tokens": thinking}} if _count(thinking) else {}),
+        "cache_read_input_tokens": given.cached,
+        "output_tokens": given.completion,
+        **(details if given.reasoning else {}),
     }
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0

@@ -6,8 +6,8 @@ from typing import Any
 
 from attrs import define, field
 
+from gemproxy.chat.deltas import Pieces
 from gemproxy.chat.extra_content import given_signature
-from gemproxy.chat.jsontext import peek
 from gemproxy.chat.shapes import as_object, objects_in
 from gemproxy.dialects.messages.display import Display
 from gemproxy.dialects.messages.kept import Kept
@@ -33,7 +33,7 @@ class _Call:
     key: Any
     id: str
     number: int
-    _arguments: list[str] = field(factory=list, init=False)
+    _arguments: Pieces = field(factory=Pieces, init=False)
     _length: int = field(default=0, init=False)
 
     def add(self, arguments: str) -> None:
@@ -44,12 +44,7 @@ class _Call:
     @property
     def is_complete(self) -> bool:
         """Whether the arguments are certainly whole; they are not kept if they are too long."""
-        if self._length > _MOST_KEPT:
-            return False
-        try:
-            return isinstance(peek("".join(self._arguments).encode("utf-8", "replace")), dict)
-        except ValueError:
-            return False
+        return self._length <= _MOST_KEPT and self._arguments.is_json_object()
 
 
 class Blocks:

@@ -7,7 +7,8 @@ from typing import Any
 from gemproxy.chat.errors import ChatError, bad_request
 from gemproxy.chat.extra_content import extra_content
 from gemproxy.chat.jsontext import dumps
-from gemproxy.chat.shapes import as_object, objects_in
+from gemproxy.chat.shapes import as_object
+from gemproxy.dialects.content import as_content
 from gemproxy.dialects.messages.kept import Kept, opened
 from gemproxy.dialects.seal import Seal
 
@@ -33,7 +34,7 @@ class History:
         """@raise ChatError: 400, it is not text."""
         parts = [part for part in _texts(content, where) if not _is_for_servers(part["text"])]
         if parts:
-            self.messages.append({"role": "system", "content": _plain(parts)})
+            self.messages.append({"role": "system", "content": as_content(parts)})
 
     def add(self, message: Any, where: str) -> None:
         """
@@ -69,22 +70,19 @@ class History:
             else:
                 parts += _user_parts(block, at)
         if parts:
-            self.messages.append({"role": "user", "content": _plain(parts)})
+            self.messages.append({"role": "user", "content": as_content(parts)})
 
     def _add_result(self, block: Json, where: str) -> None:
         id = block.get("tool_use_id")
         if not isinstance(id, str) or not id:
             at = f"{where}.tool_use_id"
             raise bad_request(f"'{at}' must be a non-empty string.", at)
-        at = f"{where}.content"
-        parts = [
-            part
-            for number, inner in enumerate(_blocks(block.get("content"), at))
-            for part in _user_parts(inner, f"{at}[{number}]")
-        ]
+        parts = _parts_in(block.get("content"), f"{where}.content")
         if block.get("is_error"):
             parts = _as_failure(parts)
-        self.messages.append({"role": "tool", "tool_call_id": id, "content": _plain(parts)})
+        self.messages.append(
+            {"role": "tool", "tool_call_id": id, "content": as_content(parts) if parts else ""}
+        )
 
     def _add_assistant(self, blocks: list[Json], where: str) -> None:
         parts: list[Json] = []
@@ -112,7 +110,7 @@ class History:
                 call |= extra_content(signature)
         if not (parts or calls):
             return
-        message: Json = {"role": "assistant", "content": _plain(parts) if parts else None}
+        message: Json = {"role": "assistant", "content": as_content(parts) if parts else None}
         if thoughts:
             message["reasoning_content"] = "".join(thoughts)
         if calls:
@@ -174,14 +172,6 @@ def _text(text: str) -> Json:
     return {"type": "text", "text": text}
 
 
-def _plain(parts: list[Json]) -> Any:
-    """Parts as a content; a text alone is a string, which every server takes."""
-    is_text = all(part.keys() == {"type", "text"} for part in parts)
-    if not is_text or len(parts) > 1:
-        return parts
-    return parts[0]["text"] if parts else ""
-
-
 def _as_failure(parts: list[Json]) -> list[Json]:
     """The result of a call that failed. C{error} is Google's key for that."""
     texts = [part["text"] for part in parts if part["type"] == "text"]
@@ -197,6 +187,15 @@ def _call(block: Json, where: str) -> Json:
     arguments = dumps(block.get("input") or {}).decode()
     function = {"name": block["name"], "arguments": arguments}
     return {"id": block["id"], "type": "function", "function": function}
+
+
+def _parts_in(content: Any, where: str) -> list[Json]:
+    """The parts of all blocks of a content."""
+    return [
+        part
+        for number, block in enumerate(_blocks(content, where))
+        for part in _user_parts(block, f"{where}[{number}]")
+    ]
 
 
 def _user_parts(block: Json, where: str) -> list[Json]:
@@ -255,13 +254,7 @@ def _document(block: Json, where: str) -> list[Json]:
         case "text":
             return [*before, _text_part({"text": source.get("data")}, at)]
         case "content":
-            inner = _blocks(source.get("content"), f"{at}.content")
-            blocks = [
-                part
-                for number, each in enumerate(objects_in(inner))
-                for part in _user_parts(each, f"{at}.content[{number}]")
-            ]
-            return [*before, *blocks]
+            return [*before, *_parts_in(source.get("content"), f"{at}.content")]
         case "url":
             data = source.get("url")
         case _:

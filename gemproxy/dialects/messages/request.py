@@ -7,8 +7,7 @@ from typing import Any
 from attrs import frozen
 
 from gemproxy.chat.errors import bad_request
-from gemproxy.chat.jsontext import dumps
-from gemproxy.chat.request import BOM, ChatRequest, parse_chat_request
+from gemproxy.chat.request import ChatRequest, parse_chat_request, request_of
 from gemproxy.chat.shapes import as_object
 from gemproxy.dialects.dialect import DialectRequest
 from gemproxy.dialects.messages.display import Display
@@ -53,7 +52,7 @@ class MessagesRequest:
 
 def read_request(request: DialectRequest) -> MessagesRequest:
     """@raise ChatError: 400, the request cannot be understood; the error names the field."""
-    given = parse_chat_request(request.raw.removeprefix(BOM), request.headers)
+    given = parse_chat_request(request.raw, request.headers)
     sent = given.body
     if sent.get("thread") is not None:
         # The rest of the conversation would be missing.
@@ -77,11 +76,7 @@ def read_request(request: DialectRequest) -> MessagesRequest:
         # With 0 Anthropic fills its cache; chat completions end with one token at least.
         body["max_tokens"] = most or 1
     body |= settings | tools.fields | _format(sent)
-    if given.stream:
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
-    chat = ChatRequest(
-        dumps(body), body, given.model, given.stream, include_usage=True, headers=given.headers
-    )
+    chat = request_of(body, given.model, given.stream, given.headers)
     others = sent.keys() - _READ - _WITHOUT_EFFECT
     ignored = (*tools.ignored, *sorted(name for name in others if sent[name]))
     return MessagesRequest(chat, display, _stops(sent), tools.searches, ignored)

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import frozen
 
-from gemproxy.chat.chunks import index_of
+from gemproxy.chat.chunks import index_of, text_alone
 from gemproxy.chat.errors import ChatError, upstream_failed
 from gemproxy.chat.form import ErrorResponse
 from gemproxy.chat.jsontext import dumps
@@ -159,26 +159,13 @@ class _Answer:
 
     def plain_text(self, event: Event) -> str | None:
         """The text of a chunk that has nothing else for a client; None of all others."""
+        if self._is_google:
+            return None
         try:
             chunk = event.json()
-            [choice] = chunk["choices"]
-            delta = choice["delta"]
-            text = delta["content"]
-        except (ValueError, LookupError, TypeError):
+        except ValueError:
             return None
-        if (
-            len(delta) > 1
-            or type(text) is not str
-            or not text
-            or self._is_google
-            or choice.get("index") != 0
-            or choice.get("finish_reason") is not None
-            or chunk.get("usage") is not None
-            or "error" in chunk
-        ):
-            return None
-        self._parts.setdefault(0, Parts())
-        return text
+        return text_alone(chunk) if isinstance(chunk, dict) and "error" not in chunk else None
 
     def responses(self, chunk: Json) -> list[Json]:
         """What to send of a chunk."""
@@ -211,8 +198,8 @@ class _Answer:
         return google
 
     def _translated(self, delta: Json, index: int) -> list[Json]:
-        known = self._parts.setdefault(index, Parts())
-        return [_response(parts, index) for parts in known.added(delta)]
+        parts = self._parts.setdefault(index, Parts()).added(delta)
+        return [_response(parts, index)] if parts else []
 
     def last(self) -> list[Json]:
         """What comes at the end: the calls, why the answer ended, and the token counts."""

@@ -10,7 +10,7 @@ from attrs import evolve, frozen
 from gemproxy.chat.errors import ChatError, bad_request
 from gemproxy.chat.form import ErrorResponse
 from gemproxy.chat.jsontext import dumps, loads_checked
-from gemproxy.chat.request import BOM, ChatRequest, Headers
+from gemproxy.chat.request import BOM, ChatRequest, Headers, request_of
 from gemproxy.dialects.dialect import Counting, DialectRequest, Translation
 from gemproxy.dialects.native.answer import ARRAY, SSE, NativeForm
 from gemproxy.dialects.native.errors import error_response
@@ -60,9 +60,7 @@ class Native:
             chat = _wrapped(raw, sent, model, stream)
         else:
             body, ignored = read_request(sent, model, request.has_hosted_tools)
-            if stream:
-                body |= {"stream": True, "stream_options": {"include_usage": True}}
-            chat = ChatRequest(dumps(body), body, model, stream, include_usage=True)
+            chat = request_of(body, model, stream)
         is_events = request.query.get(b"alt", [b""])[0] == b"sse"
         form = NativeForm(request.id, model, SSE if is_events else ARRAY, stream, ignored)
         return Translation((evolve(chat, headers=headers),), form)

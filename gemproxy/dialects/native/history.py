@@ -9,6 +9,7 @@ from gemproxy.chat.errors import bad_request
 from gemproxy.chat.extra_content import extra_content
 from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.shapes import as_object, objects_in
+from gemproxy.dialects.content import as_content
 from gemproxy.dialects.native.fields import spelt
 
 Json = dict[str, Any]
@@ -67,7 +68,7 @@ class History:
             else:
                 said += _said(part, f"{where}.parts[{number}]")
         if said:
-            self.messages.append({"role": "user", "content": _plain(said)})
+            self.messages.append({"role": "user", "content": as_content(said)})
 
     def _add_result(self, response: Json) -> None:
         name, id = str(response.get("name") or ""), response.get("id")
@@ -104,7 +105,7 @@ class History:
                 said += [each | signed for each in _said(part, f"{where}.parts[{number}]")]
         if not (said or calls):
             return
-        message: Json = {"role": "assistant", "content": _plain(said) if said else None}
+        message: Json = {"role": "assistant", "content": as_content(said) if said else None}
         if thoughts:
             message["reasoning_content"] = "".join(thoughts)
         if calls:
@@ -156,9 +157,3 @@ def _file(file: Json) -> Json:
     if kind.startswith("image/"):
         return {"type": "image_url", "image_url": {"url": url}}
     return {"type": "file", "file": {"filename": url.rpartition("/")[2], "file_data": url}}
-
-
-def _plain(parts: list[Json]) -> Any:
-    """Parts as a content; a text alone is a string, which every server takes."""
-    is_text = len(parts) == 1 and parts[0].keys() == {"type", "text"}
-    return parts[0]["text"] if is_text else parts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from gemproxy.chat.chunks import Usage, count_of
 from gemproxy.chat.deltas import MESSAGE, add, settled
 from gemproxy.chat.extra_content import given_signature
 from gemproxy.chat.jsontext import loads
@@ -31,22 +32,15 @@ def finish_reason(reason: str, native: Any = None) -> str:
 
 def usage_metadata(usage: Json) -> Json:
     """Token counts; Google counts thoughts apart."""
-
-    def count(holder: Any, name: str) -> int:
-        value = as_object(holder).get(name)
-        return value if isinstance(value, int) and not isinstance(value, bool) else 0
-
-    prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
-    thoughts = count(usage.get("completion_tokens_details"), "reasoning_tokens")
-    cached = count(usage.get("prompt_tokens_details"), "cached_tokens")
+    given = Usage.of_json(usage)
     metadata = {
-        "promptTokenCount": prompt,
-        "candidatesTokenCount": max(0, completion - thoughts),
-        "totalTokenCount": count(usage, "total_tokens") or prompt + completion,
+        "promptTokenCount": given.prompt,
+        "candidatesTokenCount": max(0, given.completion - given.reasoning),
+        "totalTokenCount": count_of(usage, "total_tokens") or given.prompt + given.completion,
     }
-    if thoughts:
-        metadata["thoughtsTokenCount"] = thoughts
-    return metadata | ({"cachedContentTokenCount": cached} if cached else {})
+    if given.reasoning:
+        metadata["thoughtsTokenCount"] = given.reasoning
+    return metadata | ({"cachedContentTokenCount": given.cached} if given.cached else {})
 
 
 class Parts:
@@ -56,8 +50,8 @@ class Parts:
         self._kept: Json = {}
         self._signature: str | None = None
 
-    def added(self, delta: Json) -> list[list[Json]]:
-        """What to send of a delta; at most one list of parts."""
+    def added(self, delta: Json) -> list[Json]:
+        """What to send of a delta."""
         parts: list[Json] = []
         thought = delta.get("reasoning_content") or delta.get("reasoning")
         signature = given_signature(delta)
@@ -77,7 +71,7 @@ class Parts:
         self._signature = signature or self._signature
         if calls := delta.get("tool_calls"):
             add(self._kept, {"tool_calls": calls}, MESSAGE)
-        return [parts] if parts else []
+        return parts
 
     def rest(self) -> list[Json]:
         """The parts that come at the end."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
-from gemproxy.chat.chunks import index_of, text_alone
+from gemproxy.chat.chunks import Usage, index_of, text_alone
 from gemproxy.chat.deltas import text_of
 from gemproxy.chat.errors import ChatError
 from gemproxy.chat.extra_content import given_signature
-from gemproxy.chat.form import CHAT_FORM, ChatForm
+from gemproxy.chat.form import ChatForm
 from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.shapes import as_object, objects_in
 from gemproxy.chat.sse import DONE, Event, encode
 from gemproxy.dialects.responses.items import (
+    Call,
     CustomCall,
     FunctionCall,
     Item,
@@ -69,7 +71,7 @@ class ResponseBuilder:
         self._seal = seal
         self._output: dict[int, Json] = {}
         self._open: Reasoning | Message | None = None
-        self._calls: dict[int, FunctionCall | CustomCall] = {}
+        self._calls: dict[int, Call] = {}
         # Those for which the client has not seen a place yet.
         self._signatures: Json = {}
         self._items = 0
@@ -242,20 +244,13 @@ class ResponseBuilder:
 
 def _usage(usage: Json) -> Json:
     """The token counts in the words of the Responses API."""
-
-    def count(counts: Any, name: str) -> int:
-        value = as_object(counts).get(name)
-        return value if isinstance(value, int) else 0
-
-    prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
-    cached = count(usage.get("prompt_tokens_details"), "cached_tokens")
-    reasoning = count(usage.get("completion_tokens_details"), "reasoning_tokens")
+    given = Usage.of_json(usage)
     return {
-        "input_tokens": prompt,
-        "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
-        "output_tokens": completion,
-        "output_tokens_details": {"reasoning_tokens": reasoning},
-        "total_tokens": prompt + completion,
+        "input_tokens": given.prompt,
+        "input_tokens_details": {"cached_tokens": given.cached, "cache_write_tokens": 0},
+        "output_tokens": given.completion,
+        "output_tokens_details": {"reasoning_tokens": given.reasoning},
+        "total_tokens": given.prompt + given.completion,
     }
 
 
@@ -279,8 +274,7 @@ class ResponsesForm(ChatForm):
             except ValueError:
                 continue
             if isinstance(chunk, dict) and not self._goes_on(chunk, pieces):
-                pieces += map(encode, self._numbered(self._begin()))
-                pieces += map(encode, self._numbered(self._builder.add(chunk)))
+                pieces.append(self._encoded(self._builder.add(chunk)))
         return b"".join(pieces)
 
     def _goes_on(self, chunk: Json, pieces: list[bytes]) -> bool:
@@ -295,8 +289,9 @@ class ResponsesForm(ChatForm):
         self._sent += 1
         return True
 
-    def _begin(self) -> Events:
-        return self._builder.begin() if not self._sent else iter(())
+    def _encoded(self, events: Events) -> bytes:
+        begin = () if self._sent else self._builder.begin()
+        return b"".join(map(encode, self._numbered(chain(begin, events))))
 
     def _numbered(self, events: Events) -> Iterator[Event]:
         for event in events:
@@ -305,18 +300,13 @@ class ResponsesForm(ChatForm):
             yield Event.of(event, event["type"].encode())
 
     def end(self) -> bytes:
-        begin = self._numbered(self._begin())
-        return b"".join(map(encode, [*begin, *self._numbered(self._builder.end())]))
+        return self._encoded(self._builder.end())
 
     def failure(self, error: ChatError) -> bytes:
-        begin = self._numbered(self._begin())
-        return b"".join(map(encode, [*begin, *self._numbered(self._builder.fail(error))]))
+        return self._encoded(self._builder.fail(error))
 
     def document(self, completion: Json) -> Any:
         for _ in self._builder.add(completion):
             pass
         *_, last = self._builder.end()
         return last["response"]
-
-    def failed_document(self, error: ChatError) -> Any:
-        return CHAT_FORM.failed_document(error)

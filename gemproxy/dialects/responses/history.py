@@ -11,7 +11,8 @@ from gemproxy.chat.errors import bad_request
 from gemproxy.chat.extra_content import extra_content
 from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.shapes import as_object, objects_in
-from gemproxy.dialects.responses.tools import Tools, custom_arguments
+from gemproxy.dialects.content import as_content
+from gemproxy.dialects.responses.tools import custom_arguments, function_name
 from gemproxy.dialects.seal import Seal
 
 Json = dict[str, Any]
@@ -32,7 +33,6 @@ class History:
     @ivar ignored: what could not be used.
     """
 
-    _tools: Tools
     _seal: Seal
     messages: list[Json] = field(factory=list, init=False)
     ignored: list[str] = field(factory=list, init=False)
@@ -101,7 +101,7 @@ class History:
         if item["type"] == "custom_tool_call":
             arguments = dumps(custom_arguments(str(item.get("input", "")))).decode()
         namespace = namespace if isinstance(namespace, str) else None
-        function = {"name": self._tools.function_name(str(name), namespace), "arguments": arguments}
+        function = {"name": function_name(str(name), namespace), "arguments": arguments}
         call: Json = {"id": id, "type": "function", "function": function}
         if signature := self._signatures.get(str(id)):
             call |= extra_content(signature)
@@ -155,10 +155,9 @@ def _content(content: Any, where: str) -> str | list[Json]:
         return content
     if not isinstance(content, list):
         raise bad_request(f"'{where}' must be a string or a list.", where)
-    parts = [_part(part, f"{where}[{position}]") for position, part in enumerate(content)]
-    if len(parts) == 1 and parts[0]["type"] == "text":
-        return str(parts[0]["text"])
-    return parts
+    return as_content(
+        [_part(part, f"{where}[{position}]") for position, part in enumerate(content)]
+    )
 
 
 def _as_parts(content: str | list[Json]) -> list[Json]:

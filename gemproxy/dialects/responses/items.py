@@ -182,17 +182,36 @@ class Message(Item):
         self._texts, self._annotations = [], []
 
 
-class FunctionCall(Item):
-    """A call of a function."""
+class Call(Item):
+    """A call of a tool."""
 
     def __init__(self, index: int, id: str, call_id: str, tool: ToolName) -> None:
         super().__init__(index, id)
         self._call_id = call_id
         self._tool = tool
-        self._arguments: list[str] = []
+        self._pieces: list[str] = []
+
+    @property
+    def _arguments(self) -> str:
+        return "".join(self._pieces)
 
     def add(self, arguments: str) -> Events:
-        self._arguments.append(arguments)
+        """More of the arguments, as JSON."""
+        self._pieces.append(arguments)
+        yield from ()
+
+    def _named(self, item: Json) -> Json:
+        """An item with what all calls have."""
+        named = item | {"call_id": self._call_id, "name": self._tool.name}
+        space = self._tool.namespace
+        return named if space is None else named | {"namespace": space}
+
+
+class FunctionCall(Call):
+    """A call of a function."""
+
+    def add(self, arguments: str) -> Events:
+        yield from super().add(arguments)
         yield {
             "type": "response.function_call_arguments.delta",
             "item_id": self.id,
@@ -203,60 +222,32 @@ class FunctionCall(Item):
         yield {
             "type": "response.function_call_arguments.done",
             "item_id": self.id,
-            "arguments": "".join(self._arguments),
+            "arguments": self._arguments,
         }
         yield from super().close(status)
 
     def shown(self, status: str) -> Json:
-        return _in_namespace(
-            self._tool,
-            {
-                "id": self.id,
-                "type": "function_call",
-                "status": status,
-                "call_id": self._call_id,
-                "name": self._tool.name,
-                "arguments": "".join(self._arguments),
-            },
-        )
+        item = {"id": self.id, "type": "function_call", "status": status}
+        return self._named(item) | {"arguments": self._arguments}
 
 
-class CustomCall(Item):
+class CustomCall(Call):
     """A call of a tool that takes free text; it is known when its arguments are complete."""
 
     def __init__(self, index: int, id: str, call_id: str, tool: ToolName) -> None:
-        super().__init__(index, id)
-        self._call_id = call_id
-        self._tool = tool
-        self._arguments: list[str] = []
+        super().__init__(index, id, call_id, tool)
         self._input = ""
 
-    def add(self, arguments: str) -> Events:
-        self._arguments.append(arguments)
-        yield from ()
-
     def close(self, status: str) -> Events:
-        self._input = custom_input("".join(self._arguments))
+        self._input = custom_input(self._arguments)
         event = {"item_id": self.id}
         yield {"type": "response.custom_tool_call_input.delta", "delta": self._input} | event
         yield {"type": "response.custom_tool_call_input.done", "input": self._input} | event
         yield from super().close(status)
 
     def shown(self, status: str) -> Json:
-        return _in_namespace(
-            self._tool,
-            {
-                "id": self.id,
-                "type": "custom_tool_call",
-                "call_id": self._call_id,
-                "name": self._tool.name,
-                "input": self._input,
-            },
-        )
-
-
-def _in_namespace(tool: ToolName, item: Json) -> Json:
-    return item if tool.namespace is None else item | {"namespace": tool.namespace}
+        item = {"id": self.id, "type": "custom_tool_call"}
+        return self._named(item) | {"input": self._input}
 
 
 class Picture(Item):

@@ -7,8 +7,7 @@ from typing import Any
 from attrs import frozen
 
 from gemproxy.chat.errors import bad_request
-from gemproxy.chat.jsontext import dumps
-from gemproxy.chat.request import BOM, ChatRequest, parse_chat_request
+from gemproxy.chat.request import ChatRequest, parse_chat_request, request_of
 from gemproxy.chat.shapes import as_object
 from gemproxy.dialects.dialect import DialectRequest
 from gemproxy.dialects.responses.history import History
@@ -71,7 +70,7 @@ class ResponsesRequest:
 
 def read_request(request: DialectRequest) -> ResponsesRequest:
     """@raise ChatError: 400, the request cannot be understood; the error names the field."""
-    given = parse_chat_request(request.raw.removeprefix(BOM), request.headers)
+    given = parse_chat_request(request.raw, request.headers)
     sent = given.body
     for name in _KEPT_ELSEWHERE:
         if sent.get(name) is not None:
@@ -85,7 +84,7 @@ def read_request(request: DialectRequest) -> ResponsesRequest:
     is_kept = request.keeps and sent.get("store") is not False
     before, items = input_items(sent, request)
     tools = read_tools(sent.get("tools"), request.has_hosted_tools)
-    history = History(tools, request.seal)
+    history = History(request.seal)
     history.add(_instructions(sent.get("instructions")), "instructions")
     history.add(before, "previous_response_id")
     history.add(items)
@@ -98,14 +97,12 @@ def read_request(request: DialectRequest) -> ResponsesRequest:
         body.pop("parallel_tool_calls", None)
     if (choice := chat_tool_choice(sent.get("tool_choice"), tools)) is not None:
         body["tool_choice"] = choice
-    if given.stream:
-        body["stream_options"] = {"include_usage": True}
     ignored = (
         *(name for name in _LEFT_OUT if sent.get(name) is not None),
         *tools.ignored,
         *history.ignored,
     )
-    chat = ChatRequest(dumps(body), body, given.model, given.stream, given.stream, request.headers)
+    chat = request_of(body, given.model, given.stream, given.headers)
     include = sent.get("include")
     wants_signatures = isinstance(include, list) and _WITH_SIGNATURES in include
     return ResponsesRequest(

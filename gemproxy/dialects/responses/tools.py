@@ -50,19 +50,12 @@ class Tools:
     names: dict[str, ToolName] = field(factory=dict)
     ignored: list[str] = field(factory=list)
 
-    def function_name(self, name: str, namespace: str | None = None) -> str:
-        """The function for a tool of the client's; also for one that is not in this request."""
-        for function, known in self.names.items():
-            if (known.name, known.namespace) == (name, namespace):
-                return function
-        return _flat(name, namespace)
-
     def called(self, function: str) -> ToolName:
         """The client's tool that the model has called."""
         return self.names.get(function) or ToolName(function)
 
     def add(self, name: ToolName, function: Json) -> None:
-        flat = _flat(name.name, name.namespace)
+        flat = function_name(name.name, name.namespace)
         self.functions.append({"type": "function", "function": {"name": flat} | function})
         self.names[flat] = name
 
@@ -114,7 +107,8 @@ def _name(tool: Json, where: str) -> str:
     return name
 
 
-def _flat(name: str, namespace: str | None) -> str:
+def function_name(name: str, namespace: str | None) -> str:
+    """The function for a tool of the client's, be it in this request or not."""
     return name if namespace is None else f"{namespace}__{name}"[-_LONGEST_NAME:].lstrip("_")
 
 
@@ -175,21 +169,19 @@ def chat_tool_choice(choice: Any, tools: Tools) -> Any:
         raise bad_request("'tool_choice' must be a string or an object.", "tool_choice")
     if choice.get("type") == "allowed_tools":
         chosen = [
-            one
-            for tool in objects_in(choice.get("tools"))
-            if (one := _chosen(tool, tools)) is not None
+            one for tool in objects_in(choice.get("tools")) if (one := _chosen(tool)) is not None
         ]
         if not chosen:
             return None
         allowed = {"mode": choice.get("mode", "auto"), "tools": chosen}
         return {"type": "allowed_tools", "allowed_tools": allowed}
-    return _chosen(choice, tools)
+    return _chosen(choice)
 
 
-def _chosen(tool: Json, tools: Tools) -> Json | None:
+def _chosen(tool: Json) -> Json | None:
     name, namespace = tool.get("name"), tool.get("namespace")
     if tool.get("type") not in ("function", "custom") or not isinstance(name, str):
         # A hosted tool: the model uses it when it needs it.
         return None
     namespace = namespace if isinstance(namespace, str) else None
-    return {"type": "function", "function": {"name": tools.function_name(name, namespace)}}
+    return {"type": "function", "function": {"name": function_name(name, namespace)}}
