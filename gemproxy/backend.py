@@ -169,15 +169,7 @@ class TokenCounter(Protocol):
 
 
 class Forwarder(Protocol):
-    """
-    Passes on any request of OpenAI's API unchanged.
-
-    @ivar fixed_key: what is sent instead of the clients' keys, and must not be seen by them; None
-        if theirs are.
-    """
-
-    @property
-    def fixed_key(self) -> str | None: ...
+    """Passes on any request of OpenAI's API unchanged."""
 
     def forward(
         self, method: bytes, target: bytes, headers: Headers, body: IBodyProducer | None

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from attrs import evolve, field, frozen
@@ -16,6 +16,8 @@ from gemproxy.chat.json_structure import DEEPEST
 from gemproxy.config_file import BadFile, FileConfig, UpstreamConfig, parse_config_file
 from gemproxy.secret_files import BadSecretFile, file_name_of, read_secret, with_secrets_read
 from gemproxy.util.masking import SHORTEST_SECRET
+
+_T = TypeVar("_T")
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9._-]+")
 # A Twisted endpoint string: a type, and its arguments.
@@ -151,18 +153,18 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def _whole_or_auto(low: int, high: int) -> Callable[[str], int | None]:
-    parse_whole = _whole(low, high)
+def _or(word: str, parse: Callable[[str], _T]) -> Callable[[str], _T | None]:
+    """A parser that takes a word as well, which is None."""
 
-    def parse(text: str) -> int | None:
-        if text.lower() == "auto":
+    def parse_or(text: str) -> _T | None:
+        if text.lower() == word:
             return None
         try:
-            return parse_whole(text)
+            return parse(text)
         except ValueError as error:
-            raise ValueError(f"{error}, or auto") from None
+            raise ValueError(f"{error}, or {word}") from None
 
-    return parse
+    return parse_or
 
 
 def _seconds(low: float, high: float) -> Callable[[str], float]:
@@ -170,34 +172,6 @@ def _seconds(low: float, high: float) -> Callable[[str], float]:
         if not re.fullmatch(r"[0-9]+\.?[0-9]*|\.[0-9]+", text) or not low <= float(text) <= high:
             raise ValueError(f"a number of seconds from {low:g} to {high:g}")
         return float(text)
-
-    return parse
-
-
-def _whole_or_off(low: int, high: int) -> Callable[[str], int | None]:
-    parse_whole = _whole(low, high)
-
-    def parse(text: str) -> int | None:
-        if text.lower() == "off":
-            return None
-        try:
-            return parse_whole(text)
-        except ValueError as error:
-            raise ValueError(f"{error}, or off") from None
-
-    return parse
-
-
-def _seconds_or_off(low: float, high: float) -> Callable[[str], float | None]:
-    parse_seconds = _seconds(low, high)
-
-    def parse(text: str) -> float | None:
-        if text.lower() == "off":
-            return None
-        try:
-            return parse_seconds(text)
-        except ValueError as error:
-            raise ValueError(f"{error}, or off") from None
 
     return parse
 
@@ -268,7 +242,7 @@ def _origins(text: str) -> tuple[str, ...]:
 
 
 def _hosts(text: str) -> tuple[str, ...]:
-    hosts = tuple(name.strip().lower() for name in text.split(",") if name.strip())
+    hosts = tuple(name.lower() for name in _tags(text))
     for host in hosts:
         if host != "*" and not re.fullmatch(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*", host):
             raise ValueError(
@@ -283,15 +257,6 @@ def _size(text: str) -> int:
     if match is None or not int(match[1]):
         raise ValueError("a size such as 50MB, 512kB or 1GB")
     return int(match[1]) * {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}[match[2]]
-
-
-def _size_or_auto(text: str) -> int | None:
-    if text.lower() == "auto":
-        return None
-    try:
-        return _size(text)
-    except ValueError as error:
-        raise ValueError(f"{error}, or auto") from None
 
 
 def _optional(parse: Callable[[str], str]) -> Callable[[str], str | None]:
@@ -388,7 +353,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "HEARTBEAT_INTERVAL",
         "15",
-        _seconds_or_off(0.05, 3600),
+        _or("off", _seconds(0.05, 3600)),
         "seconds without data to the client after which a heartbeat is sent; `off` disables all "
         "heartbeats",
     ),
@@ -402,7 +367,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "JSON_HEARTBEAT_DELAY",
         "30",
-        _seconds_or_off(0.05, 3600),
+        _or("off", _seconds(0.05, 3600)),
         "seconds after which white space is sent as heartbeats to a client that does not "
         "stream (the status is then 200, even if an error follows); `off` disables it",
     ),
@@ -410,7 +375,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "GEMINI_WORKERS",
         "auto",
-        _whole_or_auto(1, 64),
+        _or("auto", _whole(1, 64)),
         "maximum number of CLI processes; `auto` is 4, or fewer where memory or CPU are limited",
     ),
     Setting(
@@ -575,7 +540,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "MAX_BODIES",
         "auto",
-        _size_or_auto,
+        _or("auto", _size),
         "maximum size of all request bodies in memory together; further requests get 503; `auto` "
         "is an eighth of the memory, or MAX_BODY if that is more",
     ),
@@ -606,20 +571,20 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "MAX_CONNECTIONS",
         "10000",
-        _whole_or_off(1, 1000000),
+        _or("off", _whole(1, 1000000)),
         "maximum number of open connections of clients; further ones get 503; `off` for no limit",
     ),
     Setting(
         "CLIENT_CONNECTIONS",
         "5000",
-        _whole_or_off(1, 1000000),
+        _or("off", _whole(1, 1000000)),
         "maximum number of open connections from one client address, except those in "
         "TRUSTED_PROXIES; further ones get 429; `off` for no limit",
     ),
     Setting(
         "CLIENT_REQUESTS",
         "off",
-        _whole_or_off(1, 1000000),
+        _or("off", _whole(1, 1000000)),
         "maximum number of concurrent requests from one client address (behind TRUSTED_PROXIES, "
         "the one in X-Forwarded-For); further requests get 429; `off` for no limit",
     ),

@@ -30,11 +30,6 @@ def dialect_at(path: bytes) -> Dialect | None:
     return next((dialect for dialect in DIALECTS if dialect.owns(path)), None)
 
 
-def counting_at(path: bytes) -> Counting | None:
-    """What counts the tokens of requests to a tidy path; None if nothing does."""
-    return next((counting for counting in COUNTINGS if counting.rule.encode() == path), None)
-
-
 def models_form_for(sends: Callable[[bytes], bool]) -> ModelsForm | None:
     """
     The shape of lists of models that a client wants; None for OpenAI's.

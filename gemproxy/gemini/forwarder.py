@@ -49,10 +49,6 @@ class GoogleForwarder:
     url: Callable[[], BaseURL]
     keys: KeyRing
 
-    @property
-    def fixed_key(self) -> str | None:
-        return self.keys.first
-
     def forward(
         self, method: bytes, target: bytes, headers: Headers, body: IBodyProducer | None
     ) -> Deferred[IResponse]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from io import BytesIO
 from typing import Any
 
 from twisted.web.resource import Resource
@@ -18,8 +17,7 @@ Guard = Callable[[bytes, bytes], bool]
 
 class GuardedRequest(Request):
     """
-    A request of which no body is taken that nobody wants. The body is kept in memory: the files
-    that Twisted would make of larger ones need room on a disk.
+    A request of which no body is taken that nobody wants.
 
     The names of HTTPChannel that are used here are checked by C{tests/test_twisted_internals.py}.
     """
@@ -32,7 +30,6 @@ class GuardedRequest(Request):
 
     def gotLength(self, length: int | None) -> None:
         super().gotLength(0)
-        self.content = BytesIO()
         if not self._guard(self.channel._command, self.channel._path):
             self._refuse(b"404 Not Found")
         elif length is not None and length > self._body_limit:

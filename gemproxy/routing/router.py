@@ -145,6 +145,7 @@ class Route:
     @ivar label: for the log and the metrics.
     @ivar upstream: the upstream; None for Gemini.
     @ivar forwarder: passes other requests on to it; None for Gemini.
+    @ivar asked: the name of the model, as the client wrote it.
     """
 
     backend: Backend
@@ -152,6 +153,7 @@ class Route:
     label: str
     upstream: Upstream | None = None
     forwarder: Forwarder | None = None
+    asked: str = ""
 
 
 class Router(MultiService):
@@ -234,14 +236,14 @@ class Router(MultiService):
         """
         targets = self.table.explicit(model) or (await self._by_lists(model, headers),)
         if len(targets) == 1:
-            return self._route(targets[0], is_alone=True)
+            return evolve(self._route(targets[0], is_alone=True), asked=model)
         routes = [self._route(target, is_alone=False) for target in targets]
         members = [
             (str(target), route.backend, route.model)
             for target, route in zip(targets, routes, strict=True)
         ]
         first = routes[0]
-        return evolve(first, backend=FallbackBackend(members))
+        return evolve(first, backend=FallbackBackend(members), asked=model)
 
     async def models(self, headers: Headers) -> ListedModels:
         """All models that can be asked for, each once, by the name that chooses it."""

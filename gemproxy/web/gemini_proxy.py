@@ -5,11 +5,12 @@ from __future__ import annotations
 from gemproxy.backend import Backend, TokenCounter
 from gemproxy.chat.errors import unknown_url
 from gemproxy.chat.models import by_name, plain_name, served_model
-from gemproxy.dialects.registry import COUNTINGS, DIALECTS, counting_at, dialect_at
+from gemproxy.dialects.dialect import Counting, Dialect
 from gemproxy.web.admin import Admin
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.chat import ChatService
 from gemproxy.web.detached import Detached
+from gemproxy.web.dialect_routes import add_dialect_routes
 from gemproxy.web.dialects import DialectService, response_not_found
 from gemproxy.web.google import KEPT, KEPT_METHODS, LISTS, MODELS, OF_MODELS
 from gemproxy.web.health import Health
@@ -30,9 +31,11 @@ class GeminiProxy:
     @ivar app: the Klein application.
     @ivar health: what the routes of health report.
     @ivar admin: what the routes below C{/admin} do.
+    @ivar dialects: answers in other dialects than chat.
     """
 
     app = make_app(SERVED_FOR_GEMINI)
+    add_dialect_routes(app)
 
     def __init__(
         self,
@@ -52,7 +55,7 @@ class GeminiProxy:
         self.admin = admin
         self._chats = chats
         self._reader = chats.reader
-        self._dialects = dialects
+        self.dialects = dialects
 
     @app.route("/v1/chat/completions", methods=["POST"])
     def chat_completions(self, request: ProxyRequest) -> Detached:
@@ -66,44 +69,21 @@ class GeminiProxy:
         del chat
         await answering
 
-    for rule in (rule for dialect in DIALECTS for rule in dialect.rules):
-
-        @app.route(rule, methods=["POST"], endpoint=f"dialect_at_{rule}")
-        def in_a_dialect(self, request: ProxyRequest, **_: str) -> Detached:
-            return Detached(self._in_a_dialect(request))
-
-    del rule
-
-    for counting in COUNTINGS:
-
-        @app.route(counting.rule, methods=["POST"], endpoint=f"count_{counting.dialect.name}")
-        async def count(self, request: ProxyRequest) -> None:
-            counting = counting_at(request.path)
-            assert counting is not None  # noqa: S101 - for mypy
-            raw = await self._reader.body(request)
-            translation = await self._dialects.translate(request, counting.dialect, raw)
-            chats = translation.renamed(plain_name).chats
-            counts = [await self._counter.count(chat) for chat in chats]
-            send_json(request, counting.document(sum(counts)))
-
-    del counting
-
-    async def _in_a_dialect(self, request: ProxyRequest) -> None:
-        dialect = dialect_at(request.path)
-        assert dialect is not None  # noqa: S101 - for mypy
+    async def answer_in(self, request: ProxyRequest, dialect: Dialect) -> None:
         raw = await self._reader.body(request)
-        answering = self._dialects.answer(
-            request, dialect, raw, self._backend, "gemini", plain_name
-        )
+        answering = self.dialects.answer(request, dialect, raw, self._backend, "gemini", plain_name)
         del raw
         await answering
 
-    @app.route("/v1/responses/<id>", methods=["DELETE", "GET"])
-    @app.route("/v1/responses/<id>/input_items", methods=["GET"])
-    @app.route("/v1/responses/<id>/cancel", methods=["POST"])
-    async def kept_response(self, request: ProxyRequest, id: str) -> None:
-        if not await self._dialects.show_kept(request, id):
-            raise response_not_found(id)
+    async def count_in(self, request: ProxyRequest, counting: Counting) -> None:
+        raw = await self._reader.body(request)
+        translation = await self.dialects.translate(request, counting.dialect, raw)
+        chats = translation.renamed(plain_name).chats
+        counts = [await self._counter.count(chat) for chat in chats]
+        send_json(request, counting.document(sum(counts)))
+
+    async def response_not_kept(self, request: ProxyRequest, id: str) -> None:
+        raise response_not_found(id)
 
     @app.route("/v1/images/generations", methods=["POST"])
     def images_generations(self, request: ProxyRequest) -> Detached:
@@ -143,20 +123,13 @@ class GeminiProxy:
         def unknown_method(self, request: ProxyRequest, **_: str) -> None:
             raise unknown_url("POST", request.path.decode(), SERVED_FOR_GEMINI)
 
-    for rule in LISTS:
+    for rule in ("/v1/models", *LISTS):
 
-        @app.route(rule, methods=["GET"], endpoint=f"google_at_{rule}")
-        async def googles_models(self, request: ProxyRequest) -> None:
-            await self._list(request)
+        @app.route(rule, methods=["GET"], endpoint=f"models_at_{rule}")
+        async def models(self, request: ProxyRequest) -> None:
+            send_models(request, await self._backend.models(headers_of(request)))
 
     del rule
-
-    async def _list(self, request: ProxyRequest) -> None:
-        send_models(request, await self._backend.models(headers_of(request)))
-
-    @app.route("/v1/models", methods=["GET"])
-    async def models(self, request: ProxyRequest) -> None:
-        await self._list(request)
 
     @app.route("/v1/models/<path:name>", methods=["GET"])
     async def model(self, request: ProxyRequest, name: str) -> None:

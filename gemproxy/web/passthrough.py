@@ -36,13 +36,13 @@ from gemproxy.web.tunnel import WebSocketTunnel
 from gemproxy.web.upload import Upload
 
 # Twisted sends its own. The HTTP client has removed what is about its connection.
-_ERRORS_FROM = 400
 _NOT_PASSED = frozenset({b"server", b"date"})
 
 # What a server says to a path that it does not have.
 _UNSERVED = (404, 405, 501)
 # New-API's 500 where a channel does not have the path: relay/channel/*/adaptor.go
 _NOT_IMPLEMENTED = re.compile(rb"not[ _]implemented|convert_request_failed", re.I)
+_ERRORS_FROM = 400
 _ERROR_LIMIT = 64 * 1024
 # Seconds to wait for the body of an error.
 _ERROR_PATIENCE = 5.0

@@ -12,9 +12,8 @@ from gemproxy.backend import Forwarder, TokenCounter
 from gemproxy.chat.chunks import estimated_prompt, model_object
 from gemproxy.chat.errors import model_not_found, unknown_url
 from gemproxy.chat.models import served_model
-from gemproxy.dialects.dialect import Counting
+from gemproxy.dialects.dialect import Counting, Dialect
 from gemproxy.dialects.native.dialect import NATIVE_COUNTING
-from gemproxy.dialects.registry import COUNTINGS, DIALECTS, counting_at, dialect_at
 from gemproxy.http.headers import asks_for_websocket
 from gemproxy.routing.router import Route, Router
 from gemproxy.routing.upstream_models import ListedModels
@@ -25,6 +24,7 @@ from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.chat import ChatService
 from gemproxy.web.completions import StopTagCutter
 from gemproxy.web.detached import Detached
+from gemproxy.web.dialect_routes import add_dialect_routes
 from gemproxy.web.dialects import DialectService
 from gemproxy.web.google import COUNTING, KEPT, KEPT_METHODS, LISTS, MODELS, OF_MODELS
 from gemproxy.web.health import Health
@@ -46,10 +46,12 @@ class StreamProxy:
     @ivar app: the Klein application.
     @ivar health: what the routes of health report.
     @ivar admin: what the routes below C{/admin} do.
+    @ivar dialects: answers in other dialects than chat.
     """
 
     log = make_logger()
     app = make_app()
+    add_dialect_routes(app)
 
     def __init__(
         self,
@@ -76,7 +78,7 @@ class StreamProxy:
         self.admin = admin
         self._chats = chats
         self._reader = chats.reader
-        self._dialects = dialects
+        self.dialects = dialects
 
     @app.route("/v1/chat/completions", methods=["POST"])
     def chat_completions(self, request: ProxyRequest) -> Detached:
@@ -91,17 +93,7 @@ class StreamProxy:
         del chat, route
         await answering
 
-    for rule in (rule for dialect in DIALECTS for rule in dialect.rules):
-
-        @app.route(rule, methods=["POST"], endpoint=f"dialect_at_{rule}")
-        def in_a_dialect(self, request: ProxyRequest, **_: str) -> Detached:
-            return Detached(self._answer_in(request))
-
-    del rule
-
-    async def _answer_in(self, request: ProxyRequest) -> None:
-        dialect = dialect_at(request.path)
-        assert dialect is not None  # noqa: S101 - for mypy
+    async def answer_in(self, request: ProxyRequest, dialect: Dialect) -> None:
         raw = await self._reader.body(request)
         route = await self._route_of(request, raw)
         if await self._has_passed_on(request, raw, route, dialect.name):
@@ -109,7 +101,7 @@ class StreamProxy:
         assert route is not None  # noqa: S101 - for mypy
         model, is_gemini = route.model, route.upstream is None
         takes_google = route.backend is self._router.gemini
-        answering = self._dialects.answer(
+        answering = self.dialects.answer(
             request,
             dialect,
             raw,
@@ -122,22 +114,13 @@ class StreamProxy:
         del raw, route
         await answering
 
-    for counting in COUNTINGS:
-
-        @app.route(counting.rule, methods=["POST"], endpoint=f"count_{counting.dialect.name}")
-        async def count(self, request: ProxyRequest) -> None:
-            counting = counting_at(request.path)
-            assert counting is not None  # noqa: S101 - for mypy
-            await self._count(request, counting)
-
-    del counting
+    async def count_in(self, request: ProxyRequest, counting: Counting) -> None:
+        raw = await self._reader.body(request)
+        await self._count(request, counting, raw, await self._route_of(request, raw))
 
     async def _count(
-        self, request: ProxyRequest, counting: Counting, raw: bytes | None = None
+        self, request: ProxyRequest, counting: Counting, raw: bytes, route: Route | None
     ) -> None:
-        """@param raw: the body, if it has been read."""
-        raw = await self._reader.body(request) if raw is None else raw
-        route = await self._route_of(request, raw)
         if route is None or (route.upstream is None and self._counter is None):
             there = None if route is None else evolve(route, forwarder=self._google)
             await self._pass_on(request, raw, there)
@@ -150,7 +133,7 @@ class StreamProxy:
                 spoken.refuse_to_count(name, route.model)
         model, counter = route.model, None if route.upstream is not None else self._counter
         is_gemini = counter is not None
-        translation = await self._dialects.translate(
+        translation = await self.dialects.translate(
             request, counting.dialect, raw, is_gemini, takes_google=False
         )
         counts = [
@@ -161,12 +144,8 @@ class StreamProxy:
         ]
         send_json(request, counting.document(sum(counts)))
 
-    @app.route("/v1/responses/<id>", methods=["DELETE", "GET"])
-    @app.route("/v1/responses/<id>/input_items", methods=["GET"])
-    @app.route("/v1/responses/<id>/cancel", methods=["POST"])
-    async def kept_response(self, request: ProxyRequest, id: str) -> None:
-        if not await self._dialects.show_kept(request, id):
-            await self._pass_through(request)
+    async def response_not_kept(self, request: ProxyRequest, id: str) -> None:
+        await self._pass_through(request)
 
     async def _has_passed_on(
         self, request: ProxyRequest, raw: bytes, route: Route | None, dialect: str
@@ -217,7 +196,7 @@ class StreamProxy:
                 path = with_model(request.path, route.model)
                 await self._passthrough.serve(request, raw, self._google, path=path)
             elif request.path.endswith(COUNTING):
-                await self._count(request, NATIVE_COUNTING, raw)
+                await self._count(request, NATIVE_COUNTING, raw, route)
             else:
                 await self._pass_on(request, raw, route)
 
@@ -225,15 +204,16 @@ class StreamProxy:
 
         @app.route(rule, methods=KEPT_METHODS, endpoint=f"anything_else_google_keeps_at_{rule}")
         async def kept_by_google(self, request: ProxyRequest, **_: str) -> None:
-            is_upload = isinstance(request.content, Upload)
-            raw = b"" if is_upload else await self._reader.body(request)
+            raw = await self._body_unless_streamed(request)
             await self._passthrough.serve(request, raw, self._google)
 
-    for rule in LISTS:
+    for rule in ("/v1/models", *LISTS):
 
-        @app.route(rule, methods=["GET"], endpoint=f"google_at_{rule}")
-        async def googles_models(self, request: ProxyRequest) -> None:
-            await self._list(request)
+        @app.route(rule, methods=["GET"], endpoint=f"models_at_{rule}")
+        async def models(self, request: ProxyRequest) -> None:
+            merged = await self._router.models(headers_of(request))
+            _mark_if_stale(request, merged)
+            send_models(request, merged.models)
 
     for rule in MODELS:
 
@@ -250,15 +230,6 @@ class StreamProxy:
             await self._describe(request, name)
 
     del rule
-
-    async def _list(self, request: ProxyRequest) -> None:
-        merged = await self._router.models(headers_of(request))
-        _mark_if_stale(request, merged)
-        send_models(request, merged.models)
-
-    @app.route("/v1/models", methods=["GET"])
-    async def models(self, request: ProxyRequest) -> None:
-        await self._list(request)
 
     @app.route("/v1/models/<path:name>", methods=["GET"])
     async def model(self, request: ProxyRequest, name: str) -> None:
@@ -296,8 +267,7 @@ class StreamProxy:
     del prefix
 
     async def _pass_through(self, request: ProxyRequest) -> None:
-        is_upload = isinstance(request.content, Upload)
-        raw = b"" if is_upload else await self._reader.body(request)
+        raw = await self._body_unless_streamed(request)
         route = await self._route_of(request, raw)
         if route is not None and route.upstream is None:
             method, path = request.method.decode("ascii", "replace"), request.path.decode()
@@ -305,6 +275,11 @@ class StreamProxy:
         passing = self._pass_on(request, raw, route)
         del raw
         await passing
+
+    async def _body_unless_streamed(self, request: ProxyRequest) -> bytes:
+        """The body; empty if it is passed on while it arrives."""
+        is_upload = isinstance(request.content, Upload)
+        return b"" if is_upload else await self._reader.body(request)
 
     async def _route_of(self, request: ProxyRequest, raw: bytes) -> Route | None:
         """Who is to answer a request, if that says a model."""
@@ -329,10 +304,11 @@ class StreamProxy:
         if route is not None:
             # An alias, or a prefix: the upstream has another name for it.
             forwarder = route.forwarder
-            if (named := model_in_path(request.path)) is None:
-                raw = await self._reader.renamed(raw, route.model) if raw else raw
-            elif named != route.model:
-                path = with_model(request.path, route.model)
+            if (named := model_in_path(request.path)) is not None:
+                if named != route.model:
+                    path = with_model(request.path, route.model)
+            elif raw and route.asked != route.model:
+                raw = await self._reader.renamed(raw, route.model)
         passing = self._passthrough.serve(request, raw, forwarder, cutter, may_be_unserved, path)
         del raw
         return await passing
