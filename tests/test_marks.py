@@ -44,7 +44,9 @@ class Marks(marks_module.Marks):
     """The marks of a conversation, and the conversation."""
 
     def __init__(self, nonce: str, turns: tuple[Turn, ...]) -> None:
-        super().__init__(nonce, texts_to_mark(turns))
+        super().__init__(
+            nonce, texts_to_mark(p.get("text", "") for turn in turns for p in turn.parts)
+        )
         self.__dict__["turns"] = turns
 
     def restored(self, contents: Any) -> Contents:

@@ -122,7 +122,7 @@ class GeminiEngine:
     async def _count(self, request: ChatRequest) -> int:
         await self.check_model(request.model)
         prepared = await self._prepared(request)
-        return await self.counting.count(request.model, prepared.body, prepared.key)
+        return await self.counting.count(request.model, prepared.body, self._preferred(prepared))
 
     async def _prepared(self, request: ChatRequest, unsigned: bool = False) -> Prepared:
         """@raise ChatError: 400, the request is invalid, or a picture cannot be fetched."""

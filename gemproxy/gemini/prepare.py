@@ -12,7 +12,7 @@ from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.request import ChatRequest
 from gemproxy.gemini.cli.marks import texts_to_mark
 from gemproxy.gemini.translate.families import family_of
-from gemproxy.gemini.translate.messages import translate_messages
+from gemproxy.gemini.translate.messages import Conversation, translate_messages
 from gemproxy.gemini.translate.native import NativeConversation
 from gemproxy.gemini.translate.parameters import Defaults, Parameters, parameters
 from gemproxy.gemini.translate.remote_pictures import remote_pictures, with_pictures
@@ -68,8 +68,12 @@ def needs_of(request: ChatRequest, defaults: Defaults) -> Needs:
 
     @raise ChatError: 400, see L{prepare}.
     """
-    pictures, asked = remote_pictures(request.body.get("messages")), AskedSignatures()
-    prepare(request, defaults, asked, dict.fromkeys(pictures, _PIXEL))
+    body, asked = request.body, AskedSignatures()
+    if (native := _native(body)) is not None:
+        native.key(asked)
+        return Needs({}, asked.ids)
+    pictures = remote_pictures(body.get("messages"))
+    _translated(body, request.model, defaults, asked, dict.fromkeys(pictures, _PIXEL))
     return Needs(pictures, asked.ids)
 
 
@@ -85,36 +89,55 @@ def prepare(
     @param unsigned: whether signatures are replaced by one that is always taken.
     @raise ChatError: 400, the request is invalid; the error names the parameter or message.
     """
-    body: Mapping[str, Any] = request.body
-    if (native := body.get("google_request")) is not None:
+    body = request.body
+    if (native := _native(body)) is not None:
         return _prepare_native(native, signatures, unsigned)
-    family = family_of(request.model)
-    wanted = parameters(body, family, defaults)
-    messages = with_pictures(body.get("messages"), pictures)
-    conversation = translate_messages(messages, family, signatures, wanted.instruction)
+    wanted, conversation = _translated(body, request.model, defaults, signatures, pictures)
     if unsigned:
         conversation = conversation.without_signatures()
     return Prepared(
         evolve(wanted, request={}),
         dumps(conversation.api_request(wanted.request)),
-        texts_to_mark(conversation.turns),
+        texts_to_mark(part.get("text", "") for turn in conversation.turns for part in turn.parts),
         conversation.key,
         conversation.is_signed,
         needs_files="cachedContent" in wanted.request,
     )
 
 
-def _prepare_native(request: Any, signatures: Signatures, unsigned: bool) -> Prepared:
-    """A request of a client that speaks Google's API. It goes there as it came."""
+def _translated(
+    body: Mapping[str, Any],
+    model: str,
+    defaults: Defaults,
+    signatures: Signatures,
+    pictures: Mapping[str, str],
+) -> tuple[Parameters, Conversation]:
+    family = family_of(model)
+    wanted = parameters(body, family, defaults)
+    messages = with_pictures(body.get("messages"), pictures)
+    return wanted, translate_messages(messages, family, signatures, wanted.instruction)
+
+
+def _native(body: Mapping[str, Any]) -> NativeConversation | None:
+    """The request of a client that speaks Google's API; None of all others."""
+    request = body.get("google_request")
+    if request is None:
+        return None
     if not isinstance(request, dict):
         raise bad_request("'google_request' must be an object.", "google_request")
-    conversation = NativeConversation.of(request)
+    return NativeConversation(request)
+
+
+def _prepare_native(
+    conversation: NativeConversation, signatures: Signatures, unsigned: bool
+) -> Prepared:
+    """It goes to Google as it came."""
     if unsigned:
         conversation = conversation.without_signatures()
     return Prepared(
         Parameters(1, {}, False, ()),
         dumps(conversation.request),
-        texts_to_mark(conversation.turns),
+        texts_to_mark(conversation.texts),
         conversation.key(signatures),
         conversation.is_signed,
         is_native=True,

@@ -11,6 +11,7 @@ from typing import Any
 from attrs import frozen
 
 from gemproxy.chat.jsontext import dumps, loads
+from gemproxy.chat.shapes import as_object
 
 PROTOCOL_VERSION = 1
 
@@ -85,8 +86,7 @@ def decode(line: bytes) -> Message:
     if isinstance(method, str):
         if "id" in message:
             return Request(id, method)
-        params = message.get("params")
-        return Notification(method, params if isinstance(params, dict) else {})
+        return Notification(method, as_object(message.get("params")))
     if "id" not in message:
         raise ProtocolViolation("a message with neither method nor id")
     error = message.get("error")
@@ -98,8 +98,7 @@ def decode(line: bytes) -> Message:
             code if isinstance(code, int) else 0,
             str(error.get("message") or "unknown error"),
         )
-    result = message.get("result")
-    return Result(id, result if isinstance(result, dict) else {})
+    return Result(id, as_object(message.get("result")))
 
 
 def shown(line: bytes) -> str:

@@ -38,6 +38,7 @@ from zope.interface import implementer
 from gemproxy.chat.answer_limits import answer_too_large
 from gemproxy.chat.errors import ChatError
 from gemproxy.chat.jsontext import dumps, loads
+from gemproxy.chat.shapes import as_object
 from gemproxy.chat.sse import EventTooLarge
 from gemproxy.gemini.cli.marks import ConversationAltered, prompted
 from gemproxy.gemini.translate.errors import AttemptFailure, api_failure, midway_failure, transient
@@ -398,10 +399,9 @@ def _json_of(request: Request) -> dict[str, Any]:
     """The body of a request; an empty dict if it is not a JSON object."""
     assert request.content is not None  # noqa: S101 - for mypy
     try:
-        body = loads(request.content.read())
+        return as_object(loads(request.content.read()))
     except ValueError:
         return {}
-    return body if isinstance(body, dict) else {}
 
 
 def _connected(request: Request) -> bool:

@@ -19,13 +19,12 @@ by one mark: the CLI needs some kilobytes for each part, and would end for want 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from attrs import field, frozen
 
 from gemproxy.chat.shapes import objects_in
-from gemproxy.gemini.translate.history import Turn
 
 # The maximum length of a conversation, in characters, whose texts are passed to the CLI. It
 # estimates up to 1.5 tokens per character and acts at about a million tokens.
@@ -41,12 +40,14 @@ class ConversationAltered(Exception):
     """The CLI dropped a part of the conversation or changed the order."""
 
 
-def texts_to_mark(turns: Sequence[Turn]) -> tuple[str, ...]:
+def texts_to_mark(texts: Iterable[str]) -> tuple[str, ...]:
     """
     What the CLI receives of each part of a conversation, besides its mark; empty if there are so
     many parts that they get none.
+
+    @param texts: that of each part; empty of what has none.
     """
-    texts = tuple(part.get("text", "") for turn in turns for part in turn.parts)
+    texts = tuple(texts)
     if len(texts) > _MARKED_PARTS:
         return ()
     return texts if sum(map(len, texts)) <= _GIVEN_CHARACTERS else ("",) * len(texts)

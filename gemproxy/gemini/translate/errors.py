@@ -15,6 +15,7 @@ from gemproxy.chat.errors import (
     upstream_failed,
 )
 from gemproxy.chat.jsontext import dumps, loads
+from gemproxy.chat.shapes import as_object, objects_in
 from gemproxy.gemini.translate.faults import fault_of
 
 _MESSAGE_LENGTH = 2000
@@ -253,13 +254,11 @@ def _error_object(body: bytes) -> dict[str, Any]:
         return {}
     if isinstance(parsed, list) and parsed:
         parsed = parsed[0]
-    error = parsed.get("error") if isinstance(parsed, dict) else None
-    return error if isinstance(error, dict) else {}
+    return as_object(as_object(parsed).get("error"))
 
 
 def _details(error: dict[str, Any]) -> list[dict[str, Any]]:
-    details = error.get("details")
-    return [d for d in details if isinstance(d, dict)] if isinstance(details, list) else []
+    return objects_in(error.get("details"))
 
 
 def _retry_delay(details: list[dict[str, Any]]) -> float | None:
@@ -272,12 +271,7 @@ def _retry_delay(details: list[dict[str, Any]]) -> float | None:
 
 def _is_daily(details: list[dict[str, Any]], message: str) -> bool:
     violations = [
-        violation
-        for detail in details
-        for violation in (
-            detail["violations"] if isinstance(detail.get("violations"), list) else ()
-        )
-        if isinstance(violation, dict)
+        violation for detail in details for violation in objects_in(detail.get("violations"))
     ]
     if violations:
         return any("PerDay" in str(violation.get("quotaId", "")) for violation in violations)

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from gemproxy.chat.shapes import objects_in
+
 # The parameters by the fields that they are sent as.
 _PARAMETERS = {
     "contents": "messages",
@@ -50,10 +52,8 @@ def fault_of(details: list[dict[str, Any]], message: str) -> str | None:
 
 def _violated(details: list[dict[str, Any]]) -> Iterator[str]:
     for detail in details:
-        violations = detail.get("fieldViolations")
-        for violation in violations if isinstance(violations, list) else ():
-            if isinstance(violation, dict):
-                yield str(violation.get("field", ""))
+        for violation in objects_in(detail.get("fieldViolations")):
+            yield str(violation.get("field", ""))
 
 
 def _parameter_of(path: str) -> str | None:

@@ -8,7 +8,6 @@ from typing import Any
 from attrs import frozen
 
 from gemproxy.chat.shapes import objects_in
-from gemproxy.gemini.translate.history import Turn
 from gemproxy.gemini.translate.signatures import DUMMY, Signatures
 
 Json = dict[str, Any]
@@ -26,19 +25,16 @@ class NativeConversation:
     A request to C{generateContent}. Whether it is a good one is for Google to say.
 
     @ivar request: as the client sent it.
-    @ivar turns: for the marks alone: of what has no text, an empty one.
     """
 
     request: Json
-    turns: tuple[Turn, ...]
 
-    @classmethod
-    def of(cls, request: Json) -> NativeConversation:
-        turns = (
-            Turn("user", tuple(map(_marked, objects_in(content.get("parts")))))
-            for content in objects_in(request.get("contents"))
-        )
-        return cls(request, tuple(turns))
+    @property
+    def texts(self) -> Iterator[str]:
+        """The text of each part; of what has none, an empty one."""
+        for part in self._parts():
+            text = part.get("text")
+            yield text if isinstance(text, str) else ""
 
     def key(self, signatures: Signatures) -> str | None:
         """The API key to prefer: it made the last of the signatures; None if unknown."""
@@ -67,7 +63,7 @@ class NativeConversation:
             else content
             for content in self.request["contents"]
         ]
-        return NativeConversation(self.request | {"contents": contents}, self.turns)
+        return NativeConversation(self.request | {"contents": contents})
 
     def _parts(self) -> Iterator[Json]:
         for content in objects_in(self.request.get("contents")):
@@ -78,11 +74,6 @@ class NativeConversation:
             for name in _SIGNATURES:
                 if name in part:
                     yield part[name]
-
-
-def _marked(part: Json) -> Json:
-    text = part.get("text")
-    return {"text": text if isinstance(text, str) else ""}
 
 
 def _with_dummy(part: Any) -> Any:

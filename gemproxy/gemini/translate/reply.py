@@ -157,12 +157,9 @@ class Reply:
             if isinstance(source := candidate.get(name), dict):
                 known = {key: source[key] for key in keys if key in source}
                 self._sources[name] = self._sources.get(name, {}) | known
-        content = candidate.get("content")
-        parts = content.get("parts") if isinstance(content, dict) else None
         before = self._number_kept()
-        for part in parts if isinstance(parts, list) else ():
-            if isinstance(part, dict):
-                self._take(part, news)
+        for part in objects_in(as_object(candidate.get("content")).get("parts")):
+            self._take(part, news)
         if (number := self._number_kept()) > before:
             self._kept += len(event.data)
             self._limits.check(self._kept, number)
