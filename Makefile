@@ -137,8 +137,9 @@ $(CLIENTS)/programs/installed: $(wildcard tests/clients/locks/programs/*.json)
 
 # Renews the lock files: the newest versions that setup.cfg allows, with what they need; what the
 # tests need besides; and the same again with the lowest versions of what gemproxy needs itself.
-COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
-	--no-header --no-emit-index-url --no-emit-find-links setup.cfg
+UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
+	--no-header --no-emit-index-url --no-emit-find-links
+COMPILE = $(UV_COMPILE) setup.cfg
 lock: $(VENV)/installed-for-tests
 	@mkdir -p .cache
 	$(COMPILE) --generate-hashes --extra build -o requirements.txt
@@ -151,9 +152,7 @@ lock: $(VENV)/installed-for-tests
 # Renews those of the clients: their newest versions.
 client-locks: $(VENV)/installed-for-tests
 	for name in $(basename $(notdir $(wildcard tests/clients/locks/*.in))); do \
-		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header \
-			--no-emit-index-url --no-emit-find-links --generate-hashes \
-			tests/clients/locks/$$name.in -o tests/clients/locks/$$name.lock || exit; \
+		$(UV_COMPILE) --generate-hashes tests/clients/locks/$$name.in -o tests/clients/locks/$$name.lock || exit; \
 	done
 	for name in node programs; do \
 		npm --prefix tests/clients/locks/$$name update --save --package-lock-only || exit; \

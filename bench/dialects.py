@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -43,11 +42,11 @@ class Spoken:
     """
 
     path: str
-    fields: Callable[[], dict[str, Any]]
+    fields: dict[str, Any]
 
     def request(self, port: int, spec: Spec, stream: bool) -> bytes:
         own = {} if "{" in self.path else {"model": spec.model, "stream": stream}
-        content = json.dumps(own | self.fields()).encode()
+        content = json.dumps(own | self.fields).encode()
         method = "streamGenerateContent?alt=sse" if stream else "generateContent"
         path = self.path.format(model=spec.model, method=method)
         head = (
@@ -64,11 +63,11 @@ class Spoken:
 _MESSAGES = [{"role": "user", "content": _PROMPT}]
 _CONTENTS = [{"role": "user", "parts": [{"text": _PROMPT}]}]
 DIALECTS = {
-    "chat": Spoken("/v1/chat/completions", lambda: {"messages": _MESSAGES}),
-    "completions": Spoken("/v1/completions", lambda: {"prompt": _PROMPT}),
-    "responses": Spoken("/v1/responses", lambda: {"input": _PROMPT}),
-    "messages": Spoken("/v1/messages", lambda: {"messages": _MESSAGES, "max_tokens": 1000}),
-    "native": Spoken("/v1beta/models/{model}:{method}", lambda: {"contents": _CONTENTS}),
+    "chat": Spoken("/v1/chat/completions", {"messages": _MESSAGES}),
+    "completions": Spoken("/v1/completions", {"prompt": _PROMPT}),
+    "responses": Spoken("/v1/responses", {"input": _PROMPT}),
+    "messages": Spoken("/v1/messages", {"messages": _MESSAGES, "max_tokens": 1000}),
+    "native": Spoken("/v1beta/models/{model}:{method}", {"contents": _CONTENTS}),
 }
 
 

@@ -26,7 +26,7 @@ export DOCKER_HOST=unix://$engine/docker.sock DOCKER_CONFIG=$engine/config
 
 # apt-get with another suite than that of this machine.
 apt_of() {
-    local suite=$1 folder=$engine/apt-$1
+    local folder=$engine/apt-$1
     shift
     apt-get --quiet -o Dir::Etc::SourceList="$folder/sources.list" -o Dir::Etc::SourceParts=- \
         -o Dir::State::Lists="$folder/lists" -o Dir::Cache="$folder/cache" \

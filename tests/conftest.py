@@ -31,6 +31,12 @@ async def product(shared_product: Product) -> AsyncIterator[Product]:
     await shared_product.end_test()
 
 
+@pytest.fixture(params=["gemini", "stream"])
+def port(request: pytest.FixtureRequest, product: Product) -> int:
+    """That of each proxy, one after the other."""
+    return product.port if request.param == "gemini" else product.stream_port
+
+
 @pytest.fixture
 def patience() -> Patience:
     """What tests override by a parameter of this name."""

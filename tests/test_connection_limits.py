@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -30,8 +29,8 @@ from gemproxy.http.connection_limits import (
 )
 from gemproxy.http.transport import PromptPort
 from gemproxy.http.write_coalescer import WriteCoalescer
-from testing.processes import free_port
-from tests.support import ROOT, Relay, encode, gpt, running_relay, until
+from testing.processes import Running, free_port
+from tests.support import Relay, encode, gpt, running_relay, until
 from tests.test_admission import all_of, assert_fine, get, post, say, statuses
 
 
@@ -247,7 +246,7 @@ def ask(port: int, data: bytes, seconds: float = 10) -> bytes:
         return told
 
 
-def test_a_daemon_whose_descriptors_are_gone_says_so() -> None:
+def test_a_daemon_whose_descriptors_are_gone_says_so(tmp_path: Path) -> None:
     """A real one, with C{ulimit -n 64}, and clients that make it open as many to New-API."""
     with socket.socket() as upstream, ExitStack() as opened:
         upstream.bind(("127.0.0.1", 0))
@@ -266,16 +265,12 @@ def test_a_daemon_whose_descriptors_are_gone_says_so() -> None:
             "LOG_DIR": "",
             "DRAIN": "0",
         }
-        command = [twistd, "-n", "--pidfile=", "gemproxy"]
-        daemon = subprocess.Popen(
-            ["sh", "-c", 'ulimit -n 64; exec "$@"', "sh", *command],
-            env=environ,
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+        command = [str(twistd), "-n", "--pidfile=", "gemproxy"]
+        daemon = Running.start(
+            ["sh", "-c", 'ulimit -n 64; exec "$@"', "sh", *command], tmp_path, environ
         )
         try:
-            until_listening(port)
+            daemon.until_listening(port)
             closing = get("/health", "Connection: close")
             body = encode(gpt())
             asking = post(f"Content-Length: {len(body)}") + body
@@ -308,19 +303,7 @@ def test_a_daemon_whose_descriptors_are_gone_says_so() -> None:
             while statuses(ask(port, closing)) != [200]:
                 assert time.monotonic() < end
         finally:
-            daemon.terminate()
-            said = daemon.communicate()[0]
+            daemon.stop()
+        said = daemon.log.read_bytes()
         assert b"Traceback" not in said
         assert said.count(b"connections are refused") == 1
-
-
-def until_listening(port: int) -> None:
-    end = time.monotonic() + 20
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 10).close()
-        except OSError:
-            assert time.monotonic() < end
-            time.sleep(0.05)
-        else:
-            return

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from anthropic.types import (
-    ContentBlock,
     Message,
     MessageTokensCount,
     ModelInfo,
@@ -40,7 +39,6 @@ Json = dict[str, Any]
 
 SEAL = Seal(b"secret")
 EVENTS: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
-BLOCKS: TypeAdapter[Any] = TypeAdapter(ContentBlock)
 USER = {"role": "user", "content": "Hi"}
 PNG = "iVBORw0KGgo="
 

@@ -28,9 +28,6 @@ class _Health(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"as it is")
 
-    def address_string(self) -> str:
-        return ""
-
     def log_message(self, *_: Any) -> None:
         """Nothing."""
 

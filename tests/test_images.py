@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +17,6 @@ from openai import OpenAI
 from pytest_twisted import async_yield_fixture, ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.threads import deferToThread
 
 from gemproxy.backend import Answer
 from gemproxy.chat.chunks import ChunkFactory, Usage
@@ -64,6 +63,7 @@ from testing.fake_newapi import (
     stream,
     usage_chunk,
 )
+from tests.sdk import with_openai
 from tests.support import Client, Product, Relay, Reply, running_relay, until
 
 MODEL = "gemini-3.1-flash-image"
@@ -602,13 +602,9 @@ async def test_a_body_that_is_too_large_is_refused_on_a_path_with_a_model() -> N
 # OpenAI's SDK.
 
 
-async def with_sdk(port: int, work: Callable[[OpenAI], _T]) -> _T:
-    def run() -> _T:
-        url = f"http://127.0.0.1:{port}/v1"
-        with OpenAI(base_url=url, api_key="x", max_retries=2, timeout=30) as client:
-            return work(client)
-
-    return await deferToThread(run)
+def with_sdk(port: int, work: Callable[[OpenAI], _T]) -> Awaitable[_T]:
+    """With repetitions, as it has them by default."""
+    return with_openai(port, work, retries=2)
 
 
 @ensureDeferred

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,9 +10,9 @@ import openai
 import pytest
 from openai import OpenAI
 from pytest_twisted import async_yield_fixture, ensureDeferred
-from twisted.internet.threads import deferToThread
 
 from testing.fake_newapi import document, stream
+from tests.sdk import with_openai
 from tests.support import Relay, running_relay
 
 MODEL = "gemini-x"
@@ -25,13 +25,8 @@ async def keeping(tmp_path: Path) -> AsyncIterator[Relay]:
         yield relay
 
 
-async def with_sdk(relay: Relay, work: Callable[[OpenAI], _T], key: str = "k") -> _T:
-    def run() -> _T:
-        url = f"http://127.0.0.1:{relay.port}/v1"
-        with OpenAI(base_url=url, api_key=key, max_retries=0, timeout=30) as client:
-            return work(client)
-
-    return await deferToThread(run)
+def with_sdk(relay: Relay, work: Callable[[OpenAI], _T], key: str = "k") -> Awaitable[_T]:
+    return with_openai(relay.port, work, key)
 
 
 def ask(relay: Relay, text: str, key: str = "k", **fields: Any) -> Any:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import openai
 import pytest
 from openai import OpenAI
 from pytest_twisted import ensureDeferred
-from twisted.internet.threads import deferToThread
 
 from testing.fake_newapi import (
     EVENT_STREAM,
@@ -24,6 +23,7 @@ from testing.fake_newapi import (
     stream,
     usage_chunk,
 )
+from tests.sdk import with_openai
 from tests.support import Relay, running_relay
 from tests.test_relay_flow import pausing
 
@@ -31,17 +31,10 @@ HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
 _T = TypeVar("_T")
 
 
-async def in_thread(
+def in_thread(
     relay: Relay, work: Callable[[OpenAI], _T], path: str = "/v1", retries: int = 0
-) -> _T:
-    """Have work done with a client of its own, while the proxy runs."""
-
-    def run() -> _T:
-        url = f"http://127.0.0.1:{relay.port}{path}"
-        with OpenAI(base_url=url, api_key="sk-sdk", max_retries=retries, timeout=30) as client:
-            return work(client)
-
-    return await deferToThread(run)
+) -> Awaitable[_T]:
+    return with_openai(relay.port, work, "sk-sdk", path, retries)
 
 
 def ask(client: OpenAI) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -13,9 +12,9 @@ import pydantic
 import pytest
 from openai import OpenAI
 from pytest_twisted import ensureDeferred
-from twisted.internet.threads import deferToThread
 
 from testing.google import scenarios
+from tests.sdk import with_openai
 from tests.support import Product, fresh_model, running
 
 MODEL = "gemini-2.5-flash"
@@ -46,26 +45,10 @@ class GetWeather(pydantic.BaseModel):
     days: int = 1
 
 
-@pytest.fixture(params=["gemini", "stream"])
-def port(request: pytest.FixtureRequest, product: Product) -> int:
-    return product.port if request.param == "gemini" else product.stream_port
-
-
-async def in_thread(port: int, work: Callable[[OpenAI], _T]) -> _T:
-    """Have work done with a client of its own, while the proxy runs."""
-
-    def run() -> _T:
-        url = f"http://127.0.0.1:{port}/v1"
-        with OpenAI(base_url=url, api_key="x", max_retries=0, timeout=60) as client:
-            return work(client)
-
-    return await deferToThread(run)
-
-
 @ensureDeferred
 async def test_a_completion_and_its_parts(product: Product, port: int) -> None:
     product.api.play(scenarios.thinking("Hm.", "Hi ", "there."))
-    got = await in_thread(
+    got = await with_openai(
         port,
         lambda client: client.chat.completions.create(
             model=MODEL,
@@ -102,7 +85,7 @@ async def test_a_stream_and_its_parts(product: Product, port: int) -> None:
             texts = [event.delta for event in stream if event.type == "content.delta"]
             return texts, stream.get_final_completion()
 
-    texts, final = await in_thread(port, work)
+    texts, final = await with_openai(port, work)
     assert list(filter(None, texts)) == ["Hi ", "there."]
     message = final.choices[0].message
     assert (message.content, message.reasoning_content) == ("Hi there.", "Hm.")
@@ -119,7 +102,7 @@ async def test_an_answer_is_parsed_into_a_model(product: Product, port: int, api
         completions = client.chat.completions if api == "chat" else client.beta.chat.completions
         return completions.parse(model=MODEL, messages=HELLO, response_format=Answer)
 
-    got = await in_thread(port, work)
+    got = await with_openai(port, work)
     assert got.choices[0].message.parsed == Answer(**ANSWER)
     config = product.asked[0].generation_config
     assert config["responseMimeType"] == "application/json"
@@ -139,7 +122,7 @@ async def test_a_stream_is_parsed_into_a_model(product: Product, port: int) -> N
         ) as stream:
             return stream.get_final_completion()
 
-    assert (await in_thread(port, work)).choices[0].message.parsed == Answer(**ANSWER)
+    assert (await with_openai(port, work)).choices[0].message.parsed == Answer(**ANSWER)
 
 
 @ensureDeferred
@@ -149,10 +132,10 @@ async def test_what_is_cut_or_blocked_is_not_parsed(product: Product, port: int)
 
     product.api.play(scenarios.answer('{"steps": [', finish_reason="MAX_TOKENS"))
     with pytest.raises(openai.LengthFinishReasonError):
-        await in_thread(port, work)
+        await with_openai(port, work)
     product.api.play(scenarios.blocked())
     with pytest.raises(openai.ContentFilterFinishReasonError):
-        await in_thread(port, work)
+        await with_openai(port, work)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -180,7 +163,7 @@ async def test_a_model_is_parsed_beside_tools(product: Product, port: int, strea
         messages.append({"role": "tool", "tool_call_id": call.id, "content": "Rain"})
         return ask(client, messages)
 
-    choice = await in_thread(port, work)
+    choice = await with_openai(port, work)
     assert choice.message.parsed == Answer(**ANSWER)
     assert choice.finish_reason == "stop"
     assert not choice.message.tool_calls
@@ -224,7 +207,7 @@ async def test_a_loop_of_three_turns_with_tools(product: Product, port: int, str
                 )
         return reasons, asked, choice.message.content
 
-    reasons, asked, text = await in_thread(port, work)
+    reasons, asked, text = await with_openai(port, work)
     assert reasons == ["tool_calls", "tool_calls", "stop"]
     assert asked == [
         GetWeather(city="A", days=2),
@@ -273,7 +256,7 @@ async def test_a_picture_is_seen(product: Product, port: int, stream: bool) -> N
         got = client.chat.completions.create(model=MODEL, messages=messages)
         return got.choices[0].message.content
 
-    assert await in_thread(port, work) == "A cat."
+    assert await with_openai(port, work) == "A cat."
     assert product.asked[0].parts == [
         {"text": "What is it?"},
         {"inlineData": {"mimeType": "image/png", "data": data}},
@@ -288,7 +271,7 @@ async def test_several_answers_stream_side_by_side(product: Product, port: int) 
 
     # The last one to be asked for answers first.
     product.api.play(*(scenarios.answer(f"answer {n}", delay=0.1 * (2 - n)) for n in range(3)))
-    choices = await in_thread(port, work)
+    choices = await with_openai(port, work)
     assert [choice.index for choice in choices] == [0, 1, 2]
     assert {choice.message.content for choice in choices} == {f"answer {n}" for n in range(3)}
 
@@ -300,15 +283,15 @@ async def test_errors_are_the_sdk_s_own(product: Product, port: int) -> None:
         return client.chat.completions.create(**body)
 
     with pytest.raises(openai.BadRequestError) as refused:
-        await in_thread(port, lambda client: work(client, n=9))
+        await with_openai(port, lambda client: work(client, n=9))
     assert refused.value.param == "n"
     product.api.play(scenarios.error(404, "No such model."))
     with pytest.raises(openai.NotFoundError, match="No such model") as unknown:
-        await in_thread(port, work)
+        await with_openai(port, work)
     assert unknown.value.code == "model_not_found"
     product.api.play(scenarios.cut("Half", " of it", after=1))
     with pytest.raises(openai.APIError, match="ended before it was complete"):
-        await in_thread(port, lambda client: list(work(client, stream=True)))
+        await with_openai(port, lambda client: list(work(client, stream=True)))
 
 
 @pytest.mark.cli
@@ -320,7 +303,7 @@ async def test_a_lasting_rate_limit_is_the_sdk_s_own_error(tmp_path: Path) -> No
             product.begin_test()
             product.api.play(*[scenarios.bare_rate_limited()] * 100)
             with pytest.raises(openai.RateLimitError) as limited:
-                await in_thread(
+                await with_openai(
                     port,
                     lambda client: client.chat.completions.create(model=MODEL, messages=HELLO),
                 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 import openai
@@ -12,10 +11,10 @@ import pydantic
 import pytest
 from openai import OpenAI
 from pytest_twisted import ensureDeferred
-from twisted.internet.threads import deferToThread
 
 from testing.fake_newapi import document, stream
 from testing.google import scenarios
+from tests.sdk import with_openai
 from tests.support import Product, Relay
 
 MODEL = "gemini-3.8-flash"
@@ -42,26 +41,10 @@ class Answer(pydantic.BaseModel):
     result: int
 
 
-@pytest.fixture(params=["gemini", "stream"])
-def port(request: pytest.FixtureRequest, product: Product) -> int:
-    return product.port if request.param == "gemini" else product.stream_port
-
-
-async def in_thread(port: int, work: Callable[[OpenAI], _T]) -> _T:
-    """Have work done with a client of its own, while the proxy runs."""
-
-    def run() -> _T:
-        url = f"http://127.0.0.1:{port}/v1"
-        with OpenAI(base_url=url, api_key="x", max_retries=0, timeout=60) as client:
-            return work(client)
-
-    return await deferToThread(run)
-
-
 @ensureDeferred
 async def test_a_response_and_its_request(product: Product, port: int):
     product.api.play(scenarios.thinking("Hm.", "Hi ", "there."))
-    got = await in_thread(
+    got = await with_openai(
         port,
         lambda client: client.responses.create(
             model=MODEL,
@@ -90,7 +73,7 @@ async def test_the_streaming_helper_collects_what_was_said(product: Product, por
         with client.responses.stream(model=MODEL, input="Hello") as events:
             return [event.type for event in events], events.get_final_response()
 
-    kinds, final = await in_thread(port, work)
+    kinds, final = await with_openai(port, work)
     assert kinds[:2] == ["response.created", "response.in_progress"]
     assert kinds[-1] == "response.completed"
     assert kinds.count("response.output_text.delta") == 2
@@ -100,7 +83,7 @@ async def test_the_streaming_helper_collects_what_was_said(product: Product, por
 @ensureDeferred
 async def test_structured_output(product: Product, port: int):
     product.api.play(scenarios.answer('{"resu', 'lt": 4}'))
-    got = await in_thread(
+    got = await with_openai(
         port, lambda client: client.responses.parse(model=MODEL, input="2+2", text_format=Answer)
     )
     assert got.output_parsed == Answer(result=4)
@@ -119,13 +102,13 @@ async def test_a_loop_of_tools_brings_the_signature_back(product: Product, port:
 
     input: list[Any] = [{"role": "user", "content": "Weather in Rome?"}]
     product.api.play(scenarios.calls(("weather", {"city": "Rome"})))
-    got = await in_thread(port, lambda client: ask(client, input))
+    got = await with_openai(port, lambda client: ask(client, input))
     (call,) = [item for item in got.output if item.type == "function_call"]
     assert json.loads(call.arguments) == {"city": "Rome"}
     input += [item.to_dict() for item in got.output]
     input.append({"type": "function_call_output", "call_id": call.call_id, "output": "Sunny."})
     product.api.play(scenarios.answer("It is sunny."))
-    got = await in_thread(port, lambda client: ask(client, input))
+    got = await with_openai(port, lambda client: ask(client, input))
     assert got.output_text == "It is sunny."
     _, model, result = product.asked[-1].body["contents"]
     (part,) = [part for part in model["parts"] if "functionCall" in part]
@@ -137,7 +120,7 @@ async def test_a_loop_of_tools_brings_the_signature_back(product: Product, port:
 @ensureDeferred
 async def test_errors_are_the_sdks_own(product: Product, port: int):
     def create(**fields: Any) -> Any:
-        return in_thread(port, lambda client: client.responses.create(**fields))
+        return with_openai(port, lambda client: client.responses.create(**fields))
 
     with pytest.raises(openai.BadRequestError) as caught:
         await create(model=MODEL, input="Hello", previous_response_id="resp_1")
@@ -153,7 +136,7 @@ async def test_errors_are_the_sdks_own(product: Product, port: int):
 
 @ensureDeferred
 async def test_tokens_are_counted_by_google(product: Product, port: int):
-    got = await in_thread(
+    got = await with_openai(
         port, lambda client: client.responses.input_tokens.count(model=MODEL, input="Hello")
     )
     assert got.object == "response.input_tokens"
@@ -171,7 +154,7 @@ async def test_an_upstream_without_responses_is_asked_to_chat(relay: Relay):
         tools: Any = [{"type": "web_search"}, TOOL]
         return client.responses.create(model="gpt-x", input="Hello", tools=tools)
 
-    got = await in_thread(relay.port, work)
+    got = await with_openai(relay.port, work)
     assert got.output_text == "Hi"
     assert got.usage.total_tokens == 11
     asked = relay.upstream.calls[-1]

@@ -10,10 +10,21 @@ from twisted.internet.task import Clock
 from gemproxy.web.throttle import AdmissionThrottle
 
 
-def test_a_burst_begins_a_few_at_a_time_in_its_order() -> None:
+@pytest.fixture
+def clock() -> Clock:
     clock = Clock()
     clock.advance(1)
-    throttle = AdmissionThrottle(clock)
+    return clock
+
+
+@pytest.fixture
+def throttle(clock: Clock) -> AdmissionThrottle:
+    return AdmissionThrottle(clock)
+
+
+def test_a_burst_begins_a_few_at_a_time_in_its_order(
+    clock: Clock, throttle: AdmissionThrottle
+) -> None:
     seen: list[str] = []
 
     def begin(number: int) -> None:
@@ -29,10 +40,7 @@ def test_a_burst_begins_a_few_at_a_time_in_its_order() -> None:
     assert clock.getDelayedCalls() == []
 
 
-def test_waiting_requests_are_not_overtaken() -> None:
-    clock = Clock()
-    clock.advance(1)
-    throttle = AdmissionThrottle(clock)
+def test_waiting_requests_are_not_overtaken(clock: Clock, throttle: AdmissionThrottle) -> None:
     begun: list[int] = []
     for number in range(10):
         throttle.spread(partial(begun.append, number))
@@ -43,10 +51,9 @@ def test_waiting_requests_are_not_overtaken() -> None:
     assert begun == list(range(11))
 
 
-def test_requests_at_an_ordinary_pace_do_not_wait() -> None:
-    clock = Clock()
-    clock.advance(1)
-    throttle = AdmissionThrottle(clock)
+def test_requests_at_an_ordinary_pace_do_not_wait(
+    clock: Clock, throttle: AdmissionThrottle
+) -> None:
     begun: list[int] = []
     for number in range(50):
         throttle.spread(partial(begun.append, number))
@@ -54,10 +61,7 @@ def test_requests_at_an_ordinary_pace_do_not_wait() -> None:
         assert begun == list(range(number + 1))
 
 
-def test_what_takes_long_has_a_turn_of_its_own() -> None:
-    clock = Clock()
-    clock.advance(1)
-    throttle = AdmissionThrottle(clock)
+def test_what_takes_long_has_a_turn_of_its_own(clock: Clock, throttle: AdmissionThrottle) -> None:
     seen: list[str] = []
 
     def begin(number: int) -> None:
@@ -73,10 +77,7 @@ def test_what_takes_long_has_a_turn_of_its_own() -> None:
     assert seen.index("between 9") < seen.index("begin 10")
 
 
-def test_one_that_fails_keeps_no_other_waiting() -> None:
-    clock = Clock()
-    clock.advance(1)
-    throttle = AdmissionThrottle(clock)
+def test_one_that_fails_keeps_no_other_waiting(clock: Clock, throttle: AdmissionThrottle) -> None:
     begun: list[int] = []
 
     def begin(number: int) -> None:

@@ -330,7 +330,7 @@ class ProxyRequest(ServerRequest):
         error = cast("ChatError", failure.value)
         send_error(self, self.without_keys(error))
         # It refers to all that the callers had in hand, such as the body.
-        error.__traceback__ = None
+        error.with_traceback(None)
 
     def marked_headers(self) -> Headers:
         """The headers in which a L{LoopMark} may be."""

@@ -10,7 +10,6 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ProcessDone
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
@@ -81,7 +80,6 @@ class Conversation(ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:
         self.ended.callback(None)
         if self._waiting is not None and not self._waiting.called:
-            reason.trap(ProcessDone, Exception)
             words = self.errors.decode(errors="replace")[-3000:]
             self._waiting.errback(RuntimeError(f"it has ended: {words}"))
 

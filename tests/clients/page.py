@@ -36,5 +36,4 @@ def configuration(title: str, language: str, port: int) -> str:
 
 def environment(title: str, port: int) -> dict[str, str]:
     """The variables that a block of shell commands exports."""
-    lines = configuration(title, "sh", port).splitlines()
-    return dict(re.findall(r"(?m)^export (\w+)=(\S+)", "\n".join(lines)))
+    return dict(re.findall(r"(?m)^export (\w+)=(\S+)", configuration(title, "sh", port)))
