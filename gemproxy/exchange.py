@@ -231,7 +231,7 @@ def without_media(value: Any) -> Any:
     if isinstance(value, dict):
         kinds = {"data": _kind_of_data(value), "file_data": "file"}
         return {
-            key: _described(kind, item)
+            key: _described(kind, len(item))
             if isinstance(item, str) and (kind := kinds.get(key)) and not _MEDIA.match(item)
             else without_media(item)
             for key, item in value.items()
@@ -239,14 +239,14 @@ def without_media(value: Any) -> Any:
     if isinstance(value, list):
         return [without_media(item) for item in value]
     if isinstance(value, str) and (media := _MEDIA.match(value)):
-        return _described(media[1] or "data", value[media.end() :])
+        return _described(media[1] or "data", len(value) - media.end())
     return value
 
 
 def _without_sound(audio: Any) -> Any:
     """The same for a delta's C{audio}, which does not tell its format."""
     data = audio.get("data") if isinstance(audio, dict) else None
-    return audio | {"data": _described("audio", data)} if isinstance(data, str) else audio
+    return audio | {"data": _described("audio", len(data))} if isinstance(data, str) else audio
 
 
 def _kind_of_data(value: dict[str, Any]) -> str | None:
@@ -257,5 +257,6 @@ def _kind_of_data(value: dict[str, Any]) -> str | None:
     return str(named)[:100] if "/" in str(named) else f"audio/{str(named)[:100]}"
 
 
-def _described(kind: str, base64: str) -> str:
-    return f"[{kind}, {len(base64) * 3 // 4} bytes]"
+def _described(kind: str, length: int) -> str:
+    """@param length: of its base64."""
+    return f"[{kind}, {length * 3 // 4} bytes]"

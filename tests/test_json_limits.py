@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gemproxy.chat import json_structure
 from gemproxy.chat.errors import ChatError
 from gemproxy.chat.json_limits import JsonLimits
-from gemproxy.chat.json_structure import is_deeper
+from gemproxy.chat.json_structure import is_deeper, openers
 from gemproxy.web.bodies import read_chat, read_model
 from tests.strategies import json_values
 
@@ -61,6 +61,14 @@ def test_the_scan_finds_what_a_parser_finds(value: Any, ascii_only: bool, piece:
             assert refusal(text, depth=levels - 1) == "MAX_DEPTH"
         if values > 1:
             assert refusal(text, values=values - 2) == "MAX_VALUES"
+
+
+@given(st.lists(st.sampled_from([b"[", b"{", b"x"])).map(b"".join))
+def test_what_opens_is_counted_in_a_long_text_as_well(text: bytes):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_structure, "_PIECE", 0)
+        patch.setattr(json_structure, "_FEW", 2)
+        assert openers(text) == len(text.replace(b"x", b""))
 
 
 @pytest.mark.parametrize(

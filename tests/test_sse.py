@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gemproxy.chat import sse
 from gemproxy.chat.sse import DONE, Event, EventTooLarge, SSEDecoder, comment, encode
 
 BOM = b"\xef\xbb\xbf"
@@ -94,9 +95,17 @@ STREAM_PIECES = st.one_of(
 )
 
 
-@given(st.lists(STREAM_PIECES, max_size=20).map(b"".join), st.sets(st.integers(0, 60)))
-def test_any_cut_of_any_stream_is_decoded_by_the_book(stream: bytes, places: set[int]) -> None:
-    assert decode(cut(stream, places)) == decode([stream]) == by_the_book(stream)
+@given(
+    st.lists(STREAM_PIECES, max_size=20).map(b"".join),
+    st.sets(st.integers(0, 60)),
+    st.sampled_from([0, 1000]),
+)
+def test_any_cut_of_any_stream_is_decoded_by_the_book(
+    stream: bytes, places: set[int], large: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sse, "_LARGE_LINE", large)
+        assert decode(cut(stream, places)) == decode([stream]) == by_the_book(stream)
 
 
 def test_an_event_is_given_out_as_soon_as_it_is_complete() -> None:

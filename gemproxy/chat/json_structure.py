@@ -10,6 +10,8 @@ DEEPEST = 200
 
 # Pieces are small, so that nobody waits long for a thread that looks at one.
 _PIECE = 1 << 18
+# Places that are worth a search each.
+_FEW = 1000
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b"[]{},"))
 _STEPS = [0] * 256
 _STEPS[ord("[")] = _STEPS[ord("{")] = 1
@@ -58,4 +60,16 @@ def _structure(text: bytes) -> Iterator[bytes]:
 
 def openers(text: bytes | bytearray) -> int:
     """How many arrays and objects begin, those in texts included."""
-    return text.count(b"[") + text.count(b"{")
+    if len(text) < _PIECE:
+        return text.count(b"[") + text.count(b"{")
+    return _count(text, b"[") + _count(text, b"{")
+
+
+def _count(text: bytes | bytearray, byte: bytes) -> int:
+    """What C{text.count} returns, many times as fast for what is rare in a text of megabytes."""
+    place = -1
+    for number in range(_FEW):
+        place = text.find(byte, place + 1)
+        if place < 0:
+            return number
+    return _FEW + text.count(byte, place + 1)

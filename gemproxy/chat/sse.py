@@ -15,6 +15,8 @@ _BOM = b"\xef\xbb\xbf"
 _RUN_TOGETHER = re.compile(r"\s*(?:data:\s*)?")
 _FIELD = re.compile(rb"(data|event)(?:: ?|\Z)")
 _MAX_EVENT_BYTES = 64 * 1024 * 1024
+# Bytes of one whose copies take time.
+_LARGE_LINE = 64 * 1024
 
 
 _NOT_PARSED = object()
@@ -93,7 +95,9 @@ class SSEDecoder:
         a comment.
     @ivar _opening: the start of the stream, while it may still be part of a byte order mark.
     @ivar _line: the start of an unfinished line.
-    @ivar _data: the data lines of the unfinished event, each followed by LF.
+    @ivar _lines: the data lines of the unfinished event. They are joined at its end, so that a line
+        of many megabytes is copied once.
+    @ivar _size: bytes of these, with a line end for each.
     """
 
     _max_event_bytes: int = _MAX_EVENT_BYTES
@@ -101,7 +105,8 @@ class SSEDecoder:
     _opening: bytes | None = field(init=False, default=b"")
     _after_cr: bool = field(init=False, default=False)
     _line: bytearray = field(init=False, factory=bytearray)
-    _data: bytearray = field(init=False, factory=bytearray)
+    _lines: list[bytes] = field(init=False, factory=list)
+    _size: int = field(init=False, default=0)
     _name: bytes = field(init=False, default=b"")
     _is_bare: bool = field(init=False, default=False)
 
@@ -145,12 +150,12 @@ class SSEDecoder:
             data.startswith(b"data: ")
             and data.find(b"\n") == len(data) - 2
             and data.endswith(b"\n")
-            and not (self._line or self._data or self._name or self._after_cr)
+            and not (self._line or self._lines or self._name or self._after_cr)
             and b"\r" not in data
         )
 
     def _held(self) -> int:
-        return len(self._line) + len(self._data) + len(self._name)
+        return len(self._line) + self._size + len(self._name)
 
     def _without_bom(self, data: bytes) -> bytes:
         data = (self._opening or b"") + data
@@ -175,11 +180,14 @@ class SSEDecoder:
         self._line += first
         if not others:
             return
-        first, self._line = bytes(self._line), bytearray(others.pop())
-        for line in (first, *others):
-            self._take_line(line, events)
+        is_large = len(self._line) > _LARGE_LINE
+        line = self._line if is_large else bytes(self._line)
+        self._line = bytearray(others.pop())
+        self._take_line(line, events)
+        for other in others:
+            self._take_line(other, events)
 
-    def _take_line(self, line: bytes, events: list[Event]) -> None:
+    def _take_line(self, line: bytes | bytearray, events: list[Event]) -> None:
         if not line:
             self._end_event(events)
             return
@@ -190,28 +198,37 @@ class SSEDecoder:
             return
         if self._is_bare:
             self._end_event(events)
-        value = line[known.end() :]
+        value = _after(line, known.end())
         if known[1] == b"data":
-            self._data += value
-            self._data += b"\n"
+            self._add(value)
         else:
             self._name = value
 
-    def _take_bare(self, line: bytes, events: list[Event]) -> None:
+    def _take_bare(self, line: bytes | bytearray, events: list[Event]) -> None:
         if line.startswith(b"{"):
             # Whatever comes before it is whole.
             self._end_event(events)
             self._is_bare = True
-        self._data += line
-        self._data += b"\n"
+        self._add(bytes(line))
+
+    def _add(self, line: bytes) -> None:
+        self._lines.append(line)
+        self._size += len(line) + 1
 
     def _end_event(self, events: list[Event]) -> None:
-        if self._data:
-            del self._data[-1]
-            events.append(Event(bytes(self._data), self._name))
-            self._data = bytearray()
+        if self._lines:
+            events.append(Event(b"\n".join(self._lines), self._name))
+            self._lines, self._size = [], 0
         self._name = b""
         self._is_bare = False
+
+
+def _after(line: bytes | bytearray, place: int) -> bytes:
+    """What comes after a place, in one copy."""
+    if isinstance(line, bytes):
+        return line[place:]
+    with memoryview(line) as whole:
+        return bytes(whole[place:])
 
 
 def encode(event: Event) -> bytes:
