@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gemproxy.chat import jsontext
 from gemproxy.chat.errors import ChatError
 from gemproxy.chat.json_limits import JsonLimits
 from gemproxy.chat.jsontext import dumps, loads
@@ -175,6 +176,22 @@ def test_integers_are_kept_exactly(number: int):
 def test_huge_integers_can_be_passed_on(tail: bytes):
     request = parse_chat_request(b'{"model": "m", "seed": 1%b%b}' % (b"0" * 300, tail))
     assert float(json.loads(dumps(request.body))["seed"]) == 1e300
+
+
+@given(
+    st.recursive(
+        st.integers(2**64, 2**70) | st.integers(-5, 5) | st.text(max_size=3),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner),
+        max_leaves=5,
+    ),
+    st.sampled_from([None, 0, 2]),
+)
+@example(2**64 + 1, None)
+@example([2**64 + 1, {"a": -(2**64) - 1}], 2)
+def test_huge_integers_are_exact_in_long_texts_as_well(value: Any, indent: int | None):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jsontext, "_PIECE", 0)
+        assert loads(json.dumps(value, indent=indent).encode()) == value
 
 
 @pytest.mark.parametrize("levels", [100, 199])

