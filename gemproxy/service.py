@@ -57,6 +57,7 @@ from gemproxy.util.threads import Threads
 from gemproxy.util.turns import BOUNDS, SLOW, Turns
 from gemproxy.web.access import Access
 from gemproxy.web.admin import Admin
+from gemproxy.web.admin_routes import AdminRoutes
 from gemproxy.web.admission import Admission, Limits
 from gemproxy.web.chat import ChatService
 from gemproxy.web.dialects import DialectService
@@ -234,9 +235,7 @@ class Daemon(MultiService):
         self._admin = Admin(
             config.admin_key,
             bool(config.proxy_api_keys),
-            self._routing_table,
-            self._admin_reload,
-            self._masking,
+            AdminRoutes(self._routing_table, self._admin_reload, self._masking).endpoints(),
             self._metrics.refused_keys.labels("admin").inc,
         )
         if config.port is not None and engine is not None:

@@ -39,7 +39,6 @@ from gemproxy.http.connection_limits import ConnectionLimiter
 from gemproxy.journal import NoJournal
 from gemproxy.metrics import Metrics
 from gemproxy.offload.pool import Offload
-from gemproxy.routing.table import RoutingTable
 from gemproxy.web.access import Access
 from gemproxy.web.admin import Admin
 from gemproxy.web.admission import Admission, Limits
@@ -674,7 +673,7 @@ async def painted() -> AsyncIterator[tuple[Client, Painter]]:
     reader = BodyReader(Offload(reactor), JsonLimits())
     chats = ChatService(reactor, Heartbeats(9, None), journal, metrics, reader)
     health = Health(metrics, lambda: True, lambda: True, dict)
-    admin = Admin(None, False, lambda: RoutingTable((), {}), list)
+    admin = Admin(None, False)
     dialects = DialectService(chats, Seal(b""))
     passthrough = Passthrough(reactor, lambda: pytest.fail("nothing passes"), 9, metrics)
     proxy = GeminiProxy(painter, painter, health, admin, chats, dialects, passthrough)

@@ -49,6 +49,20 @@ def is_loopback(address: str) -> bool:
         return False
 
 
+def is_same_origin(origin: str | None, host: str | None, fetch_site: str | None) -> bool:
+    """
+    Whether a request is of a page of this very server, or of no page.
+
+    @param origin: the C{Origin} header; None if there is none.
+    @param host: the C{Host} header, likewise.
+    @param fetch_site: the C{Sec-Fetch-Site} header, likewise. Browsers tell the truth in it, also
+        where a proxy has changed C{Host}.
+    """
+    if fetch_site is not None:
+        return fetch_site in ("same-origin", "none")
+    return origin is None or (host is not None and _place_of(origin) == host)
+
+
 @frozen
 class Access:
     """

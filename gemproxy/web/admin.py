@@ -1,20 +1,44 @@
-"""What those who run the daemon may ask of it, below /admin."""
+"""
+The door of /admin: who may come in, and which endpoints there are.
+
+Each endpoint is made elsewhere, and handed in. None of them has to think of keys, of other sites'
+pages or of caches.
+"""
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.web.server import Request
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Map, Rule
 
 from gemproxy.chat.errors import INVALID_REQUEST, ChatError
 from gemproxy.chat.request import KEY_HEADERS
-from gemproxy.routing.table import RoutingTable, as_text
-from gemproxy.util.masking import NO_KEYS, Masking
-from gemproxy.web.access import is_loopback
+from gemproxy.web.access import is_loopback, is_same_origin
 from gemproxy.web.admission import ProxyRequest
-from gemproxy.web.responses import send_json
+
+_READS = ("GET", "HEAD")
+
+
+@frozen
+class Endpoint:
+    """
+    Something that can be asked for below C{/admin}.
+
+    @ivar rule: its path, as werkzeug's routing has it, such as C{/admin/requests/<id>/end}.
+    @ivar handle: called with the request, and with what the rule captures by name; returns what a
+        Klein route may return, and raises ChatErrors.
+    @ivar is_open: whether it may be asked for without a key. Pages of other sites may not even so.
+    """
+
+    method: str
+    rule: str
+    handle: Callable[..., Any]
+    is_open: bool = False
 
 
 @frozen
@@ -22,23 +46,49 @@ class Admin:
     """
     @ivar key: the key that opens it; None if it is open to this machine alone.
     @ivar has_client_keys: whether clients need keys; nobody gets in without a key then.
-    @ivar table: the routing table of now.
-    @ivar reload: reads the configuration anew; returns what has changed, or raises a ChatError.
-    @ivar own_keys: of this daemon, in case that somebody took one for the name of a model.
+    @ivar endpoints: what can be asked for.
     @ivar refused: called when a key is refused.
     """
 
     key: str | None
     has_client_keys: bool
-    table: Callable[[], RoutingTable]
-    reload: Callable[[], list[str]]
-    own_keys: Masking = NO_KEYS
+    endpoints: Sequence[Endpoint] = ()
     refused: Callable[[], None] = lambda: None
+    _map: Map = field(init=False)
+
+    @_map.default
+    def _make_map(self) -> Map:
+        rules = [Rule(one.rule, methods=[one.method], endpoint=one) for one in self.endpoints]
+        return Map(rules, strict_slashes=False, merge_slashes=False)
+
+    def serve(self, request: ProxyRequest, path: str) -> Any:
+        """
+        Answer a request for a path below C{/admin}.
+
+        @param path: decoded.
+        @raise ChatError: 401 or 403, the client may not be here; or what the endpoint raises.
+        @raise HTTPException: there is no such endpoint.
+        """
+        request.setHeader(b"cache-control", b"no-store")
+        request.setHeader(b"x-content-type-options", b"nosniff")
+        method = request.method.decode("ascii", "replace")
+        try:
+            found: tuple[Endpoint, Any] = self._map.bind("localhost").match(path, method)
+        except HTTPException:
+            # Whoever may not be here does not learn what there is.
+            self.check(request)
+            raise
+        endpoint, values = found
+        if not endpoint.is_open:
+            self.check(request)
+        if method not in _READS:
+            self.check_change(request)
+        return endpoint.handle(request, **values)
 
     def check(self, request: ProxyRequest) -> None:
         """@raise ChatError: 401 or 403, the client may not be here."""
         if self.key is not None:
-            if not any(hmac.compare_digest(key, self.key.encode()) for key in _keys_of(request)):
+            if not self._shows_key(request):
                 self.refused()
                 raise ChatError(
                     401,
@@ -54,19 +104,39 @@ class Admin:
                 " Set ADMIN_KEY to use it.",
                 "admin_closed",
             )
+        else:
+            # Who looks at the page of another site may sit at this machine. CORS_ORIGINS opens the
+            # API to such a page, and not what the API was used for.
+            _refuse_other_sites(request)
 
-    def routes(self, request: ProxyRequest) -> None:
-        self.check(request)
-        mask = self.own_keys.in_errors().in_text
-        rows = [(mask(name), mask(to)) for name, to in self.table().rows()]
-        if "json" in (request.header_text(b"accept") or ""):
-            send_json(request, {"routes": [{"model": name, "target": to} for name, to in rows]})
-            return
-        send_text(request, as_text(rows))
+    def check_change(self, request: ProxyRequest) -> None:
+        """
+        To be called before something is changed, after L{check}.
 
-    def do_reload(self, request: ProxyRequest) -> None:
-        self.check(request)
-        send_json(request, {"changed": self.reload()})
+        @raise ChatError: 403, a page of another site sent the request, with what a browser adds by
+            itself.
+        """
+        if not self._shows_key(request):
+            _refuse_other_sites(request)
+
+    def _shows_key(self, request: ProxyRequest) -> bool:
+        """Whether a request has the key in a header, where no browser puts one by itself."""
+        key = self.key
+        return key is not None and any(
+            hmac.compare_digest(shown, key.encode()) for shown in _keys_of(request)
+        )
+
+
+def _refuse_other_sites(request: ProxyRequest) -> None:
+    """@raise ChatError: 403, a browser says that the request is of another site's page."""
+    origin, host = request.header_text(b"origin"), request.header_text(b"host")
+    if not is_same_origin(origin, host, request.header_text(b"sec-fetch-site")):
+        raise ChatError(
+            403,
+            "permission_error",
+            "Pages of other sites may not use /admin, unless they send ADMIN_KEY.",
+            "cross_site",
+        )
 
 
 def send_text(request: Request, text: str) -> None:

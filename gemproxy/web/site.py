@@ -68,13 +68,9 @@ def make_app(hint: str = "") -> Klein:
     def metrics(self: Any, request: IRequest) -> None:
         self.health.show_metrics(cast("ProxyRequest", request))
 
-    @app.route("/admin/routes", methods=["GET"])
-    def admin_routes(self: Any, request: IRequest) -> None:
-        self.admin.routes(cast("ProxyRequest", request))
-
-    @app.route("/admin/reload", methods=["POST"])
-    def admin_reload(self: Any, request: IRequest) -> None:
-        self.admin.do_reload(cast("ProxyRequest", request))
+    @app.route("/admin/<path:rest>")
+    def admin(self: Any, request: IRequest, rest: str) -> Any:
+        return self.admin.serve(cast("ProxyRequest", request), f"/admin/{rest}")
 
     @app.handle_errors(ChatError)
     def refuse(self: Any, request: IRequest, failure: Failure) -> None:
