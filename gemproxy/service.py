@@ -23,11 +23,11 @@ from gemproxy.config_file import UpstreamConfig
 from gemproxy.database import Database
 from gemproxy.demo.server import Demo
 from gemproxy.dialects.seal import Seal
+from gemproxy.gemini.api.keys import REST
 from gemproxy.gemini.cli.install import Cli
 from gemproxy.gemini.cli.limits import CliLimits
 from gemproxy.gemini.cli.worker_pool import MemberState, WorkerPool
 from gemproxy.gemini.engine import GeminiEngine
-from gemproxy.gemini.keys import REST
 from gemproxy.gemini.service import EngineService
 from gemproxy.http.agent import PersistentAgent, endpoints
 from gemproxy.http.client_connections import Connections

@@ -21,7 +21,7 @@ MODEL = "v1beta/models/gemini-x:streamGenerateContent"
 @asynccontextmanager
 async def running_gateway() -> AsyncIterator[tuple[Client, str]]:
     """A client, and the path that workers are told."""
-    gateway = Gateway(reactor, TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), None, None)
+    gateway = Gateway(reactor, TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), None)
     gateway.startService()
     port, _, secret = gateway.url.removeprefix("http://127.0.0.1:").partition("/")
     client = Client(int(port))

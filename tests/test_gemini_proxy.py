@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pytest_twisted import ensureDeferred
 
-from gemproxy.gemini.cli.gateway import ApiCall
+from gemproxy.gemini.api.call import ApiCall
 from gemproxy.gemini.translate.models import BUILT_IN_MODELS, FIRST_MODELS
 from testing.google import scenarios
 from testing.google.app import MODELS

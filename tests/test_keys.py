@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from gemproxy.chat.errors import ChatError
-from gemproxy.gemini.keys import LONGEST_REST, RATE_REST, REST, KeyLease, KeyRing
+from gemproxy.gemini.api.keys import LONGEST_REST, RATE_REST, REST, KeyLease, KeyRing
 from gemproxy.gemini.translate.errors import AttemptFailure, api_failure, transient
 from testing.google import refusals
 

@@ -23,8 +23,9 @@ from gemproxy.backoff import RetryPolicy
 from gemproxy.chat.errors import ChatError, upstream_failed
 from gemproxy.chat.models import by_name, plain_name, served_model
 from gemproxy.config_file import UpstreamConfig
-from gemproxy.gemini.api import GeminiApi
-from gemproxy.gemini.model_list import LIFETIME, REST, TIME_LIMIT, ModelList
+from gemproxy.gemini.api.client import GeminiApi
+from gemproxy.gemini.api.endpoint import AIStudio
+from gemproxy.gemini.api.model_list import LIFETIME, REST, TIME_LIMIT, ModelList
 from gemproxy.gemini.translate.models import (
     BUILT_IN_MODELS,
     chat_models,
@@ -216,7 +217,7 @@ class Google:
         base = BaseURL.parse("http://google.test/base")
         self.list = ModelList(
             self.clock,
-            GeminiApi(self.clock, self, lambda: base),
+            GeminiApi(self.clock, self, AIStudio(lambda: base)),
             keys or ("k",),
             configured,
             self.clock.seconds,

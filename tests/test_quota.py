@@ -9,7 +9,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
-from gemproxy.gemini import keys
+from gemproxy.gemini.api import keys
 from gemproxy.service import EngineService
 from testing.google import scenarios
 from testing.google.app import StandIn

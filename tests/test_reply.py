@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from gemproxy.chat.chunks import Usage
 from gemproxy.chat.jsontext import loads
+from gemproxy.gemini.cli.reply_events import event_of
 from gemproxy.gemini.translate.answer_media import Media
-from gemproxy.gemini.translate.reply import Reply, Thought
+from gemproxy.gemini.translate.reply import NO_NEWS, Reply, Thought
 from gemproxy.gemini.translate.tools import Call
 from tests.strategies import json_values
 
@@ -38,9 +39,10 @@ def relayed(*pieces: bytes) -> tuple[list[str], list[Any], Reply]:
     """The thoughts, what the CLI gets, and the rest."""
     reply = Reply()
     thoughts, told = [], []
-    for event, thought_of in [*map(reply.feed, pieces), reply.close()]:
-        thoughts += [thought.text for thought in thought_of]
-        if event:
+    for news in [*map(reply.feed, pieces), reply.close()]:
+        thoughts += [thought.text for thought in news.thoughts]
+        if news.is_any:
+            event = event_of(news)
             assert event.startswith(b"data: ")
             assert event.endswith(b"\n\n")
             told.append(json.loads(event.removeprefix(b"data: ")))
@@ -89,10 +91,10 @@ def test_the_facts_do_not_depend_on_how_the_stream_is_cut(end: bytes):
 def test_thoughts_are_sent_as_they_arrive():
     reply = Reply()
     first, second, third = (event + b"\r\n\r\n" for event in STREAM.split(b"\r\n\r\n")[:3])
-    assert reply.feed(first)[1] == [*map(Thought, THOUGHTS[:1])]
+    assert reply.feed(first).thoughts == [*map(Thought, THOUGHTS[:1])]
     assert facts(reply) == (None, None, Usage(prompt=3, completion=0))
-    assert reply.feed(second + third)[1] == [*map(Thought, THOUGHTS[1:])]
-    assert reply.close() == (b"", [])
+    assert reply.feed(second + third).thoughts == [*map(Thought, THOUGHTS[1:])]
+    assert reply.close() == NO_NEWS
 
 
 def test_usage_as_openai_counts_it():
@@ -155,12 +157,13 @@ def test_an_answer_of_thoughts_alone(part: Any, thoughts: list[str]):
 def test_signatures_of_texts_and_thoughts_are_kept():
     signed = {"thoughtSignature": "s1"}
     reply = Reply()
-    _, first = reply.feed(
-        sse(candidate(thought("a") | signed, thought("b"), {"text": "c", "thoughtSignature": "s2"}))
+    events = (
+        candidate(thought("a") | signed, thought("b"), {"text": "c", "thoughtSignature": "s2"}),
+        candidate({"text": "d"}, {"text": "", "thoughtSignature": "s3"}),
+        candidate({"text": "", "thoughtSignature": 1}, finishReason="STOP"),
     )
-    _, second = reply.feed(sse(candidate({"text": "d"}, {"text": "", "thoughtSignature": "s3"})))
-    _, third = reply.feed(sse(candidate({"text": "", "thoughtSignature": 1}, finishReason="STOP")))
-    assert [*first, *second, *third] == [Thought("a", "s1"), Thought("b")]
+    told = [thought for event in events for thought in reply.feed(sse(event)).thoughts]
+    assert told == [Thought("a", "s1"), Thought("b")]
     assert reply.text_signature == "s3"
     assert reply.signatures == ["s1", "s2", "s3"]
 
@@ -272,7 +275,7 @@ def test_each_character_of_a_reply_arrives(text: str, thinking: str, args: dict[
 def test_what_a_cli_takes_for_an_end_of_line_is_escaped():
     text = "a\u2028b\u2029c\r\n"
     event = b"data: " + json.dumps(candidate({"text": text}), ensure_ascii=False).encode()
-    told, _ = Reply().feed(event + b"\n\n")
+    told = event_of(Reply().feed(event + b"\n\n"))
     assert len(told.decode().splitlines()) == 2
     assert json.loads(told.removeprefix(b"data: ")) == candidate({"text": text})
 

@@ -13,7 +13,8 @@ from gemproxy.backend import Answer
 from gemproxy.chat.answer_limits import AnswerLimits
 from gemproxy.chat.chunks import Usage
 from gemproxy.chat.errors import SERVER_ERROR, ChatError, upstream_silent
-from gemproxy.gemini.cli.gateway import ApiCall, Gateway
+from gemproxy.gemini.api.call import ApiCall
+from gemproxy.gemini.cli.gateway import Gateway
 from gemproxy.gemini.cli.marks import Marks
 from gemproxy.gemini.cli.prompt_turn import PromptTurn
 from gemproxy.gemini.cli.worker import CallFailed, Death, WorkerDied
@@ -138,16 +139,17 @@ class Attempts:
         api_call = ApiCall(
             choice.model,
             key,
-            compose,
             heard,
             _nothing if is_native else choice.writer.thought,
             Reply(self.limits, choice.writer.native if is_native else None),
-            lease.worker.limits.reply_limit,
         )
-        self.gateway.open(marks.nonce, api_call)
+        self.gateway.open(marks.nonce, api_call, compose, lease.worker.limits.reply_limit)
+        said = 0
 
         def text(piece: str) -> None:
-            if not api_call.said(piece):
+            nonlocal said
+            said += len(piece)
+            if said > api_call.reply.told:
                 api_call.failure = transient(
                     "The Gemini CLI wrote text that the Gemini API did not send."
                 )

@@ -18,11 +18,11 @@ from gemproxy.chat.chunks import ChunkFactory, estimated_usage
 from gemproxy.chat.errors import ChatError, naming_models
 from gemproxy.chat.models import by_name, is_always_served, served_model
 from gemproxy.chat.request import ChatRequest, Headers
+from gemproxy.gemini.api.counting import TokenCounting
+from gemproxy.gemini.api.keys import KeyRing
+from gemproxy.gemini.api.model_list import ModelList
 from gemproxy.gemini.attempt import AttemptFailed, Attempts, Choice, Tally
-from gemproxy.gemini.counting import TokenCounting
 from gemproxy.gemini.flow import Flow
-from gemproxy.gemini.keys import KeyRing
-from gemproxy.gemini.model_list import ModelList
 from gemproxy.gemini.prepare import Prepared, needs_of, prepare
 from gemproxy.gemini.translate.parameters import Defaults
 from gemproxy.gemini.translate.remote_pictures import remote_pictures

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from gemproxy.gemini.cli.gateway import ApiCall
+from gemproxy.gemini.api.call import ApiCall
 
 
 @implementer(IPushProducer)

@@ -14,7 +14,12 @@ from twisted.web.iweb import IAgent
 from gemproxy.backoff import RetryPolicy
 from gemproxy.chat.answer_limits import AnswerLimits
 from gemproxy.config import BadSetting, Config
-from gemproxy.gemini.api import GeminiApi
+from gemproxy.gemini.api.client import GeminiApi
+from gemproxy.gemini.api.counting import TokenCounting
+from gemproxy.gemini.api.endpoint import AIStudio
+from gemproxy.gemini.api.forwarder import GoogleForwarder
+from gemproxy.gemini.api.keys import KeyRing
+from gemproxy.gemini.api.model_list import ModelList
 from gemproxy.gemini.attempt import Attempts
 from gemproxy.gemini.cli.gateway import Gateway
 from gemproxy.gemini.cli.home import WorkerHome
@@ -24,11 +29,7 @@ from gemproxy.gemini.cli.rundir import RunDirectory, roots_for_user
 from gemproxy.gemini.cli.sizes import WorkerSizes, worker_sizes
 from gemproxy.gemini.cli.worker import Worker
 from gemproxy.gemini.cli.worker_pool import PoolLimits, WorkerPool
-from gemproxy.gemini.counting import TokenCounting
 from gemproxy.gemini.engine import GeminiEngine
-from gemproxy.gemini.forwarder import GoogleForwarder
-from gemproxy.gemini.keys import KeyRing
-from gemproxy.gemini.model_list import ModelList
 from gemproxy.gemini.pictures import PictureFetcher
 from gemproxy.gemini.translate.models import BUILT_IN_MODELS
 from gemproxy.gemini.translate.parameters import Defaults
@@ -90,9 +91,8 @@ class EngineService(MultiService):
         )
         self._run_directory = RunDirectory(lambda: roots_for_user(environ))
         self._workers_made = 0
-        gateway = Gateway(
-            reactor, PromptEndpoint(reactor, 0, "127.0.0.1", coalescer), agent, api_url
-        )
+        api = GeminiApi(reactor, agent, AIStudio(api_url))
+        gateway = Gateway(reactor, PromptEndpoint(reactor, 0, "127.0.0.1", coalescer), api)
         gateway.setServiceParent(self)
 
         first_model = (config.gemini_models or BUILT_IN_MODELS)[0]
@@ -107,11 +107,10 @@ class EngineService(MultiService):
         self.pool.setServiceParent(self)
         # The demo has no list.
         keys = () if config.demo else config.gemini_api_key
-        api = GeminiApi(reactor, agent, api_url)
         models = ModelList(reactor, api, keys, config.gemini_models)
         models.setServiceParent(self)
         key_ring = KeyRing(reactor, config.gemini_api_key, key_rest)
-        self.forwarder = GoogleForwarder(reactor, agent, api_url, key_ring)
+        self.forwarder = GoogleForwarder(api, key_ring)
         self.engine = GeminiEngine(
             reactor,
             Attempts(reactor, self.pool, gateway, config.timeout, answer_limits),

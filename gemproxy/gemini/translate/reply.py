@@ -1,17 +1,17 @@
-"""Parses the Gemini API's reply as it is received, and selects the part passed to the CLI."""
+"""Parses the Gemini API's reply as it is received."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from gemproxy.chat.answer_limits import DEFAULT_LIMITS, AnswerLimits
 from gemproxy.chat.chunks import Usage
-from gemproxy.chat.jsontext import dumps, loads
+from gemproxy.chat.jsontext import loads
 from gemproxy.chat.shapes import as_object, objects_in
-from gemproxy.chat.sse import Event, SSEDecoder, encode
+from gemproxy.chat.sse import Event, SSEDecoder
 from gemproxy.gemini.translate.answer_media import Media
 from gemproxy.gemini.translate.citations import Transcript, cited_sources
 from gemproxy.gemini.translate.signatures import part_signature
@@ -44,6 +44,26 @@ class NativeResponse:
     is_content: bool
 
 
+@define
+class News:
+    """
+    What is said in some bytes of a reply.
+
+    @ivar is_any: whether anything is: there is a candidate.
+    @ivar texts: of the answer, in their order.
+    @ivar thoughts: those of the model.
+    @ivar finish_reason: the API's; None if the answer goes on.
+    """
+
+    is_any: bool = False
+    texts: list[str] = field(factory=list)
+    thoughts: list[Thought] = field(factory=list)
+    finish_reason: str | None = None
+
+
+NO_NEWS = News()
+
+
 class Reply:
     """
     A streamed reply to C{streamGenerateContent}, parsed incrementally. What is kept of it until its
@@ -60,7 +80,7 @@ class Reply:
     @ivar signatures: all signatures of texts and thoughts.
     @ivar media: the pictures and the sound of the answer.
     @ivar error: an error object received instead of a response, as JSON.
-    @ivar told: the number of characters of the response passed to the CLI.
+    @ivar told: the number of characters of its text.
     """
 
     def __init__(
@@ -88,21 +108,20 @@ class Reply:
         self._transcript = Transcript()
         self._sources: dict[str, Json] = {}
 
-    def feed(self, data: bytes) -> tuple[bytes, list[Thought]]:
+    def feed(self, data: bytes) -> News:
         """
         Process more bytes of the reply.
 
-        @return: the bytes to pass to the CLI, and the thoughts, which are not passed to it.
         @raise EventTooLarge: see L{SSEDecoder.feed}.
         @raise ChatError: 502, more is to be kept than is allowed.
         """
         return self._read_all(self._decoder.feed(data))
 
-    def close(self) -> tuple[bytes, list[Thought]]:
+    def close(self) -> News:
         """
-        Process the end of the reply; returns the same as L{feed}.
+        Process the end of the reply.
 
-        @raise ChatError: likewise.
+        @raise ChatError: see L{feed}.
         """
         return self._read_all(self._decoder.close())
 
@@ -114,18 +133,16 @@ class Reply:
         grounding, url_context, citation = (self._sources.get(name, {}) for name in _SOURCES)
         return cited_sources(grounding, url_context, citation, self._transcript)
 
-    def _read_all(self, events: list[Event]) -> tuple[bytes, list[Thought]]:
-        # The CLI receives a single event without the fields that are read here. Every event and
-        # field costs it time, and it would count a prompt's tokens for the session's next
-        # conversation too.
-        news = _News()
+    def _read_all(self, events: list[Event]) -> News:
+        if not events:
+            return NO_NEWS
+        news = News()
         for event in events:
             self._read(event, news)
-        text = "".join(news.texts)
-        self.told += len(text)
-        return _event(text, news.finish_reason) if news.is_any else b"", news.thoughts
+        self.told += sum(map(len, news.texts))
+        return news
 
-    def _read(self, event: Event, news: _News) -> None:
+    def _read(self, event: Event, news: News) -> None:
         self._limits.check_json(event.data)
         try:
             response = loads(event.data)
@@ -168,8 +185,7 @@ class Reply:
         """How many things are kept until the end."""
         return len(self.calls) + len(self.media) + len(self.signatures)
 
-    def _take(self, part: dict[str, Any], news: _News) -> None:
-        # Not passed on: the CLI would try to run the function, and would reformat a thought.
+    def _take(self, part: dict[str, Any], news: News) -> None:
         if (call := Call.of_part(part)) is not None:
             self.calls.append(call)
             self._limits.check_calls(len(self.calls))
@@ -241,32 +257,6 @@ def _fence(text: str, language: str) -> str:
         ticks += "`"
     text = text.rstrip("\n")
     return f"\n{ticks}{language}\n{text}\n{ticks}\n"
-
-
-class _News:
-    """The results of parsing some bytes of a reply."""
-
-    def __init__(self) -> None:
-        self.is_any = False
-        self.texts: list[str] = []
-        self.thoughts: list[Thought] = []
-        self.finish_reason: str | None = None
-
-
-def _event(text: str, finish_reason: str | None) -> bytes:
-    candidate: dict[str, Any] = {
-        "content": {"role": "model", "parts": [{"text": text}] if text else []}
-    }
-    if finish_reason is not None:
-        candidate["finishReason"] = finish_reason
-    data = dumps({"candidates": [candidate]})
-    # The CLI treats U+2028 and U+2029 as line ends, although JSON allows them unescaped.
-    data = data.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
-    return encode(Event(data))
-
-
-# The end of a reply, for a CLI whose response is no longer needed.
-END = _event("", "STOP")
 
 
 # What is known of the sources of an answer, and where.

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from urllib.parse import quote
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
 from twisted.web.http_headers import Headers as HeaderMap
-from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from twisted.web.iweb import IBodyProducer, IResponse
 
-from gemproxy.chat.errors import ChatError, bad_request, upstream_failed
+from gemproxy.chat.errors import bad_request, upstream_failed
 from gemproxy.chat.request import Headers
-from gemproxy.gemini.keys import KeyRing
-from gemproxy.gemini.translate.errors import api_failure
-from gemproxy.http.body import read_beginning
-from gemproxy.http.confined import ConfinedAgent
-from gemproxy.http.errors import describe_request_error
+from gemproxy.gemini.api.client import ApiFailed, GeminiApi
+from gemproxy.gemini.api.keys import KeyRing
 from gemproxy.http.url import BaseURL, split_url
 
 # What Google reads of a client's headers; all else is about the client, or this proxy.
@@ -30,9 +25,6 @@ _PASSED = re.compile(
 _MODEL = re.compile(rb"/v1[a-z]*/models/([A-Za-z0-9._-]{1,200}):(\w+)")
 _UPLOAD_URL = b"x-goog-upload-url"
 _ERRORS_FROM = 400
-_ERROR_LIMIT = 256 * 1024
-# Seconds to wait for the body of an error.
-_ERROR_PATIENCE = 30.0
 
 
 @frozen
@@ -40,13 +32,9 @@ class GoogleForwarder:
     """
     Has Google answer, with a key of this daemon in place of the client's. Errors are raised, so
     that those about that key can be told as such.
-
-    @ivar url: the base URL of Google's API.
     """
 
-    clock: IReactorTime
-    agent: IAgent
-    url: Callable[[], BaseURL]
+    api: GeminiApi
     keys: KeyRing
 
     def forward(
@@ -76,31 +64,26 @@ class GoogleForwarder:
         headers: Headers,
         body: IBodyProducer | None,
     ) -> IResponse:
-        base = self.url()
-        sent = HeaderMap({b"x-goog-api-key": [key.encode()], b"accept-encoding": [b"identity"]})
+        sent = HeaderMap({b"accept-encoding": [b"identity"]})
         for name, value in headers:
             if _PASSED.fullmatch(name):
                 sent.addRawHeader(name, value)
         path, _, query = target.partition(b"?")
         kept = b"&".join(pair for pair in query.split(b"&") if not pair.startswith(b"key="))
+        wanted = self.api.endpoint.of_client(path + (b"?" + kept if kept else b""))
         try:
-            url = base.join(path + (b"?" + kept if kept else b""))
+            response = await self.api.send(method, wanted, key, sent, body)
+        except ApiFailed as failed:
+            raise failed.failure.error from None
         except ValueError:
             raise bad_request("The request target is not a path.") from None
-        try:
-            response = await ConfinedAgent(self.agent, base.origin).request(method, url, sent, body)
-        except Exception as error:
-            raise upstream_failed(describe_request_error("The Gemini API", error)) from None
         if response.code >= _ERRORS_FROM:
-            raise await self._error(response)
+            raise (await self.api.failure_of(response)).error
         if places := response.headers.getRawHeaders(_UPLOAD_URL):
+            base = self.api.endpoint.base
             place = _upload_url(places[0], base, headers, _shown_key(headers, query))
             response.headers.setRawHeaders(_UPLOAD_URL, [place])
         return response
-
-    async def _error(self, response: IResponse) -> ChatError:
-        said = await read_beginning(response, _ERROR_LIMIT, self.clock, _ERROR_PATIENCE)
-        return api_failure(response.code, said).error
 
 
 def _shown_key(headers: Headers, query: bytes) -> bytes:

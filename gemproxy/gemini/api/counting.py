@@ -7,8 +7,8 @@ from attrs import frozen
 from gemproxy.chat.errors import upstream_failed
 from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.shapes import as_object
-from gemproxy.gemini.api import ApiFailed, GeminiApi
-from gemproxy.gemini.keys import KeyRing
+from gemproxy.gemini.api.client import ApiFailed, GeminiApi
+from gemproxy.gemini.api.keys import KeyRing
 
 _MOST_TRIES = 2
 
@@ -26,7 +26,7 @@ class TokenCounting:
         @param preferred: the API key to use unless it rests.
         @raise ChatError: Google does not count.
         """
-        target = b"/v1beta/models/%b:countTokens" % model.encode("ascii")
+        target = self.api.endpoint.of_model(model, "countTokens")
         name = dumps(f"models/{model}")
         # It may be large, and is copied once only.
         head = b'{"generateContentRequest":{"model":%b,' % name

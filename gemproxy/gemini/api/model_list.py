@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from time import time
 from typing import Any
-from urllib.parse import quote
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from gemproxy.chat.chunks import model_object
-from gemproxy.gemini.api import ApiFailed, GeminiApi
+from gemproxy.gemini.api.client import ApiFailed, GeminiApi
 from gemproxy.gemini.translate.models import BUILT_IN_MODELS, chat_models, next_page, union
 from gemproxy.util.gather import gather_or_cancel
 from gemproxy.util.log import make_logger
@@ -22,7 +21,6 @@ LIFETIME = 3600.0
 REST = 60.0
 TIME_LIMIT = 10.0
 
-_PAGE = b"/v1beta/models?pageSize=1000"
 _PAGES_LIMIT = 20
 
 Models = list[dict[str, Any]]
@@ -125,14 +123,13 @@ class ModelList(MultiService):
 
     async def _read_pages(self, key: str) -> Models:
         models: Models = []
-        target = _PAGE
+        token = None
         for _ in range(_PAGES_LIMIT):
-            page = await self._api.ask(b"GET", target, key)
+            page = await self._api.ask(b"GET", self._api.endpoint.of_list(token), key)
             models += chat_models(page)
             token = next_page(page)
             if token is None:
                 break
-            target = b"%b&pageToken=%b" % (_PAGE, quote(token, safe="").encode())
         if not models:
             raise _NotListed("The list has no models for chat.")
         return models

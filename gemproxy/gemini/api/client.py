@@ -1,0 +1,199 @@
+"""A client of Google's API: answers as they come, single documents, and whatever is passed on."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from attrs import frozen
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+
+from gemproxy.chat.jsontext import loads
+from gemproxy.gemini.api.call import ApiCall, ReplySink
+from gemproxy.gemini.api.endpoint import Endpoint
+from gemproxy.gemini.translate.errors import AttemptFailure, api_failure, transient
+from gemproxy.http.body import BodyCut, BodyTooLarge, RepeatableBody, read_beginning, read_body
+from gemproxy.http.confined import ConfinedAgent
+from gemproxy.http.errors import describe_request_error
+
+TIME_LIMIT = 10.0
+
+_ANSWERING = "streamGenerateContent"
+_SIZE_LIMIT = 10_000_000
+_ERROR_LIMIT = 256 * 1024
+# Seconds to wait for the body of an error.
+_ERROR_PATIENCE = 30.0
+
+
+class ApiFailed(Exception):
+    """A request failed, or its answer is none."""
+
+    def __init__(self, failure: AttemptFailure) -> None:
+        super().__init__(str(failure.error))
+        self.failure = failure
+
+
+def _too_late(result: Any, seconds: float) -> Any:
+    raise ApiFailed(transient(f"The Gemini API did not answer within {seconds:g} s."))
+
+
+@frozen
+class GeminiApi:
+    """
+    Sends requests to Google, signed.
+
+    @ivar endpoint: where, and how they are signed.
+    """
+
+    clock: IReactorTime
+    agent: IAgent
+    endpoint: Endpoint
+
+    async def send(
+        self,
+        method: bytes,
+        target: bytes,
+        key: str,
+        headers: Headers,
+        body: IBodyProducer | None = None,
+    ) -> IResponse:
+        """
+        The response to any request, whatever its status.
+
+        @param target: path and query; see L{Endpoint}.
+        @param key: the API key.
+        @param headers: of the request; the signature is added to them.
+        @raise ApiFailed: there is none.
+        @raise ValueError: the target is no path.
+        """
+        base = self.endpoint.base
+        url = base.join(target)
+        for name, value in await self.endpoint.sign(key):
+            headers.setRawHeaders(name, [value])
+        try:
+            return await ConfinedAgent(self.agent, base.origin).request(method, url, headers, body)
+        except CancelledError:
+            raise
+        except Exception as error:
+            why = describe_request_error("The Gemini API", error)
+            raise ApiFailed(transient(why)) from None
+
+    async def failure_of(self, response: IResponse) -> AttemptFailure:
+        """What a response with the status of an error says."""
+        said = await read_beginning(response, _ERROR_LIMIT, self.clock, _ERROR_PATIENCE)
+        return api_failure(response.code, said)
+
+    async def answer(
+        self, call: ApiCall, body: bytes, sink: ReplySink, headers: Headers | None = None
+    ) -> None:
+        """
+        Have a model answer. Returns when the call has come to its end; how, the call says.
+        Cancelling aborts it.
+
+        @param body: the JSON of the request.
+        @param headers: to be sent as well.
+        """
+        try:
+            await self._answer(call, body, sink, headers or Headers())
+        except ApiFailed as failed:
+            call.ended(failed.failure)
+        except CancelledError:
+            if not call.aborted:
+                call.abort()
+                raise
+        finally:
+            sink.over()
+
+    async def _answer(self, call: ApiCall, body: bytes, sink: ReplySink, headers: Headers) -> None:
+        target = self.endpoint.of_model(call.model, _ANSWERING) + b"?alt=sse"
+        headers.setRawHeaders(b"content-type", [b"application/json"])
+        # A request that comes twice costs, and has no other effect.
+        sent = RepeatableBody(body)
+        sending = Deferred.fromCoroutine(self.send(b"POST", target, call.key, headers, sent))
+        call.waiting(sending)
+        response = await sending
+        if response.code == 200:
+            reading = _ReplyReader(call, sink)
+            response.deliverBody(reading)
+            await reading.done
+            return
+        saying = Deferred.fromCoroutine(self.failure_of(response))
+        call.waiting(saying)
+        call.ended(await saying)
+
+    def ask(
+        self, method: bytes, target: bytes, key: str, body: bytes | None = None
+    ) -> Deferred[Any]:
+        """
+        The JSON document of an answer, in limited time and size. The Deferred fails with
+        L{ApiFailed}.
+
+        @param target: see L{send}.
+        @param key: the API key.
+        @param body: JSON; None for no body.
+        """
+        asking = Deferred.fromCoroutine(self._ask(method, target, key, body))
+        return asking.addTimeout(TIME_LIMIT, self.clock, _too_late)
+
+    async def _ask(self, method: bytes, target: bytes, key: str, body: bytes | None) -> Any:
+        headers = Headers({b"accept": [b"application/json"]})
+        sent = None
+        if body is not None:
+            headers.setRawHeaders(b"content-type", [b"application/json"])
+            sent = RepeatableBody(body)
+        response = await self.send(method, target, key, headers, sent)
+        try:
+            answer = await read_body(response, _SIZE_LIMIT)
+        except BodyTooLarge:
+            raise ApiFailed(transient("The Gemini API's answer is too large.")) from None
+        except BodyCut:
+            raise ApiFailed(
+                transient("The Gemini API closed the connection within its answer.")
+            ) from None
+        if response.code != 200:
+            raise ApiFailed(api_failure(response.code, answer))
+        try:
+            return loads(answer)
+        except ValueError:
+            raise ApiFailed(transient("The Gemini API's answer is not JSON.")) from None
+
+
+class _ReplyReader(Protocol):
+    """
+    Reads a reply as it is received.
+
+    @ivar done: fires when it has ended; cancelling it aborts the call.
+    """
+
+    def __init__(self, call: ApiCall, sink: ReplySink) -> None:
+        self.done: Deferred[None] = Deferred(self._cancelled)
+        self._call = call
+        self._sink = sink
+
+    def connectionMade(self) -> None:
+        self._call.flowing(cast("IPushProducer", self.transport))
+        self._sink.begun()
+
+    def dataReceived(self, data: bytes) -> None:
+        if (news := self._call.received(data)).is_any:
+            self._sink.told(news)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        whole = reason.check(ResponseDone, PotentialDataLoss)
+        news = self._call.ended(
+            None if whole else transient("The Gemini API's response ended before it was complete.")
+        )
+        if news.is_any:
+            self._sink.told(news)
+        if not self.done.called:
+            self.done.callback(None)
+
+    def _cancelled(self, done: Deferred[None]) -> None:
+        done.errback(CancelledError())
+        self._call.abort()

@@ -1,0 +1,79 @@
+"""
+Where Google serves its models, and how a request is addressed and signed there.
+
+AI Studio is one such place; Vertex AI is another, which takes the same bodies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+from urllib.parse import quote
+
+from attrs import frozen
+
+from gemproxy.http.url import BaseURL
+
+_PAGE = b"/v1beta/models?pageSize=1000"
+
+
+class Endpoint(Protocol):
+    """
+    A place at which Google's API is served. Targets are paths below its base URL, with their query.
+    """
+
+    @property
+    def base(self) -> BaseURL:
+        """The base URL. No request goes to another origin."""
+
+    def of_model(self, model: str, method: str) -> bytes:
+        """The target of a method of a model, such as C{streamGenerateContent}."""
+
+    def of_list(self, page: str | None) -> bytes:
+        """
+        The target of the list of models.
+
+        @param page: the token of a page; None for the first one.
+        """
+
+    def of_client(self, target: bytes) -> bytes:
+        """
+        The target for a client's request that is passed on, whose target is AI Studio's.
+
+        @raise ChatError: this place has nothing like it.
+        """
+
+    async def sign(self, key: str) -> Sequence[tuple[bytes, bytes]]:
+        """
+        The headers that say who pays for a request.
+
+        @param key: one of those in the L{KeyRing}.
+        @raise ApiFailed: there is no signature at the moment.
+        """
+
+
+@frozen
+class AIStudio:
+    """
+    generativelanguage.googleapis.com: every request has an API key. See ai.google.dev/api.
+
+    @ivar url: the base URL, which may be known only once the daemon runs.
+    """
+
+    url: Callable[[], BaseURL]
+
+    @property
+    def base(self) -> BaseURL:
+        return self.url()
+
+    def of_model(self, model: str, method: str) -> bytes:
+        return f"/v1beta/models/{model}:{method}".encode("ascii")
+
+    def of_list(self, page: str | None) -> bytes:
+        return _PAGE if page is None else b"%b&pageToken=%b" % (_PAGE, quote(page, "").encode())
+
+    def of_client(self, target: bytes) -> bytes:
+        return target
+
+    async def sign(self, key: str) -> Sequence[tuple[bytes, bytes]]:
+        return ((b"x-goog-api-key", key.encode()),)
