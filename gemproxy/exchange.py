@@ -35,6 +35,7 @@ class Exchange:
     @ivar time: that of the request, in seconds since the epoch.
     @ivar began: the same on the clock that measures how long the answer takes, in seconds.
     @ivar request: the JSON sent by the client.
+    @ivar account: the name of the client's account; None if it has none.
     @ivar upstream_request: what the upstream calls the request.
     @ivar masking: of the keys that must not appear in log and journal.
     """
@@ -47,6 +48,7 @@ class Exchange:
     stream: bool
     request: bytes = field(repr=False)
     masking: Masking = field(default=NO_KEYS, repr=False)
+    account: str | None = None
     first_token: float | None = None
     duration: float | None = None
     retries: int = 0
@@ -146,6 +148,7 @@ class Exchange:
         """A summary of the exchange in one line, without texts."""
         facts = {
             "request": self.id,
+            "account": self.account,
             "route": self.route,
             "model": json.dumps(self.model[:200]),
             "stream": self.stream,
@@ -169,6 +172,7 @@ class Exchange:
         document = {
             "id": self.id,
             "time": datetime.fromtimestamp(self.time, UTC).isoformat(timespec="milliseconds"),
+            **({} if self.account is None else {"account": self.account}),
             "route": self.route,
             "model": self.model,
             "stream": self.stream,
@@ -181,6 +185,7 @@ class Exchange:
         usage = self.usage or {}
         facts = {
             "id": self.id,
+            "account": self.account,
             "finish_reason": self.finish_reason,
             "native_finish_reason": self.native_finish_reason,
             "prompt_tokens": usage.get("prompt_tokens"),

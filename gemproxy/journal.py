@@ -52,8 +52,13 @@ class Journal(Protocol):
         stream: bool,
         request: bytes,
         masking: Masking,
+        account: str | None = None,
     ) -> Exchange:
-        """Create the record of a new exchange; the caller fills it in."""
+        """
+        Create the record of a new exchange; the caller fills it in.
+
+        @param account: the name of that which the client has; None if it has none.
+        """
 
     def end(self, exchange: Exchange) -> None:
         """Record the end of an exchange, whatever its outcome."""
@@ -74,9 +79,10 @@ class NoJournal:
         stream: bool,
         request: bytes,
         masking: Masking,
+        account: str | None = None,
     ) -> Exchange:
         now, began = self.wall_clock(), self.clock.seconds()
-        return Exchange(self.new_id(), now, began, route, model, stream, b"", masking)
+        return Exchange(self.new_id(), now, began, route, model, stream, b"", masking, account)
 
     def end(self, exchange: Exchange) -> None:
         """Do nothing."""
@@ -163,9 +169,10 @@ class DiskJournal(Service):
         stream: bool,
         request: bytes,
         masking: Masking,
+        account: str | None = None,
     ) -> Exchange:
         now, began = self._wall_clock(), self._clock.seconds()
-        return Exchange(self._new_id(), now, began, route, model, stream, request, masking)
+        return Exchange(self._new_id(), now, began, route, model, stream, request, masking, account)
 
     def end(self, exchange: Exchange) -> None:
         self._pending.append(exchange)

@@ -13,6 +13,8 @@ from twisted.internet.defer import Deferred
 from twisted.web.iweb import IAgent
 
 from gemproxy import __version__
+from gemproxy.accounts.account import Account, accounts_of_keys
+from gemproxy.accounts.known_keys import KnownKeys, digest_of
 from gemproxy.backend import Backend, Forwarder
 from gemproxy.backoff import RetryPolicy
 from gemproxy.chat.answer_limits import AnswerLimits
@@ -179,7 +181,7 @@ class Daemon(MultiService):
         )
         self._admission = Admission(
             reactor,
-            Access(config.proxy_api_keys, config.cors_origins, config.allowed_hosts),
+            Access(bool(config.proxy_api_keys), config.cors_origins, config.allowed_hosts),
             Limits(
                 config.max_body,
                 config.max_bodies or _most_bodies(config.max_body),
@@ -194,6 +196,7 @@ class Daemon(MultiService):
             self._mark,
             self._masking,
             self._log_limit,
+            self._accounts(),
         )
         self._drain = Drain(
             reactor, self._admission, self._connections, self._interrupt, patience.last_words
@@ -248,6 +251,10 @@ class Daemon(MultiService):
             self._listen("Gemini Proxy", proxy.app.resource())
         if config.stream_port is not None:
             self._listen("Stream Proxy", self._stream_proxy(engine, google), is_passed_through)
+
+    def _accounts(self) -> KnownKeys[Account] | None:
+        accounts = accounts_of_keys(self._config.proxy_api_keys)
+        return KnownKeys({digest_of(key): one for key, one in accounts.items()}) or None
 
     def _make_agent(self, proxies: Proxies, name: str = "") -> PersistentAgent:
         agent = self._agents[name] = PersistentAgent(

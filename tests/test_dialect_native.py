@@ -27,7 +27,6 @@ from gemproxy.gemini.translate.errors import api_failure
 from gemproxy.gemini.translate.parameters import Defaults
 from gemproxy.gemini.translate.reply import NativeResponse, Reply
 from gemproxy.gemini.translate.signatures import DUMMY, Signatures
-from gemproxy.web.access import keys_in_query
 from gemproxy.web.paths import model_in_path, tidy_path, with_model
 
 Json = dict[str, Any]
@@ -182,11 +181,6 @@ def test_a_key_of_googles_kind_is_sent_as_others_expect_it():
     assert asked.headers == ((b"x", b"y"), (b"Authorization", b"Bearer k"))
     headers += ((b"authorization", b"Bearer other"),)
     assert translated(HI, headers=headers).chats[0].headers == headers
-
-
-def test_keys_in_queries():
-    assert keys_in_query(b"alt=sse&key=a%2Bb&monkey=c&key=d") == ["a+b", "d"]
-    assert keys_in_query(b"key=") == []
 
 
 # Answers that come back as they are

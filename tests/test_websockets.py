@@ -24,7 +24,6 @@ from wsproto.events import (
 from wsproto.extensions import PerMessageDeflate
 
 from gemproxy.openai.headers import to_upstream
-from gemproxy.web.access import websocket_keys
 from testing.fake_newapi import JSON, Call, Script, document, hang, verbatim
 from tests.support import Connection, Relay, running_relay, until
 from tests.test_passthrough import MB, sent_by
@@ -276,12 +275,6 @@ async def test_a_key_is_required_and_may_be_a_protocol() -> None:
         ):
             relay.upstream.play(switch())
             await accepted(relay, await open_websocket(relay, **headers), number)
-
-
-def test_keys_are_found_among_protocols():
-    name = "openai-insecure-api-key."
-    assert websocket_keys([f"realtime, {name}a", f"{name}b"]) == ["a", "b"]
-    assert websocket_keys(["realtime", ""]) == []
 
 
 @ensureDeferred

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
-from collections.abc import Sequence
-from urllib.parse import unquote_plus, urlsplit
+from urllib.parse import urlsplit
 
 from attrs import frozen
 
+from gemproxy.accounts.account import Account
 from gemproxy.chat.errors import INVALID_REQUEST, ChatError
 
 OPEN_PATHS = frozenset({b"/health", b"/ready"})
-
-# The WebSocket protocol by which OpenAI's clients in browsers show a key.
-_KEY_PROTOCOL = "openai-insecure-api-key."
 
 # RFC 6761; RFC 6762 with its appendix G; RFC 8375; and ICANN's reservation of .internal.
 _PRIVATE_DOMAINS = (
@@ -29,9 +25,6 @@ _PRIVATE_DOMAINS = (
     ".private",
     ".test",
 )
-
-# In a query; each is compared with all of the proxy's.
-_MOST_KEYS = 4
 
 _ALLOWED_METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
 
@@ -66,13 +59,13 @@ def is_same_origin(origin: str | None, host: str | None, fetch_site: str | None)
 @frozen
 class Access:
     """
-    @ivar keys: the API keys, one of which a client must send; empty if no key is required.
+    @ivar needs_key: whether a client must show the key of an account.
     @ivar origins: the origins of web pages with access; C{"*"} for all.
     @ivar hosts: the host names of this proxy in public DNS, in lower case; one that begins with a
         dot stands for all below it, and C{"*"} for every name.
     """
 
-    keys: tuple[str, ...] = ()
+    needs_key: bool = False
     origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
 
@@ -81,8 +74,7 @@ class Access:
         path: bytes,
         host: str | None,
         origin: str | None,
-        authorization: str | None,
-        keys: Sequence[str] = (),
+        account: Account | None = None,
         fetch_site: str | None = None,
     ) -> ChatError | None:
         """
@@ -90,8 +82,7 @@ class Access:
 
         @param host: the Host header; None if there is none.
         @param origin: the Origin header, likewise.
-        @param authorization: the Authorization header, likewise.
-        @param keys: the values of the L{KEY_HEADERS} that there are.
+        @param account: whose key it shows; None if it shows none that is known.
         @param fetch_site: the C{Sec-Fetch-Site} header, likewise.
         """
         if origin is not None and not self._is_welcome(origin, host):
@@ -102,7 +93,11 @@ class Access:
                 "To allow them, add the origin to CORS_ORIGINS.",
                 "origin_not_allowed",
             )
-        if origin is None and fetch_site == "cross-site" and not (self.keys or "*" in self.origins):
+        if (
+            origin is None
+            and fetch_site == "cross-site"
+            and not (self.needs_key or "*" in self.origins)
+        ):
             # What a page shows or links to has no Origin. The page could not read the response, but
             # the request would be served, with the keys of this proxy.
             return ChatError(
@@ -112,7 +107,7 @@ class Access:
                 "PROXY_API_KEYS.",
                 "cross_site",
             )
-        if not self.keys and not self._is_own_name(host):
+        if not self.needs_key and not self._is_own_name(host):
             # Prevents DNS rebinding: a web page whose host name resolves to this machine, or to
             # another one in the network of its reader, would otherwise count as same-origin.
             return ChatError(
@@ -122,7 +117,7 @@ class Access:
                 "name, add it to ALLOWED_HOSTS, or set PROXY_API_KEYS.",
                 "host_not_allowed",
             )
-        if self.keys and not is_open(path) and not self._knows(authorization, keys):
+        if self.needs_key and account is None and not is_open(path):
             return ChatError(
                 401,
                 INVALID_REQUEST,
@@ -184,37 +179,6 @@ class Access:
             name.endswith(allowed) if allowed.startswith(".") else name == allowed
             for allowed in self.hosts
         )
-
-    def _knows(self, authorization: str | None, keys: Sequence[str]) -> bool:
-        """Whether any of the keys that a client sent is one of this proxy's."""
-        scheme, _, shown = (authorization or "").partition(" ")
-        sent = [*keys, shown] if scheme.lower() == "bearer" else keys
-        candidates = [key.strip().encode("utf-8", "replace") for key in sent]
-        # All keys are compared, so that the time reveals nothing about them.
-        matches = [
-            hmac.compare_digest(candidate, key.encode())
-            for candidate in candidates
-            for key in self.keys
-        ]
-        return any(matches)
-
-
-def websocket_keys(protocols: Sequence[str]) -> list[str]:
-    """@param protocols: the values of the C{Sec-WebSocket-Protocol} headers."""
-    return [
-        name.strip().removeprefix(_KEY_PROTOCOL)
-        for value in protocols
-        for name in value.split(",")
-        if name.strip().startswith(_KEY_PROTOCOL)
-    ]
-
-
-def keys_in_query(query: bytes) -> list[str]:
-    """The keys that a query shows, as Google's clients may: C{?key=}."""
-    if b"key=" not in query:
-        return []
-    values = [pair[4:] for pair in query.split(b"&") if pair.startswith(b"key=")]
-    return [unquote_plus(value.decode("latin-1")) for value in values[:_MOST_KEYS] if value]
 
 
 def _place_of(origin: str) -> str:

@@ -7,7 +7,6 @@ pages or of caches.
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,8 +15,8 @@ from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map, Rule
 
+from gemproxy.accounts.known_keys import KnownKeys, digest_of
 from gemproxy.chat.errors import INVALID_REQUEST, ChatError
-from gemproxy.chat.request import KEY_HEADERS
 from gemproxy.web.access import is_loopback, is_same_origin
 from gemproxy.web.admission import ProxyRequest
 
@@ -54,7 +53,12 @@ class Admin:
     has_client_keys: bool
     endpoints: Sequence[Endpoint] = ()
     refused: Callable[[], None] = lambda: None
+    _keys: KnownKeys[bool] = field(init=False)
     _map: Map = field(init=False)
+
+    @_keys.default
+    def _make_keys(self) -> KnownKeys[bool]:
+        return KnownKeys({} if self.key is None else {digest_of(self.key): True})
 
     @_map.default
     def _make_map(self) -> Map:
@@ -120,11 +124,8 @@ class Admin:
             _refuse_other_sites(request)
 
     def _shows_key(self, request: ProxyRequest) -> bool:
-        """Whether a request has the key in a header, where no browser puts one by itself."""
-        key = self.key
-        return key is not None and any(
-            hmac.compare_digest(shown, key.encode()) for shown in _keys_of(request)
-        )
+        """Whether a request has the key where no browser puts one by itself."""
+        return self._keys.find(request.credentials.keys()) is not None
 
 
 def _refuse_other_sites(request: ProxyRequest) -> None:
@@ -144,8 +145,3 @@ def send_text(request: Request, text: str) -> None:
     request.setHeader(b"content-type", b"text/plain; charset=utf-8")
     request.setHeader(b"content-length", str(len(body)).encode())
     request.write(body)
-
-
-def _keys_of(request: ProxyRequest) -> list[bytes]:
-    values = [request.header_text(name) or "" for name in (b"authorization", *KEY_HEADERS)]
-    return [word.encode("utf-8", "replace") for value in values for word in value.split()]

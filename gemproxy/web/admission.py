@@ -15,9 +15,11 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 
+from gemproxy.accounts.account import Account
+from gemproxy.accounts.known_keys import KnownKeys
 from gemproxy.chat.errors import INVALID_REQUEST, SERVER_ERROR, ChatError, bad_request, overloaded
 from gemproxy.chat.jsontext import dumps
-from gemproxy.chat.request import KEY_HEADERS, Headers
+from gemproxy.chat.request import Headers
 from gemproxy.http.client_connections import host_of
 from gemproxy.http.loops import LOOP_HEADERS, LoopMark
 from gemproxy.http.server_request import ServerRequest
@@ -25,8 +27,9 @@ from gemproxy.metrics import Metrics
 from gemproxy.util.heap import HeapTrimmer
 from gemproxy.util.log import make_logger
 from gemproxy.util.log_limit import LogLimit
-from gemproxy.util.masking import NO_KEYS, Masking, shown_keys
-from gemproxy.web.access import OPEN_PATHS, Access, keys_in_query, websocket_keys
+from gemproxy.util.masking import NO_KEYS, Masking
+from gemproxy.web.access import OPEN_PATHS, Access
+from gemproxy.web.credentials import Credentials
 from gemproxy.web.forwarded import NO_PROXIES, TrustedProxies
 from gemproxy.web.paths import leads_elsewhere, split_target, tidy_path
 from gemproxy.web.responses import send_error
@@ -86,11 +89,13 @@ class Admission:
         mark: LoopMark | None = None,
         own_keys: Masking = NO_KEYS,
         log_limit: LogLimit | None = None,
+        accounts: KnownKeys[Account] | None = None,
     ) -> None:
         """
         @param mark: that of this daemon's own requests, which are refused; None for none.
         @param own_keys: of this daemon, which errors may quote.
         @param log_limit: for the lines of requests that were refused; None for no limit.
+        @param accounts: by the keys of clients; None if clients need none.
         """
         self.clock = clock
         self.access = access
@@ -101,6 +106,7 @@ class Admission:
         self.mark = mark
         self.own_keys = own_keys
         self.log_limit = log_limit
+        self.accounts = accounts
         self.stopping = False
         self.held = 0
         self._heap = HeapTrimmer(clock)
@@ -125,8 +131,7 @@ class Admission:
             path,
             request.header_text(b"host"),
             request.header_text(b"origin"),
-            request.header_text(b"authorization"),
-            request.keys(),
+            request.account,
             request.header_text(b"sec-fetch-site"),
         )
         limit = self.limits.per_client
@@ -254,9 +259,11 @@ class ProxyRequest(ServerRequest):
 
     # There may be thousands of requests.
     __slots__ = (
+        "_account",
         "_admission",
         "_begun",
         "_client_address",
+        "_credentials",
         "_deadline",
         "_refused",
         "_size",
@@ -279,6 +286,8 @@ class ProxyRequest(ServerRequest):
         self._throttle = throttle
         self._size = 0
         self._client_address: str | None = None
+        self._credentials: Credentials | None = None
+        self._account: Account | None = None
         self.is_let_in = False
         self._refused = False
         self._target: bytes | None = None
@@ -300,14 +309,21 @@ class ProxyRequest(ServerRequest):
             self._client_address = self._admission.proxies.client_of(self.peer, said)
         return self._client_address
 
-    def keys(self) -> list[str]:
-        """The keys that the client sent elsewhere than in C{Authorization}."""
-        protocols = self.requestHeaders.getRawHeaders(b"sec-websocket-protocol") or ()
-        return [
-            *(key for name in KEY_HEADERS if (key := self.header_text(name)) is not None),
-            *keys_in_query(self._target_so_far.partition(b"?")[2]),
-            *websocket_keys([value.decode("utf-8", "replace") for value in protocols]),
-        ]
+    @property
+    def credentials(self) -> Credentials:
+        """What the client shows; also when its headers are freed."""
+        if self._credentials is None:
+            query = self._target_so_far.partition(b"?")[2]
+            self._credentials = Credentials.of(self._header_texts, query)
+        return self._credentials
+
+    @property
+    def account(self) -> Account | None:
+        """Whose key the client shows; None if clients need none, or it shows none that is known."""
+        accounts = self._admission.accounts
+        if self._account is None and accounts is not None:
+            self._account = accounts.find(self.credentials.keys())
+        return self._account
 
     @property
     def _target_so_far(self) -> bytes:
@@ -317,8 +333,7 @@ class ProxyRequest(ServerRequest):
 
     def without_keys(self, error: ChatError) -> ChatError:
         """An error as it may be shown: others may have quoted keys of this daemon or the client."""
-        credentials = [self.header_text(b"authorization") or "", *self.keys()]
-        masking = self._admission.own_keys.in_errors(shown_keys(credentials))
+        masking = self._admission.own_keys.in_errors(self.credentials.secrets())
         return error.masked(masking.in_bytes)
 
     def send_failure(self, failure: Failure) -> None:
@@ -358,8 +373,17 @@ class ProxyRequest(ServerRequest):
 
     def header_text(self, name: bytes) -> str | None:
         """A header's value; bytes that are not UTF-8 are escaped."""
-        value = self.getHeader(name)
-        return None if value is None else value.decode("utf-8", "backslashreplace")
+        values = self._header_texts(name)
+        return values[-1] if values else None
+
+    def _header_texts(self, name: bytes) -> list[str]:
+        values = self.requestHeaders.getRawHeaders(name) or ()
+        return [value.decode("utf-8", "backslashreplace") for value in values]
+
+    def forget_request_headers(self) -> None:
+        # What is shown in them is masked until the end.
+        _ = self.credentials
+        super().forget_request_headers()
 
     # While it is received:
 

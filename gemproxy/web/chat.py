@@ -10,14 +10,13 @@ from typing import Any
 from attrs import evolve, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.server import Request
 
 from gemproxy.backend import COMMITS_IN, Backend
 from gemproxy.chat.answer_limits import AnswerLimits
 from gemproxy.chat.errors import SERVER_ERROR, ChatError
 from gemproxy.chat.form import CHAT_FORM, AnswerForm
 from gemproxy.chat.images import ImagesRequest
-from gemproxy.chat.request import ChatRequest, Headers, credentials_in
+from gemproxy.chat.request import ChatRequest, Headers
 from gemproxy.chat.stopfilter import StopTagFilter
 from gemproxy.dialects.dialect import Translation
 from gemproxy.exchange import Exchange
@@ -25,7 +24,7 @@ from gemproxy.journal import Journal
 from gemproxy.metrics import Metrics
 from gemproxy.util.log import make_logger
 from gemproxy.util.log_limit import LogLimit
-from gemproxy.util.masking import NO_KEYS, Masking, shown_keys
+from gemproxy.util.masking import NO_KEYS, Masking
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.heartbeat_timer import HeartbeatTimer
 from gemproxy.web.images import ImagesRelay
@@ -71,7 +70,7 @@ class ChatService:
         return HeartbeatTimer(self.clock, self.heartbeats.interval)
 
     def answer(
-        self, request: Request, chat: ChatRequest, backend: Backend, route: str
+        self, request: ProxyRequest, chat: ChatRequest, backend: Backend, route: str
     ) -> Coroutine[Deferred[Any], Any, None]:
         """
         Answer one request, well or with an error.
@@ -84,7 +83,12 @@ class ChatService:
         return self._answer(request, chat, chat.raw, backend, route, stop_filter, kind)
 
     def answer_in(
-        self, request: Request, translation: Translation, sent: bytes, backend: Backend, route: str
+        self,
+        request: ProxyRequest,
+        translation: Translation,
+        sent: bytes,
+        backend: Backend,
+        route: str,
     ) -> Coroutine[Deferred[Any], Any, None]:
         """
         The same in another dialect.
@@ -101,7 +105,7 @@ class ChatService:
         return self._answer(request, chat, sent, backend, route, stop_filter, kind)
 
     def answer_images(
-        self, request: Request, images: ImagesRequest, backend: Backend, route: str
+        self, request: ProxyRequest, images: ImagesRequest, backend: Backend, route: str
     ) -> Coroutine[Deferred[Any], Any, None]:
         """
         The same for a request for pictures. There are no stop tags: a word of the model's before
@@ -113,7 +117,7 @@ class ChatService:
 
     async def _answer(
         self,
-        request: Request,
+        request: ProxyRequest,
         chat: ChatRequest,
         sent: bytes,
         backend: Backend,
@@ -122,11 +126,11 @@ class ChatService:
         kind: Callable[..., EventStreamRelay | DocumentRelay],
     ) -> None:
         """@param sent: the body that the client sent."""
-        keys = self.own_keys.with_keys(shown_keys(credentials_in(chat.headers)))
-        exchange = self.journal.begin(route, chat.model, chat.stream, sent, keys)
+        keys = self.own_keys.with_keys(request.credentials.secrets())
+        account = None if request.account is None else request.account.name
+        exchange = self.journal.begin(route, chat.model, chat.stream, sent, keys, account)
         request.setHeader(b"x-request-id", exchange.id.encode())
-        if isinstance(request, ProxyRequest):
-            request.is_logged = True
+        request.is_logged = True
         heartbeats = evolve(self.heartbeats, stream_delay=_commits_in(chat.headers))
         relay = kind(
             request,

@@ -14,7 +14,7 @@ from gemproxy.dialects.dialect import Dialect, DialectRequest, RecordsNeeded, Tr
 from gemproxy.dialects.seal import Seal
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.chat import ChatService
-from gemproxy.web.kept_responses import KeptResponses, owner_of
+from gemproxy.web.kept_responses import KeptResponses
 from gemproxy.web.responses import send_json
 from gemproxy.web.site import headers_of
 
@@ -57,7 +57,7 @@ class DialectService:
         @param takes_google: whether all who may answer take requests of Google's API.
         @raise CancelledError: the client has disconnected.
         """
-        owner = "" if self.kept is None else owner_of(headers_of(request))
+        owner = "" if self.kept is None else request.credentials.owner()
         translation = await self.translate(request, dialect, raw, has_hosted_tools, takes_google)
         answering = self.chats.answer_in(
             request, translation.renamed(name), raw, backend, f"{route}/{dialect.name}"
@@ -102,7 +102,7 @@ class DialectService:
             translation = await self.chats.reader.translation(dialect, asked)
         except RecordsNeeded as needed:
             assert self.kept is not None  # noqa: S101 - for mypy
-            records = await self.kept.get(needed.ids, owner_of(headers))
+            records = await self.kept.get(needed.ids, request.credentials.owner())
             asked = evolve(asked, kept=records)
             translation = await self.chats.reader.translation(dialect, asked)
         request.forget_request_headers()
@@ -116,7 +116,7 @@ class DialectService:
         """
         if self.kept is None:
             return False
-        owner = owner_of(headers_of(request))
+        owner = request.credentials.owner()
         record = (await self.kept.get([id], owner)).get(id)
         if record is None:
             return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 from collections.abc import Iterable
 from typing import Any
@@ -12,7 +11,6 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from gemproxy.chat.jsontext import dumps, loads
-from gemproxy.chat.request import Headers, credentials_in
 from gemproxy.database import Database
 from gemproxy.util.log import make_logger
 
@@ -34,16 +32,6 @@ _LARGEST = 8_000_000
 Json = dict[str, Any]
 
 
-def owner_of(headers: Headers) -> str:
-    """
-    Who a client is, by its key: responses are for whoever asked for them.
-
-    @param headers: those of the client's request.
-    """
-    keys = "\n".join(sorted(credentials_in(headers)))
-    return hashlib.sha256(keys.encode("latin-1")).hexdigest()
-
-
 @frozen(eq=False)
 class KeptResponses:
     """
@@ -61,6 +49,7 @@ class KeptResponses:
         """
         Keep a response. What goes wrong is logged: the client has its answer.
 
+        @param owner: who asked for it, and may see it, see L{Credentials.owner}.
         @param least: the bytes that the record has at least.
         """
         data = b"" if least > _LARGEST else dumps(record)

@@ -18,17 +18,15 @@ from zope.interface import implementer
 
 from gemproxy.backend import Forwarder
 from gemproxy.chat.errors import ChatError, upstream_failed, upstream_silent
-from gemproxy.chat.request import credentials_in
 from gemproxy.chat.sse import Event, encode
 from gemproxy.dialects.registry import error_form_at
 from gemproxy.http.body import BytesBody, read_beginning
 from gemproxy.http.headers import without
-from gemproxy.http.server_request import ServerRequest
 from gemproxy.metrics import Metrics
 from gemproxy.util.idle_timeout import IdleTimeout
 from gemproxy.util.masked_stream import ErrorEventMask, NoMask, StreamMask, TextMask
-from gemproxy.util.masking import NO_KEYS, Masking, shown_keys
-from gemproxy.web.access import keys_in_query
+from gemproxy.util.masking import NO_KEYS, Masking
+from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.completions import StopTagCutter
 from gemproxy.web.responses import send_error
 from gemproxy.web.site import headers_of
@@ -65,7 +63,7 @@ class Passthrough:
 
     async def serve(
         self,
-        request: ServerRequest,
+        request: ProxyRequest,
         raw: bytes = b"",
         forwarder: Forwarder | None = None,
         cutter: StopTagCutter | None = None,
@@ -123,7 +121,7 @@ class Passthrough:
 
     async def _relay(
         self,
-        request: ServerRequest,
+        request: ProxyRequest,
         relay: _ResponseRelay,
         idle_timeout: IdleTimeout,
         raw: bytes,
@@ -159,7 +157,7 @@ class Passthrough:
         return True
 
 
-def _target(request: ServerRequest, path: bytes | None) -> bytes:
+def _target(request: ProxyRequest, path: bytes | None) -> bytes:
     """The tidied path, or another, and the query as it came."""
     query = request.uri.partition(b"?")[2]
     return (path or request.path) + (b"?" + query if query else b"")
@@ -177,7 +175,7 @@ class _ResponseRelay(Protocol):
 
     def __init__(
         self,
-        request: ServerRequest,
+        request: ProxyRequest,
         idle_timeout: IdleTimeout,
         own_keys: Masking,
         cutter: StopTagCutter | None,
@@ -189,8 +187,7 @@ class _ResponseRelay(Protocol):
         self._idle_timeout = idle_timeout
         self._own_keys = own_keys
         # Of the client, which may go before it is to be masked.
-        query = request.uri.partition(b"?")[2]
-        self._shown = shown_keys([*credentials_in(headers_of(request)), *keys_in_query(query)])
+        self._shown = request.credentials.secrets()
         self._mask: StreamMask = NoMask()
         self._tunnel: WebSocketTunnel | None = None
         self._done: Deferred[None] = Deferred()
