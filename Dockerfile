@@ -10,7 +10,7 @@ FROM docker.io/library/node:24-slim@sha256:0e0ff40c39bc087845bfb27465a0df4ea4195
 FROM --platform=$BUILDPLATFORM docker.io/library/node:24-slim@sha256:0e0ff40c39bc087845bfb27465a0df4ea419520094bc35842ff83dd8cbe6f9b6 AS cli
 WORKDIR /opt/gemini-cli
 COPY package.json package-lock.json ./
-RUN npm ci --omit=optional --ignore-scripts --no-audit --no-fund \
+RUN npm ci --omit=dev --omit=optional --ignore-scripts --no-audit --no-fund \
     && rm -r node_modules/@google/gemini-cli/bundle/bundled \
         node_modules/@google/gemini-cli/bundle/docs \
         node_modules/@google/gemini-cli/bundle/examples

@@ -1,5 +1,5 @@
 # `make run` starts gemproxy from this folder, `make test` runs every check, `make quick` those that
-# need no CLI. They install what they need here: Python packages in .venv, from the lock files, and
+# need no CLI and no browser. They install what they need here: Python packages in .venv, from the lock files, and
 # the Gemini CLI in node_modules.
 
 PYTHON ?= python3
@@ -43,9 +43,9 @@ quick: $(VENV)/installed-for-tests
 	$(BIN)/ruff check .
 	@$(MAKE) --no-print-directory quick-tests ARGS='--ignore=tests/test_untrusted_cli.py $(ARGS)'
 
-# Without the real CLI. Compiled tests are kept, though the environment may say otherwise.
+# Without the real CLI and a browser. Compiled tests are kept, though the environment may say otherwise.
 quick-tests: $(VENV)/installed-for-tests
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -m 'not cli' --hypothesis-profile=quick \
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -m 'not cli and not browser' --hypothesis-profile=quick \
 		-n $(WORKERS) --dist worksteal $(ARGS)
 
 # With the lowest versions of other packages that setup.cfg allows.

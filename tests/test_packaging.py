@@ -77,8 +77,9 @@ def names_in(wheel: Path) -> set[str]:
         return set(archive.namelist())
 
 
-def test_the_wheel_holds_every_module_and_the_mark_of_types(wheel: Path):
+def test_the_wheel_holds_every_module_the_mark_of_types_and_the_console(wheel: Path):
     ours = [*ROOT.glob("gemproxy/**/*.py"), ROOT / "gemproxy" / "py.typed"]
+    ours += ROOT.glob("gemproxy/console/*")
     assert {str(path.relative_to(ROOT)) for path in ours} <= names_in(wheel)
 
 

@@ -30,8 +30,11 @@ _ALLOWED_METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
 
 
 def is_open(path: bytes) -> bool:
-    """Whether a path needs no key of a client; L{gemproxy.web.admin} has checks of its own."""
-    return path in OPEN_PATHS or path.startswith(b"/admin/")
+    """
+    Whether a path needs no key of a client: the page of the console has no secrets, and what it
+    asks of L{gemproxy.web.admin} is checked there.
+    """
+    return path in OPEN_PATHS or path.startswith((b"/admin/", b"/console/")) or path == b"/console"
 
 
 def is_loopback(address: str) -> bool:

@@ -20,6 +20,7 @@ from gemproxy.http.client_connections import ClientChannel, Connections, host_of
 from gemproxy.http.connection_limits import ConnectionLimiter, RefusedConnections
 from gemproxy.http.site import QuietSite
 from gemproxy.web.admission import Admission, ProxyRequest
+from gemproxy.web.console import add_console_routes
 from gemproxy.web.responses import send_error
 from gemproxy.web.throttle import AdmissionThrottle
 from gemproxy.web.upload import IsStreamed, StreamedRequest, never_streamed
@@ -55,6 +56,7 @@ def make_app(hint: str = "") -> Klein:
     @param hint: what to tell clients that request an unknown path.
     """
     app = Klein()
+    add_console_routes(app)
 
     @app.route("/health", methods=["GET"])
     def health(self: Any, request: IRequest) -> None:
