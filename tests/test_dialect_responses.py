@@ -409,6 +409,20 @@ def test_calls_have_the_names_of_the_client():
     assert (read["call_id"], patch["call_id"]) == ("c1", "c2")
 
 
+@pytest.mark.parametrize("index", [{"index": 0}, {}])
+def test_parallel_calls_of_one_index_or_none_are_told_apart(index: Json):
+    """Google's OpenAI-compatible endpoint gives all the same; others give none."""
+
+    def delta(id: str | None, name: str | None, arguments: str) -> Json:
+        function = {"name": name, "arguments": arguments}
+        return chunk({"tool_calls": [index | {"id": id, "function": function}]})
+
+    pieces = [("c1", "f", '{"a"'), (None, None, ":1}"), ("c2", "f", "{"), ("c2", "f", "}")]
+    response = streamed(translated(), *(delta(*piece) for piece in pieces))[-1]["response"]
+    calls = [(call["call_id"], call["name"], call["arguments"]) for call in response["output"]]
+    assert calls == [("c1", "f", '{"a":1}'), ("c2", "f", "{}")]
+
+
 @pytest.mark.parametrize(
     ("finish_reason", "status", "reason"),
     [

@@ -9,6 +9,7 @@ from attrs import define, field
 from gemproxy.chat.deltas import Pieces
 from gemproxy.chat.extra_content import given_signature
 from gemproxy.chat.shapes import as_object, objects_in
+from gemproxy.dialects.calls import Calls
 from gemproxy.dialects.messages.display import Display
 from gemproxy.dialects.messages.kept import Kept
 from gemproxy.dialects.messages.writers import BlockWriter
@@ -26,12 +27,9 @@ class _Call:
     """
     A call that is being written.
 
-    @ivar key: what its deltas are known by.
     @ivar number: that of its block.
     """
 
-    key: Any
-    id: str
     number: int
     _arguments: Pieces = field(factory=Pieces, init=False)
     _length: int = field(default=0, init=False)
@@ -72,7 +70,7 @@ class Blocks:
         # The type and the number of the block that is open, besides calls.
         self._kind = ""
         self._number = 0
-        self._calls: list[_Call] = []
+        self._calls: Calls[_Call] = Calls()
         self._count = 0
         self._text_signature: str | None = None
 
@@ -106,9 +104,8 @@ class Blocks:
     def finish(self) -> None:
         """The answer is complete."""
         self._close()
-        for call in self._calls:
-            self._writer.stop(call.number)
-        self._calls.clear()
+        for call in self._calls.all():
+            self._stop(call)
         if self._text_signature is not None:
             self._keep({})
 
@@ -155,21 +152,14 @@ class Blocks:
 
     def _add_call(self, delta: Json) -> None:
         function = as_object(delta.get("function"))
-        name, id = function.get("name"), delta.get("id")
-        call = self._known_call(delta.get("index"), id, name)
+        call = self._calls.of(delta)
         if call is None:
+            id = delta.get("id")
             id = id if isinstance(id, str) and id else f"toolu_{self._id}_{self._count}"
-            call = self._begin_call(delta, id, str(name or ""))
+            call = self._begin_call(delta, id, str(function.get("name") or ""))
         if isinstance(arguments := function.get("arguments"), str) and arguments:
             call.add(arguments)
             self._writer.add(call.number, "input_json_delta", "partial_json", arguments)
-
-    def _known_call(self, key: Any, id: Any, name: Any) -> _Call | None:
-        """The call that a delta goes on with; None for another one."""
-        known = next((call for call in reversed(self._calls) if call.key == key), None)
-        # Google's OpenAI-compatible endpoint gives all parallel calls the same index.
-        is_another = known is not None and bool(id) and bool(name) and id != known.id
-        return None if is_another else known
 
     def _begin_call(self, delta: Json, id: str, name: str) -> _Call:
         signature = given_signature(delta)
@@ -181,15 +171,18 @@ class Blocks:
             if calls or self._text_signature is not None:
                 self._keep(calls)
         # A call whose arguments are not complete may go on after this one.
-        for call in [call for call in self._calls if call.is_complete]:
-            self._calls.remove(call)
-            self._writer.stop(call.number)
-        number = self._writer.start({"type": "tool_use", "id": id, "name": name, "input": {}})
-        call = _Call(delta.get("index"), id, number)
-        self._calls.append(call)
+        for complete in [call for call in self._calls.all() if call.is_complete]:
+            self._stop(complete)
+        block = {"type": "tool_use", "id": id, "name": name, "input": {}}
+        call = _Call(self._writer.start(block))
+        self._calls.add(delta, id, call)
         self._count += 1
         self.has_calls = True
         return call
+
+    def _stop(self, call: _Call) -> None:
+        self._calls.remove(call)
+        self._writer.stop(call.number)
 
     def _keep(self, calls: Json) -> None:
         """Write a block that has only signatures."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-from gemproxy.chat.chunks import Usage, index_of, text_alone
+from gemproxy.chat.chunks import Usage, text_alone
 from gemproxy.chat.deltas import text_of
 from gemproxy.chat.errors import ChatError
 from gemproxy.chat.extra_content import given_signature
@@ -14,6 +14,7 @@ from gemproxy.chat.form import ChatForm
 from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.shapes import as_object, objects_in
 from gemproxy.chat.sse import DONE, Event, encode
+from gemproxy.dialects.calls import Calls
 from gemproxy.dialects.responses.items import (
     Call,
     CustomCall,
@@ -71,7 +72,7 @@ class ResponseBuilder:
         self._seal = seal
         self._output: dict[int, Json] = {}
         self._open: Reasoning | Message | None = None
-        self._calls: dict[int, Call] = {}
+        self._calls: Calls[Call] = Calls()
         # Those for which the client has not seen a place yet.
         self._signatures: Json = {}
         self._items = 0
@@ -143,21 +144,18 @@ class ResponseBuilder:
             yield from self._call(call)
 
     def _call(self, delta: Json) -> Events:
-        number = index_of(delta.get("index"))
         function = as_object(delta.get("function"))
-        # The calls of a document have no index.
-        known = None if number is None else self._calls.get(number)
+        known = self._calls.of(delta)
         if known is None:
-            number = len(self._calls) if number is None else number
             id = delta.get("id")
-            call_id = id if isinstance(id, str) and id else f"call_{self._id}_{number}"
+            call_id = id if isinstance(id, str) and id else f"call_{self._id}_{len(self._calls)}"
             if signature := given_signature(delta):
                 self._signatures["calls"] = {call_id: signature}
             yield from self._close()
             tool = self._tools.called(str(function.get("name", "")))
             kind, prefix = (CustomCall, "ctc") if tool.is_custom else (FunctionCall, "fc")
             known = kind(*self._place(prefix), call_id, tool)
-            self._calls[number] = known
+            self._calls.add(delta, call_id, known)
             yield from self._in(known, known.open())
         arguments = function.get("arguments")
         if isinstance(arguments, str) and arguments:
@@ -222,9 +220,9 @@ class ResponseBuilder:
 
     def _close_all(self, status: str) -> Events:
         yield from self._close(status)
-        for call in self._calls.values():
+        for call in self._calls.all():
             yield from self._done(call, status)
-        self._calls = {}
+        self._calls = Calls()
 
     def _done(self, item: Item, status: str) -> Events:
         yield from self._in(item, item.close(status))
