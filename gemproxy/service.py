@@ -60,6 +60,7 @@ from gemproxy.util.turns import BOUNDS, SLOW, Turns
 from gemproxy.web.access import Access
 from gemproxy.web.admin import Admin
 from gemproxy.web.admin_routes import AdminRoutes
+from gemproxy.web.admin_sessions import AdminSessions
 from gemproxy.web.admission import Admission, Limits
 from gemproxy.web.chat import ChatService
 from gemproxy.web.dialects import DialectService
@@ -238,6 +239,7 @@ class Daemon(MultiService):
         self._admin = Admin(
             config.admin_key,
             bool(config.proxy_api_keys),
+            AdminSessions(reactor.seconds),
             AdminRoutes(self._routing_table, self._admin_reload, self._masking).endpoints(),
             self._metrics.refused_keys.labels("admin").inc,
         )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pytest_twisted import ensureDeferred
+from twisted.internet.task import Clock
 
 from gemproxy.web.access import is_same_origin
-from tests.support import running_relay
+from gemproxy.web.admin_sessions import LIFETIME, AdminSessions
+from tests.support import Reply, running_relay
 
 KEY = "key-of-the-admin-1"
 EVIL = {"Origin": "https://evil.example"}
@@ -50,3 +54,72 @@ def test_the_browser_is_believed_where_a_proxy_has_changed_the_host():
     assert is_same_origin("https://gem.example", "10.0.0.7", "same-origin")
     assert not is_same_origin("https://gem.example", "gem.example", "cross-site")
     assert not is_same_origin("https://gem.example", None, None)
+
+
+# Browsers
+
+
+@ensureDeferred
+async def test_a_browser_logs_in_and_out():
+    """With the keys of clients, too, which open nothing here."""
+    settings = {"ADMIN_KEY": KEY, "PROXY_API_KEYS": "key-of-a-client", "CORS_ORIGINS": "*"}
+    async with running_relay(TRUSTED_PROXIES="127.0.0.1", **settings) as relay:
+
+        async def say(method: str, path: str, body: Any = None, **headers: str) -> Reply:
+            return await (await relay.send(method, path, body, **headers)).reply()
+
+        told = await say("GET", "/admin/login")
+        assert told.json == {"open": False, "code": "invalid_api_key", "needs_key": True}
+        for body, status in (
+            ({"key": "key-of-a-client"}, 401),
+            ({"key": None}, 400),
+            (b"no JSON", 400),
+            (b"x" * 200_000, 413),
+        ):
+            reply = await say("POST", "/admin/login", body)
+            assert (reply.status, "set-cookie" in reply.headers) == (status, False)
+        for headers, status in (EVIL, 403), ({"Sec_Fetch_Site": "same-site"}, 403), ({}, 200):
+            reply = await say("POST", "/admin/login", {"key": KEY}, **headers)
+            assert (reply.status, "set-cookie" in reply.headers) == (status, status == 200)
+        cookie, *flags = reply.headers["set-cookie"].split("; ")
+        assert {flag.lower() for flag in flags} == {
+            f"max-age={reply.json['seconds']}",
+            "path=/admin",
+            "httponly",
+            "samesite=strict",
+        }
+        shown = {"Cookie": cookie}
+        for headers, status in ({}, 200), (EVIL, 403), ({"Cookie": cookie + "x"}, 401):
+            for method, path in ("GET", "/admin/routes"), ("POST", "/admin/reload"):
+                assert (await say(method, path, **(shown | headers))).status == status
+        assert (await say("GET", "/admin/login", **shown)).json["open"]
+        # It opens nothing else.
+        assert (await say("GET", "/v1/models", **shown)).status == 401
+        assert (await say("POST", "/admin/logout", **shown)).status == 200
+        assert (await say("GET", "/admin/routes", **shown)).status == 401
+        tls = await say("POST", "/admin/login", {"key": KEY}, X_Forwarded_Proto="https")
+        assert "secure" in tls.headers["set-cookie"].lower()
+
+
+@ensureDeferred
+async def test_where_there_is_no_key_nobody_logs_in():
+    async with running_relay() as relay:
+        assert (await relay.get("/admin/login")).json["open"]
+        reply = await (await relay.send("POST", "/admin/login", {"key": ""})).reply()
+        assert (reply.status, "set-cookie" in reply.headers) == (200, False)
+    async with running_relay(PROXY_API_KEYS="key-of-a-client") as relay:
+        told = (await relay.get("/admin/login")).json
+        assert told == {"open": False, "code": "admin_closed", "needs_key": False}
+        reply = await (await relay.send("POST", "/admin/login", {"key": ""})).reply()
+        assert reply.status == 403
+
+
+def test_sessions_end_in_time_and_are_not_many():
+    clock = Clock()
+    sessions = AdminSessions(clock.seconds, most=2)
+    first, second, third = sessions.begin(), sessions.begin(), sessions.begin()
+    assert [*map(sessions.knows, (first, second, third, ""))] == [False, True, True, False]
+    clock.advance(LIFETIME - 1)
+    assert sessions.knows(third)
+    clock.advance(1)
+    assert not sessions.knows(third)

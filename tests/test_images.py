@@ -41,6 +41,7 @@ from gemproxy.metrics import Metrics
 from gemproxy.offload.pool import Offload
 from gemproxy.web.access import Access
 from gemproxy.web.admin import Admin
+from gemproxy.web.admin_sessions import AdminSessions
 from gemproxy.web.admission import Admission, Limits
 from gemproxy.web.chat import ChatService
 from gemproxy.web.dialects import DialectService
@@ -673,7 +674,7 @@ async def painted() -> AsyncIterator[tuple[Client, Painter]]:
     reader = BodyReader(Offload(reactor), JsonLimits())
     chats = ChatService(reactor, Heartbeats(9, None), journal, metrics, reader)
     health = Health(metrics, lambda: True, lambda: True, dict)
-    admin = Admin(None, False)
+    admin = Admin(None, False, AdminSessions(reactor.seconds))
     dialects = DialectService(chats, Seal(b""))
     passthrough = Passthrough(reactor, lambda: pytest.fail("nothing passes"), 9, metrics)
     proxy = GeminiProxy(painter, painter, health, admin, chats, dialects, passthrough)

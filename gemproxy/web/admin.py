@@ -11,16 +11,24 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import field, frozen
+from twisted.web.http import UNAUTHORIZED
 from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map, Rule
 
 from gemproxy.accounts.known_keys import KnownKeys, digest_of
-from gemproxy.chat.errors import INVALID_REQUEST, ChatError
+from gemproxy.chat.errors import INVALID_REQUEST, ChatError, bad_request
+from gemproxy.chat.jsontext import loads
 from gemproxy.web.access import is_loopback, is_same_origin
+from gemproxy.web.admin_sessions import LIFETIME, AdminSessions
 from gemproxy.web.admission import ProxyRequest
+from gemproxy.web.responses import send_json
 
 _READS = ("GET", "HEAD")
+
+_COOKIE = "gemproxy_admin"
+# Browsers send the cookie to these alone.
+_COOKIE_PATH = "/admin"
 
 
 @frozen
@@ -45,12 +53,14 @@ class Admin:
     """
     @ivar key: the key that opens it; None if it is open to this machine alone.
     @ivar has_client_keys: whether clients need keys; nobody gets in without a key then.
-    @ivar endpoints: what can be asked for.
+    @ivar sessions: of browsers that have shown the key.
+    @ivar endpoints: what can be asked for, besides logging in and out.
     @ivar refused: called when a key is refused.
     """
 
     key: str | None
     has_client_keys: bool
+    sessions: AdminSessions
     endpoints: Sequence[Endpoint] = ()
     refused: Callable[[], None] = lambda: None
     _keys: KnownKeys[bool] = field(init=False)
@@ -62,7 +72,13 @@ class Admin:
 
     @_map.default
     def _make_map(self) -> Map:
-        rules = [Rule(one.rule, methods=[one.method], endpoint=one) for one in self.endpoints]
+        own = (
+            Endpoint("GET", "/admin/login", self._tell, is_open=True),
+            Endpoint("POST", "/admin/login", self._log_in, is_open=True),
+            Endpoint("POST", "/admin/logout", self._log_out, is_open=True),
+        )
+        endpoints = (*own, *self.endpoints)
+        rules = [Rule(one.rule, methods=[one.method], endpoint=one) for one in endpoints]
         return Map(rules, strict_slashes=False, merge_slashes=False)
 
     def serve(self, request: ProxyRequest, path: str) -> Any:
@@ -91,27 +107,28 @@ class Admin:
 
     def check(self, request: ProxyRequest) -> None:
         """@raise ChatError: 401 or 403, the client may not be here."""
-        if self.key is not None:
-            if not self._shows_key(request):
+        if (error := self._refusal(request)) is not None:
+            if error.status == UNAUTHORIZED:
                 self.refused()
-                raise ChatError(
-                    401,
-                    INVALID_REQUEST,
-                    "ADMIN_KEY is required here: Authorization: Bearer KEY.",
-                    "invalid_api_key",
-                )
+            raise error
+
+    def _refusal(self, request: ProxyRequest) -> ChatError | None:
+        if self.key is not None:
+            if self._shows_key(request):
+                return None
+            if not self.sessions.knows(_token_of(request)):
+                return _key_needed()
         elif self.has_client_keys or not is_loopback(request.client_address):
-            raise ChatError(
+            return ChatError(
                 403,
                 "permission_error",
                 "This is open to the daemon's own machine, as long as there are no PROXY_API_KEYS."
                 " Set ADMIN_KEY to use it.",
                 "admin_closed",
             )
-        else:
-            # Who looks at the page of another site may sit at this machine. CORS_ORIGINS opens the
-            # API to such a page, and not what the API was used for.
-            _refuse_other_sites(request)
+        # Who looks at the page of another site may sit at this machine, or be logged in.
+        # CORS_ORIGINS opens the API to such a page, and not what the API was used for.
+        return _refusal_of_other_sites(request)
 
     def check_change(self, request: ProxyRequest) -> None:
         """
@@ -120,24 +137,82 @@ class Admin:
         @raise ChatError: 403, a page of another site sent the request, with what a browser adds by
             itself.
         """
-        if not self._shows_key(request):
-            _refuse_other_sites(request)
+        if not self._shows_key(request) and (error := _refusal_of_other_sites(request)):
+            raise error
+
+    def _tell(self, request: ProxyRequest) -> None:
+        """Whether the client is let in, or why it is not, and whether a key would do it."""
+        error = self._refusal(request)
+        said = {"open": error is None, "code": error and error.code}
+        send_json(request, said | {"needs_key": self.key is not None})
+
+    def _log_in(self, request: ProxyRequest) -> None:
+        if self.key is None:
+            self.check(request)
+            send_json(request, {"seconds": None})
+            return
+        if self._keys.find([_key_in(request.take_body())]) is None:
+            self.refused()
+            raise _key_needed()
+        request.addCookie(
+            _COOKIE,
+            self.sessions.begin(),
+            max_age=str(int(LIFETIME)),
+            path=_COOKIE_PATH,
+            secure=request.is_encrypted,
+            httpOnly=True,
+            sameSite="strict",
+        )
+        send_json(request, {"seconds": int(LIFETIME)})
+
+    def _log_out(self, request: ProxyRequest) -> None:
+        self.sessions.end(_token_of(request))
+        request.addCookie(
+            _COOKIE, "", max_age="0", path=_COOKIE_PATH, httpOnly=True, sameSite="strict"
+        )
+        send_json(request, {"seconds": 0})
 
     def _shows_key(self, request: ProxyRequest) -> bool:
         """Whether a request has the key where no browser puts one by itself."""
         return self._keys.find(request.credentials.keys()) is not None
 
 
-def _refuse_other_sites(request: ProxyRequest) -> None:
-    """@raise ChatError: 403, a browser says that the request is of another site's page."""
+def _key_needed() -> ChatError:
+    return ChatError(
+        UNAUTHORIZED,
+        INVALID_REQUEST,
+        "ADMIN_KEY is required here: Authorization: Bearer KEY.",
+        "invalid_api_key",
+    )
+
+
+def _refusal_of_other_sites(request: ProxyRequest) -> ChatError | None:
+    """Why a request is refused of which a browser says that it is of another site's page."""
     origin, host = request.header_text(b"origin"), request.header_text(b"host")
-    if not is_same_origin(origin, host, request.header_text(b"sec-fetch-site")):
-        raise ChatError(
-            403,
-            "permission_error",
-            "Pages of other sites may not use /admin, unless they send ADMIN_KEY.",
-            "cross_site",
-        )
+    if is_same_origin(origin, host, request.header_text(b"sec-fetch-site")):
+        return None
+    return ChatError(
+        403,
+        "permission_error",
+        "Pages of other sites may not use /admin, unless they send ADMIN_KEY.",
+        "cross_site",
+    )
+
+
+def _token_of(request: ProxyRequest) -> str:
+    return (request.getCookie(_COOKIE.encode()) or b"").decode("latin-1")
+
+
+def _key_in(body: bytes) -> str:
+    """@raise ChatError: 400, the body is no JSON object with a key."""
+    try:
+        document = loads(body)
+    except ValueError:
+        document = None
+    key = document.get("key") if isinstance(document, dict) else None
+    if not isinstance(key, str):
+        raise bad_request('The body must be {"key": ADMIN_KEY}.', "key")
+    return key
 
 
 def send_text(request: Request, text: str) -> None:

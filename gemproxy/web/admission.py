@@ -28,7 +28,7 @@ from gemproxy.util.heap import HeapTrimmer
 from gemproxy.util.log import make_logger
 from gemproxy.util.log_limit import LogLimit
 from gemproxy.util.masking import NO_KEYS, Masking
-from gemproxy.web.access import OPEN_PATHS, Access
+from gemproxy.web.access import OPEN_PATHS, Access, is_open
 from gemproxy.web.credentials import Credentials
 from gemproxy.web.forwarded import NO_PROXIES, TrustedProxies
 from gemproxy.web.paths import leads_elsewhere, split_target, tidy_path
@@ -40,6 +40,9 @@ _REFUSED_METHODS = (b"TRACE", b"TRACK", b"CONNECT")
 
 # Seconds until large requests may be fewer.
 _FULL_RETRY_AFTER = 5
+
+# Bytes of a body at a path where whoever sends it need not have a key.
+_OPEN_BODY = 100_000
 
 # Bytes of a body whose memory the allocator may keep for long.
 _WORTH_TRIMMING = 100_000
@@ -254,6 +257,7 @@ class ProxyRequest(ServerRequest):
     @ivar id: identifies it in the response and in the log.
     @ivar is_logged: its handler writes the log line.
     @ivar is_let_in: whether it was admitted.
+    @ivar body_limit: bytes of its body at most.
     @ivar held: bytes of its body that are in memory, or may be.
     """
 
@@ -269,6 +273,7 @@ class ProxyRequest(ServerRequest):
         "_size",
         "_target",
         "_throttle",
+        "body_limit",
         "held",
         "id",
         "is_let_in",
@@ -282,6 +287,7 @@ class ProxyRequest(ServerRequest):
         self.id = admission.new_id()
         self.is_logged = False
         self.held = 0
+        self.body_limit = admission.limits.body
         self._admission = admission
         self._throttle = throttle
         self._size = 0
@@ -367,6 +373,13 @@ class ProxyRequest(ServerRequest):
             headers, self.peer, scheme, self.getHeader(b"host")
         )
 
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether the client speaks TLS: with this server, or with a proxy that is trusted."""
+        said = self.requestHeaders.getRawHeaders(b"x-forwarded-proto") or (b"",)
+        is_told = self._admission.proxies.trusts(self.peer) and said[-1].lower() == b"https"
+        return is_told or self.isSecure()
+
     def age(self) -> float:
         """Seconds since its first line."""
         return self._admission.clock.seconds() - self._begun
@@ -402,17 +415,19 @@ class ProxyRequest(ServerRequest):
             return bad_request(doubt)
         if length == 0:
             return None
-        # The path does not matter: those that need no key take no body.
-        error = self._admission.refusal(self, b"")
-        if error is None:
-            method, target, _ = self.request_line
-            try:
-                self._target_of(method, target)
-            except ChatError as bad_target:
-                error = bad_target
+        method, target, _ = self.request_line
+        path, bad_target = b"", None
+        try:
+            path = tidy_path(self._target_of(method, target).partition(b"?")[0])
+        except ChatError as refusal:
+            bad_target = refusal
+        error = self._admission.refusal(self, path) or bad_target
         if error is None:
             self._let_in()
-            if length is not None and length > self._admission.limits.body:
+            if is_open(path):
+                # Anybody may send it.
+                self.body_limit = min(self.body_limit, _OPEN_BODY)
+            if length is not None and length > self.body_limit:
                 error = self.too_large()
             elif not self.is_passed_as_it_comes():
                 error = self._admission.refusal_to_hold(length or 0)
@@ -453,7 +468,7 @@ class ProxyRequest(ServerRequest):
         if self._refused:
             return
         self._size += len(data)
-        if self._size > self._admission.limits.body:
+        if self._size > self.body_limit:
             self._refuse(self.too_large())
             return
         try:
@@ -510,17 +525,14 @@ class ProxyRequest(ServerRequest):
         self.content.close()
         return body
 
-    @property
-    def body_limit(self) -> int:
-        """Bytes of its body at most."""
-        return self._admission.limits.body
-
     def too_large(self) -> ChatError:
-        limit = self.body_limit
+        limit, setting = self.body_limit, ""
+        if limit == self._admission.limits.body:
+            setting = " (MAX_BODY)"
         return ChatError(
             413,
             INVALID_REQUEST,
-            f"The request body is larger than {limit} bytes, which is the limit (MAX_BODY).",
+            f"The request body is larger than {limit} bytes, which is the limit{setting}.",
         )
 
     def _refuse(self, error: ChatError) -> None:

@@ -179,7 +179,7 @@ class StreamedRequest(ProxyRequest):
             super().handleContentChunk(data)
             return
         self._size += len(data)
-        if self._size > self._admission.limits.body:
+        if self._size > self.body_limit:
             self._upload.fail(self.too_large())
         else:
             self._upload.receive(data)
