@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from gemproxy import __version__, healthcheck
 from gemproxy.config import (
@@ -19,6 +20,8 @@ from gemproxy.config import (
 )
 from gemproxy.routing.table import BadRoute, Member, RoutingTable, as_text
 from gemproxy.util.masking import LOOKALIKES, Masking
+
+_PROCESS = "read the daemon's options from this process, which is the daemon or has started it"
 
 
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
@@ -38,15 +41,13 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
         )
     meaning = "ask the running daemon whether it is healthy"
     health = commands.add_parser("health", help=meaning, description=meaning)
-    health.add_argument(
-        "--process",
-        metavar="PID",
-        type=int,
-        help="read the daemon's options from this process, which is the daemon or has started it",
-    )
+    health.add_argument("--process", metavar="PID", type=int, help=_PROCESS)
+    _add_doctor(commands)
     given = parser.parse_args(arguments)
     if given.command == "health":
         return _health(given.process, environ)
+    if given.command == "doctor":
+        return _doctor(given, environ)
     try:
         path = config_path(given.config, environ)
         config = read_config({}, environ, path, allow_no_key=True)
@@ -75,14 +76,43 @@ def routing_table(config: Config) -> RoutingTable:
     return table
 
 
+def _options_of(process: int | None) -> list[str]:
+    return healthcheck.arguments_of(healthcheck.command_of(process)) if process else []
+
+
 def _health(process: int | None, environ: Mapping[str, str]) -> int:
-    options = healthcheck.arguments_of(healthcheck.command_of(process)) if process else []
+    options = _options_of(process)
     try:
         print(healthcheck.check(healthcheck.config_of(options, environ)))
     except (BadSetting, healthcheck.NotHealthy) as error:
         print(LOOKALIKES.in_text(f"gemproxy: {error}"), file=sys.stderr)
         return 1
     return 0
+
+
+def _add_doctor(commands: Any) -> None:
+    meaning = "check what gemproxy needs, and say what mends it"
+    doctor = commands.add_parser("doctor", help=meaning, description=meaning)
+    doctor.add_argument(
+        "--config", metavar="FILE", help=f"the configuration file [{CONFIG_VARIABLE}]"
+    )
+    doctor.add_argument("--process", metavar="PID", type=int, help=_PROCESS)
+    doctor.add_argument("--demo", action="store_true", help="check what the demo needs")
+
+
+def _doctor(given: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    # It has a reactor, which the other commands do without.
+    from gemproxy.doctor import main as doctor
+
+    options = _options_of(given.process)
+    options += [] if given.config is None else ["--config", given.config]
+    options += ["--demo"] if given.demo else []
+    try:
+        config = healthcheck.config_of(options, environ)
+        routing_table(config)
+    except BadSetting as error:
+        return doctor.refuse(str(error))
+    return doctor.examine(config, environ)
 
 
 def _report(config: Config, path: Path | None) -> str:

@@ -2,80 +2,17 @@
 
 from __future__ import annotations
 
-import re
-import socket
-import ssl
 from collections.abc import Mapping, Sequence
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from pathlib import Path
 
-from attrs import frozen
-
 from gemproxy.config import Config
+from gemproxy.http.places import ask_health, place_of
 from gemproxy.tap import Options
-
-# Seconds for an answer. Docker gives the whole check five.
-_TIMEOUT = 4.0
-
-# The addresses that stand for all of a machine, and the one of them that is asked.
-_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
-_ENDPOINTS = {"tcp": "port", "ssl": "port", "unix": "address"}
 
 
 class NotHealthy(Exception):
     """The daemon does not serve; the message says what is known of it."""
-
-
-@frozen
-class Place:
-    """
-    Where a daemon listens.
-
-    @ivar port: None for a UNIX socket.
-    @ivar address: an IP address or host name, or the path of a UNIX socket.
-    """
-
-    address: str
-    port: int | None = None
-    is_encrypted: bool = False
-
-    def connect(self) -> socket.socket:
-        """@raise OSError: nothing answers there."""
-        if self.port is None:
-            connection = socket.socket(socket.AF_UNIX)
-            connection.settimeout(_TIMEOUT)
-            connection.connect(self.address)
-            return connection
-        connection = socket.create_connection((self.address, self.port), _TIMEOUT)
-        if not self.is_encrypted:
-            return connection
-        # The certificate is for the clients' name of this machine, which is not known here.
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        return context.wrap_socket(connection)
-
-
-def place_of(port: int | str | None, host: str) -> Place | None:
-    """
-    Where a port of the settings can be asked; None if that cannot be told from them.
-
-    @param port: see L{gemproxy.http.listening.Address}; likewise C{host}.
-    """
-    if isinstance(port, int):
-        # 0 is a port that the system chooses.
-        return Place(_ANY_ADDRESS.get(host, host), port) if port else None
-    # Arguments of an endpoint are separated by colons; those in values have a backslash.
-    kind, *arguments = re.split(r"(?<!\\):", port or "")
-    named = dict(one.split("=", 1) for one in arguments if "=" in one)
-    first = next((one for one in arguments if "=" not in one), "")
-    main = named.get(_ENDPOINTS.get(kind, ""), first).replace("\\:", ":")
-    if kind == "unix" and main:
-        return Place(main)
-    if kind not in _ENDPOINTS or not main.isdecimal() or not int(main):
-        return None
-    interface = named.get("interface", "0.0.0.0").replace("\\:", ":")  # noqa: S104 - compared, not bound
-    return Place(_ANY_ADDRESS.get(interface, interface), int(main), kind == "ssl")
 
 
 def arguments_of(command: Sequence[str]) -> list[str]:
@@ -129,13 +66,9 @@ def check(config: Config) -> str:
     if place is None:
         raise NotHealthy("PORT and STREAM_PORT do not tell where to ask.")
     try:
-        connection = HTTPConnection("localhost")
-        connection.sock = place.connect()
-        connection.request("GET", "/health")
-        response = connection.getresponse()
-        said = response.read(10_000).decode(errors="replace")
+        health = ask_health(place)
     except (OSError, HTTPException) as error:
         raise NotHealthy(f"{place.address} {place.port or ''}: {error}") from None
-    if response.status != 200:
-        raise NotHealthy(f"{response.status} {said}")
-    return said
+    if health.status != 200:
+        raise NotHealthy(f"{health.status} {health.said}")
+    return health.said

@@ -25,6 +25,7 @@ from gemproxy.config_file import UpstreamConfig
 from gemproxy.database import Database
 from gemproxy.demo.server import Demo
 from gemproxy.dialects.seal import Seal
+from gemproxy.doctor.checks import Doctor
 from gemproxy.gemini.api.keys import REST
 from gemproxy.gemini.cli.install import Cli
 from gemproxy.gemini.cli.limits import CliLimits
@@ -59,6 +60,7 @@ from gemproxy.util.threads import Threads
 from gemproxy.util.turns import BOUNDS, SLOW, Turns
 from gemproxy.web.access import Access
 from gemproxy.web.admin import Admin
+from gemproxy.web.admin_checks import checks_endpoint
 from gemproxy.web.admin_routes import AdminRoutes
 from gemproxy.web.admin_sessions import AdminSessions
 from gemproxy.web.admission import Admission, Limits
@@ -240,7 +242,10 @@ class Daemon(MultiService):
             config.admin_key,
             bool(config.proxy_api_keys),
             AdminSessions(reactor.seconds),
-            AdminRoutes(self._routing_table, self._admin_reload, self._masking).endpoints(),
+            [
+                *AdminRoutes(self._routing_table, self._admin_reload, self._masking).endpoints(),
+                checks_endpoint(Doctor(reactor, lambda: self._config, environ).examine),
+            ],
             self._metrics.refused_keys.labels("admin").inc,
         )
         if config.port is not None and engine is not None:

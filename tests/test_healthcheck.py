@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from gemproxy import command
-from gemproxy.healthcheck import Place, arguments_of, place_of
+from gemproxy.healthcheck import arguments_of
+from gemproxy.http.places import Place, place_of
 from testing.processes import free_port
 from testing.tls import make_certificate
 
