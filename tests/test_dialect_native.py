@@ -14,6 +14,7 @@ from gemproxy.chat.chunks import ChunkFactory, Usage
 from gemproxy.chat.collect import CompletionCollector
 from gemproxy.chat.errors import ChatError, bad_request, overloaded
 from gemproxy.chat.jsontext import dumps, loads
+from gemproxy.chat.request import parse_chat_request
 from gemproxy.chat.sse import Event, SSEDecoder
 from gemproxy.chat.stopfilter import StopTagFilter
 from gemproxy.dialects.dialect import DialectRequest, Translation
@@ -156,17 +157,31 @@ def test_the_key_that_made_the_last_signature_is_preferred():
     assert loads(unsigned.body)["contents"][0]["parts"][0]["thoughtSignature"] == DUMMY
 
 
+UPLOADED = "https://generativelanguage.googleapis.com/v1beta/files/abc-1"
+
+
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "needed"),
     [
-        {"cachedContent": "c"},
-        {"cached_content": "c"},
-        {"contents": [{"parts": [{"fileData": {}}]}]},
+        ({"cachedContent": "c"}, True),
+        ({"cached_content": "c"}, True),
+        ({"contents": [{"parts": [{"fileData": {"fileUri": UPLOADED}}]}]}, True),
+        ({"contents": [{"parts": [{"file_data": {"file_uri": "files/a"}}]}]}, True),
+        ({"contents": [{"parts": [{"fileData": {"fileUri": "https://youtu.be/x"}}]}]}, False),
+        ({"contents": [{"parts": [{"fileData": "files/a"}, {"fileData": {}}]}]}, False),
     ],
 )
-def test_files_and_caches_need_the_key_that_has_them(fields: Json):
+def test_files_and_caches_need_the_key_that_has_them(fields: Json, needed: bool):
     (asked,) = translated(HI | fields).chats
-    assert prepare(asked, Defaults(), Signatures(), {}).needs_files
+    assert prepare(asked, Defaults(), Signatures(), {}).needs_files is needed
+
+
+@pytest.mark.parametrize(("file", "needed"), [("files/a", True), ("https://youtu.be/x", False)])
+def test_a_file_in_a_chat_needs_its_key_as_well(file: str, needed: bool):
+    part = {"type": "file", "file": {"file_id": file}}
+    fields = {"model": "m", "messages": [{"role": "user", "content": [part]}]}
+    asked = parse_chat_request(dumps(fields))
+    assert prepare(asked, Defaults(), Signatures(), {}).needs_files is needed
 
 
 def test_what_is_no_object_is_refused():

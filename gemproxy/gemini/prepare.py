@@ -13,7 +13,7 @@ from gemproxy.chat.request import ChatRequest
 from gemproxy.gemini.cli.marks import texts_to_mark
 from gemproxy.gemini.translate.families import family_of
 from gemproxy.gemini.translate.messages import Conversation, translate_messages
-from gemproxy.gemini.translate.native import NativeConversation
+from gemproxy.gemini.translate.native import NativeConversation, needs_files
 from gemproxy.gemini.translate.parameters import Defaults, Parameters, parameters
 from gemproxy.gemini.translate.remote_pictures import remote_pictures, with_pictures
 from gemproxy.gemini.translate.signatures import AskedSignatures, Signatures
@@ -95,13 +95,14 @@ def prepare(
     wanted, conversation = _translated(body, request.model, defaults, signatures, pictures)
     if unsigned:
         conversation = conversation.without_signatures()
+    sent = conversation.api_request(wanted.request)
     return Prepared(
         evolve(wanted, request={}),
-        dumps(conversation.api_request(wanted.request)),
+        dumps(sent),
         texts_to_mark(part.get("text", "") for turn in conversation.turns for part in turn.parts),
         conversation.key,
         conversation.is_signed,
-        needs_files="cachedContent" in wanted.request,
+        needs_files=needs_files(sent),
     )
 
 
@@ -141,5 +142,5 @@ def _prepare_native(
         conversation.key(signatures),
         conversation.is_signed,
         is_native=True,
-        needs_files=conversation.needs_files,
+        needs_files=needs_files(conversation.request),
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from attrs import frozen
 
-from gemproxy.chat.shapes import objects_in
+from gemproxy.chat.shapes import as_object, objects_in
 from gemproxy.gemini.translate.signatures import DUMMY, Signatures
 
 Json = dict[str, Any]
@@ -16,7 +17,28 @@ Json = dict[str, Any]
 # protobuf.dev/programming-guides/json
 _SIGNATURES = ("thoughtSignature", "thought_signature")
 _FILES = ("fileData", "file_data")
+_URIS = ("fileUri", "file_uri")
+# What was uploaded, other than a film of YouTube's: ai.google.dev/api/files
+_UPLOADED = re.compile(r"(?:.*/)?files/[a-z0-9-]+")
 _CACHES = ("cachedContent", "cached_content")
+
+
+def needs_files(request: Json) -> bool:
+    """
+    Whether it names a file or a cache, which are one key's own.
+
+    @param request: to C{generateContent}.
+    """
+    if any(name in request for name in _CACHES):
+        return True
+    files = (as_object(part.get(name)) for part in _parts_of(request) for name in _FILES)
+    uris = (file.get(name) for file in files for name in _URIS)
+    return any(isinstance(uri, str) and _UPLOADED.fullmatch(uri) for uri in uris)
+
+
+def _parts_of(request: Json) -> Iterator[Json]:
+    for content in objects_in(request.get("contents")):
+        yield from objects_in(content.get("parts"))
 
 
 @frozen
@@ -46,13 +68,6 @@ class NativeConversation:
         """Whether it has signatures that the API may find corrupted."""
         return any(signature != DUMMY for signature in self._signatures())
 
-    @property
-    def needs_files(self) -> bool:
-        """Whether it names a file or a cache."""
-        return any(name in self.request for name in _CACHES) or any(
-            name in part for part in self._parts() for name in _FILES
-        )
-
     def without_signatures(self) -> NativeConversation:
         """The conversation with signatures that are always taken."""
         if not self.is_signed:
@@ -66,8 +81,7 @@ class NativeConversation:
         return NativeConversation(self.request | {"contents": contents})
 
     def _parts(self) -> Iterator[Json]:
-        for content in objects_in(self.request.get("contents")):
-            yield from objects_in(content.get("parts"))
+        return _parts_of(self.request)
 
     def _signatures(self) -> Iterator[Any]:
         for part in self._parts():
