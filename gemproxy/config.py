@@ -14,7 +14,13 @@ from attrs import evolve, field, frozen
 
 from gemproxy.chat.json_structure import DEEPEST
 from gemproxy.config_file import BadFile, FileConfig, UpstreamConfig, parse_config_file
-from gemproxy.secret_files import BadSecretFile, file_name_of, read_secret, with_secrets_read
+from gemproxy.secret_files import (
+    BadSecretFile,
+    file_name_of,
+    read_secret,
+    with_secrets_read,
+    without_quotes,
+)
 from gemproxy.util.masking import SHORTEST_SECRET
 
 _T = TypeVar("_T")
@@ -108,7 +114,7 @@ class Setting:
         text = options.get(self.option)
         if text is None:
             text = environ.get(self.env)
-            text = None if text is None else _without_quotes(text)
+            text = None if text is None else without_quotes(text)
             if text == "" and not self.may_be_empty:
                 text = None
         return file.get(self.env) if text is None else text
@@ -120,15 +126,6 @@ class Setting:
         except ValueError as error:
             shown = "its value" if self.secret else repr(text)
             raise BadSetting(f"{self.env}: {shown} is not allowed; expected {error}.") from None
-
-
-def _without_quotes(text: str) -> str:
-    """
-    The value of a variable without a pair of quotes around it. A shell and Compose take them off;
-    C{docker run --env-file} does not.
-    """
-    quoted = re.fullmatch(r"\s*(['\"])(.*)\1\s*", text, re.DOTALL)
-    return quoted[2] if quoted else text
 
 
 def _port(text: str) -> int | str | None:
@@ -778,7 +775,7 @@ CONFIG_VARIABLE = "GEMPROXY_CONFIG"
 
 def config_path(option: str | None, environ: Mapping[str, str]) -> Path | None:
     """The configuration file: from the option, else from the variable; None for none."""
-    text = option or _without_quotes(environ.get(CONFIG_VARIABLE, ""))
+    text = option or without_quotes(environ.get(CONFIG_VARIABLE, ""))
     return Path(text).absolute() if text else None
 
 

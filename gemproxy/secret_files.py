@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +19,15 @@ class BadSecretFile(ValueError):
 def file_name_of(name: str) -> str:
     """What names the file of a secret, in the style of the secret's own name."""
     return name + ("-file" if "-" in name else "_FILE" if name.isupper() else "_file")
+
+
+def without_quotes(text: str) -> str:
+    """
+    The value of a variable without a pair of quotes around it. A shell and Compose take them off;
+    C{docker run --env-file} does not.
+    """
+    quoted = re.fullmatch(r"\s*(['\"])(.*)\1\s*", text, re.DOTALL)
+    return quoted[2] if quoted else text
 
 
 def read_secret(path: Path) -> str:
@@ -63,7 +73,7 @@ def with_secrets_read(
         if read.get(name):
             raise BadSecretFile(f"{name} and {in_file} are both set. Remove one of them.")
         try:
-            read[name] = read_secret(folder / path)
+            read[name] = read_secret(folder / without_quotes(path))
         except BadSecretFile as error:
             raise BadSecretFile(f"{in_file}: {error}") from None
     return read

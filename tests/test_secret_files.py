@@ -35,7 +35,8 @@ def file(tmp_path: Path) -> Path:
 
 @every_secret
 def test_a_secret_is_what_is_in_its_file(secret: Setting, file: Path, tmp_path: Path):
-    assert keys(read(environ={secret.file_env: str(file)}), secret) == ("key-in-a-file",)
+    for name in (str(file), f'"{file}"'):
+        assert keys(read(environ={secret.file_env: name}), secret) == ("key-in-a-file",)
     assert keys(read({secret.file_option: str(file)}), secret) == ("key-in-a-file",)
     config = tmp_path / "gemproxy.toml"
     # A relative name starts from the folder of the configuration.
