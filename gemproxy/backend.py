@@ -86,8 +86,12 @@ class Answer(Protocol):
         @param upstream_request: what the upstream calls the request; None if it does not say.
         """
 
-    def note(self, text: str) -> None:
-        """Set the current activity of the backend, shown in heartbeats."""
+    def note(self, text: str, seconds: float | None = None) -> None:
+        """
+        Set the current activity of the backend, shown in heartbeats.
+
+        @param seconds: how long it takes until something happens; None if nobody knows.
+        """
 
     def retrying(self, error: ChatError) -> None:
         """Report that an attempt failed and will be retried."""
@@ -131,8 +135,8 @@ class PassingAnswer:
     def passed_on(self, headers: Headers, upstream_request: str | None) -> None:
         self._answer.passed_on(headers, upstream_request)
 
-    def note(self, text: str) -> None:
-        self._answer.note(text)
+    def note(self, text: str, seconds: float | None = None) -> None:
+        self._answer.note(text, seconds)
 
     def retrying(self, error: ChatError) -> None:
         self._answer.retrying(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from attrs import evolve, fields_dict, frozen
@@ -26,7 +27,7 @@ from gemproxy.database import Database
 from gemproxy.demo.server import Demo
 from gemproxy.dialects.seal import Seal
 from gemproxy.doctor.checks import Doctor
-from gemproxy.gemini.api.keys import REST
+from gemproxy.gemini.api.keys import REST, KeyRing
 from gemproxy.gemini.cli.install import Cli
 from gemproxy.gemini.cli.limits import CliLimits
 from gemproxy.gemini.cli.worker_pool import MemberState, WorkerPool
@@ -70,11 +71,13 @@ from gemproxy.web.forwarded import TrustedProxies
 from gemproxy.web.gemini_proxy import GeminiProxy
 from gemproxy.web.health import Health
 from gemproxy.web.kept_responses import MIGRATIONS, KeptResponses
+from gemproxy.web.live import Live
 from gemproxy.web.passthrough import Passthrough
 from gemproxy.web.reader import BodyReader
 from gemproxy.web.relay import Heartbeats
 from gemproxy.web.site import make_site
 from gemproxy.web.stream_proxy import StreamProxy, is_passed_through
+from gemproxy.web.under_way import UnderWay
 from gemproxy.web.upload import IsStreamed, never_streamed
 
 _CONNECT_TIMEOUT = 30.0
@@ -166,7 +169,7 @@ class Daemon(MultiService):
         self._log_limit = LogLimit(reactor, self._tell_of_lines)
         self._seal = Seal.of_keys(config.secrets)
         self._kept_responses = self._add_kept_responses()
-        self._interruptions: list[Callable[[ChatError], None]] = []
+        self._under_way = UnderWay()
         self._ports: list[PortService] = []
         self._connections: list[Connections] = []
         self._addresses = {
@@ -202,7 +205,11 @@ class Daemon(MultiService):
             self._accounts(),
         )
         self._drain = Drain(
-            reactor, self._admission, self._connections, self._interrupt, patience.last_words
+            reactor,
+            self._admission,
+            self._connections,
+            self._under_way.interrupt_all,
+            patience.last_words,
         )
         self.pool: WorkerPool | None = None
 
@@ -238,12 +245,17 @@ class Daemon(MultiService):
             self._resting_upstreams,
             lambda: 0.0 if self.pool is None else self.pool.lacking(),
         )
+        keys = [] if engine is None else [engine.keys]
+        self._live = Live(
+            reactor, self._under_way, partial(self._surroundings, keys), self._masking
+        )
         self._admin = Admin(
             config.admin_key,
             bool(config.proxy_api_keys),
             AdminSessions(reactor.seconds),
             [
                 *AdminRoutes(self._routing_table, self._admin_reload, self._masking).endpoints(),
+                *self._live.endpoints(),
                 checks_endpoint(Doctor(reactor, lambda: self._config, environ).examine),
             ],
             self._metrics.refused_keys.labels("admin").inc,
@@ -276,6 +288,26 @@ class Daemon(MultiService):
     def _resting_upstreams(self) -> dict[str, float]:
         upstreams = self._router.upstreams if self._router is not None else ()
         return {one.config.name: left for one in upstreams if (left := one.rest.left()) > 0}
+
+    def _surroundings(self, key_rings: Sequence[KeyRing], time: float) -> dict[str, Any]:
+        """
+        What pages that watch are told besides the requests.
+
+        @param time: now, in seconds since the epoch.
+        """
+        return {
+            "workers": [] if self.pool is None else self.pool.report(time),
+            "keys": [key for ring in key_rings for key in ring.report(time)],
+            "upstreams": [] if self._router is None else self._router.report(time),
+            "queues": {
+                "receiving": len(self._admission.open)
+                - len(self._under_way.all)
+                - self._live.pages,
+                "worker": 0 if self.pool is None else self.pool.queued(),
+                "connections": sum(len(connections.open) for connections in self._connections),
+                "body_bytes": self._admission.held,
+            },
+        }
 
     def _routing_table(self) -> RoutingTable:
         return self._router.table if self._router is not None else RoutingTable((), {})
@@ -368,11 +400,14 @@ class Daemon(MultiService):
         )
 
     def _passthrough(self, upstream: Callable[[], Forwarder]) -> Passthrough:
-        passthrough = Passthrough(
-            self._reactor, upstream, self._config.timeout, self._metrics, self._masking
+        return Passthrough(
+            self._reactor,
+            upstream,
+            self._config.timeout,
+            self._metrics,
+            self._masking,
+            self._under_way,
         )
-        self._interruptions.append(passthrough.interrupt_all)
-        return passthrough
 
     def _stream_proxy(self, engine: GeminiEngine | None, google: Forwarder | None) -> Any:
         config = self._config
@@ -493,7 +528,7 @@ class Daemon(MultiService):
         heartbeats = Heartbeats(
             config.heartbeat_interval, config.json_heartbeat_delay, config.early_heartbeats
         )
-        chats = ChatService(
+        return ChatService(
             self._reactor,
             heartbeats,
             self._journal,
@@ -503,9 +538,8 @@ class Daemon(MultiService):
             stop_tags,
             self._limits,
             self._log_limit,
+            self._under_way,
         )
-        self._interruptions.append(chats.interrupt_all)
-        return chats
 
     def _add_kept_responses(self) -> KeptResponses | None:
         config = self._config
@@ -589,12 +623,9 @@ class Daemon(MultiService):
         """Stop without waiting for the requests under way any longer."""
         self._drain.hurry()
 
-    def _interrupt(self, error: ChatError) -> None:
-        for interrupt_all in self._interruptions:
-            interrupt_all(error)
-
     async def _stop(self) -> None:
         self._admission.stopping = self._health.stopping = True
+        self._live.close()
         ports, self._ports = self._ports, []
         for port in ports:
             await port.disownServiceParent()

@@ -371,14 +371,17 @@ async def test_a_client_that_takes_nothing_is_not_waited_for_longer_than_allowed
 
 
 @ensureDeferred
-async def test_stopping_is_at_once_where_nothing_is_under_way() -> None:
+async def test_stopping_is_at_once_where_nothing_is_under_way_but_pages_that_watch() -> None:
     async with running_relay(DRAIN=30) as relay:
         assert (await relay.ask(gpt())).status == 200
         idle = await relay.connect()
+        page = await relay.send("GET", "/admin/live")
+        await page.until_received(b"event: state")
         began = reactor.seconds()
         await relay.daemon.stopService()
         assert reactor.seconds() - began < 3
         await idle.when(lambda: idle.closed)
+        assert (await page.reply()).status == 200
 
 
 @ensureDeferred

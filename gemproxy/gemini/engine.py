@@ -189,7 +189,7 @@ class GeminiEngine:
                 retries=self.policy.retries,
                 delay=delay,
             )
-            choice.answer.note(f"retry {retried} of {self.policy.retries} in {delay:.0f} s")
+            choice.answer.note(f"retry {retried} of {self.policy.retries}", delay)
             await deferLater(self.clock, delay)
         for call in reply.calls:
             self.signatures.remember(call.id, call.signature, lease.key)

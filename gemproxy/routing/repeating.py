@@ -101,7 +101,7 @@ class RepeatingBackend:
                 if delay is None:
                     raise
                 answer.retrying(error)
-                answer.note(f"retry {retried + 1} of {self.policy.retries} in {delay:.0f} s")
+                answer.note(f"retry {retried + 1} of {self.policy.retries}", delay)
                 self.log.info("{name}: {error}; again", name=self.rest.name, error=error)
             except BaseException:
                 self.rest.abandoned()

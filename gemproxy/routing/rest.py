@@ -35,6 +35,11 @@ class Rest:
         left = self._until - self.clock.seconds()
         return max(left, 1.0 if self._is_probed else 0.0, 0.0)
 
+    @property
+    def last_error(self) -> str | None:
+        """Why it has not answered; None if it has since."""
+        return self._last if self._failures else None
+
     def check(self) -> None:
         """
         To be called before each request.

@@ -195,6 +195,24 @@ class Router(MultiService):
     def upstreams(self) -> Collection[Upstream]:
         return self._upstreams.values()
 
+    def report(self, time: float) -> list[dict[str, Any]]:
+        """
+        What is known of each upstream, for JSON.
+
+        @param time: now, in seconds since the epoch.
+        """
+        return [
+            {
+                "name": one.config.name,
+                "url": one.config.url,
+                "keys": len(one.config.keys),
+                "models": len(one.known_models.known or ()),
+                "until": round(time + left) if (left := one.rest.left()) else None,
+                "error": one.rest.last_error,
+            }
+            for one in self.upstreams
+        ]
+
     @property
     def default(self) -> Upstream:
         """The upstream for what nobody else is for."""

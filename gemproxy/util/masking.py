@@ -9,6 +9,8 @@ from collections.abc import Iterable
 MASK = "[secret]"
 # Shorter keys are not masked: they are placeholders such as "none", or ordinary words.
 SHORTEST_SECRET = 8
+# Those of which half and more stays hidden, and more than can be guessed.
+_LONG_ENOUGH_FOR_ENDS = 20
 # Of the keys that a client shows with one request. Each costs a search of the request's texts.
 MOST_SHOWN_KEYS = 8
 # A credential is a scheme and one word (RFC 9110, section 11.4).
@@ -34,6 +36,11 @@ def shown_keys(values: Iterable[str]) -> list[str]:
     words = (word for value in values for word in value.split(None, 2)[:_WORDS_OF_A_CREDENTIAL])
     keys = dict.fromkeys(word for word in words if _is_plausible(word))
     return list(keys)[:MOST_SHOWN_KEYS]
+
+
+def ends_of(key: str) -> str:
+    """A key as its owner knows it again, and nobody else can use it: the ends, if it is long."""
+    return f"{key[:4]}...{key[-4:]}" if len(key) >= _LONG_ENOUGH_FOR_ENDS else MASK
 
 
 def _is_plausible(word: str) -> bool:

@@ -31,6 +31,7 @@ from gemproxy.web.images import ImagesRelay
 from gemproxy.web.reader import BodyReader
 from gemproxy.web.relay import DocumentRelay, EventStreamRelay, Heartbeats, RelayState
 from gemproxy.web.together import Together
+from gemproxy.web.under_way import UnderWay
 
 _SECONDS = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,3})?")
 
@@ -49,6 +50,7 @@ class ChatService:
     @ivar limits: for answers that are collected.
     @ivar log_limit: for the lines of requests that an upstream refused because of their key; None
         for no limit.
+    @ivar under_way: told of each answer.
     """
 
     log = make_logger()
@@ -62,7 +64,7 @@ class ChatService:
     stop_tags: Sequence[str] = ()
     limits: AnswerLimits = AnswerLimits()
     log_limit: LogLimit | None = None
-    _under_way: set[EventStreamRelay | DocumentRelay] = field(factory=set)
+    under_way: UnderWay = field(factory=UnderWay)
     _heartbeat_timer: HeartbeatTimer = field(init=False)
 
     @_heartbeat_timer.default
@@ -141,7 +143,7 @@ class ChatService:
             chat,
             self.metrics,
         )
-        self._under_way.add(relay)
+        self.under_way.add(exchange.id, relay)
         self._heartbeat_timer.add(relay)
         try:
             error = await self._outcome(backend, chat, relay)
@@ -158,15 +160,10 @@ class ChatService:
         finally:
             relay.close()
             self._heartbeat_timer.remove(relay)
-            self._under_way.discard(relay)
+            self.under_way.remove(exchange.id)
             self._close(exchange)
             # Whoever else still refers to it shall not keep it in memory.
             chat.release()
-
-    def interrupt_all(self, error: ChatError) -> None:
-        """End all answers that are under way."""
-        for relay in list(self._under_way):
-            relay.interrupt(error)
 
     def _kind(
         self, chat: ChatRequest, form: AnswerForm

@@ -99,8 +99,9 @@ class GeminiProxy:
         @app.route(rule, methods=["POST"], endpoint=f"google_at_{rule}")
         async def about_a_model(self, request: ProxyRequest, model: str) -> None:
             raw = await self._reader.body(request)
-            path = with_model(request.path, plain_name(model))
-            await self._passthrough.serve(request, raw, path=path)
+            name = plain_name(model)
+            path = with_model(request.path, name)
+            await self._passthrough.serve(request, raw, path=path, model=name)
 
     for rule in KEPT:
 

@@ -31,6 +31,7 @@ from gemproxy.web.completions import StopTagCutter
 from gemproxy.web.responses import send_error
 from gemproxy.web.site import headers_of
 from gemproxy.web.tunnel import WebSocketTunnel
+from gemproxy.web.under_way import Progress, UnderWay, facts_of
 from gemproxy.web.upload import Upload
 
 # Twisted sends its own. The HTTP client has removed what is about its connection.
@@ -52,6 +53,7 @@ class Passthrough:
     @ivar upstream: the upstream for requests that are for no other.
     @ivar timeout: seconds of silence of the upstream after which a request fails.
     @ivar own_keys: of this daemon, which an upstream may quote.
+    @ivar under_way: told of each response.
     """
 
     clock: IReactorTime
@@ -59,7 +61,7 @@ class Passthrough:
     timeout: float
     metrics: Metrics
     own_keys: Masking = NO_KEYS
-    _under_way: set[_ResponseRelay] = field(factory=set)
+    under_way: UnderWay = field(factory=UnderWay)
 
     async def serve(
         self,
@@ -69,6 +71,7 @@ class Passthrough:
         cutter: StopTagCutter | None = None,
         may_be_unserved: bool = False,
         path: bytes | None = None,
+        model: str | None = None,
     ) -> bool:
         """
         Answer a request with whatever the upstream answers.
@@ -79,14 +82,16 @@ class Passthrough:
         @param may_be_unserved: whether to leave the request unanswered if the upstream does not
             serve such requests.
         @param path: what to ask for, if not for the path of the request.
+        @param model: what the request is for; None if it names none.
         @return: whether it was answered.
         @raise CancelledError: the client has disconnected.
         """
         is_answered = True
         idle_timeout = IdleTimeout(self.clock, self.timeout)
         forwarder = forwarder or self.upstream()
-        relay = _ResponseRelay(request, idle_timeout, self.own_keys, cutter)
-        self._under_way.add(relay)
+        began = self.clock.seconds()
+        relay = _ResponseRelay(request, began, model, idle_timeout, self.own_keys, cutter)
+        self.under_way.add(request.id, relay)
         target = _target(request, path)
         asking = self._relay(request, relay, idle_timeout, raw, forwarder, may_be_unserved, target)
         # Release the memory while the response is received.
@@ -108,16 +113,10 @@ class Passthrough:
         finally:
             if cutter is not None and cutter.ended:
                 self.metrics.stop_tags.inc()
-            self._under_way.discard(relay)
+            self.under_way.remove(request.id)
             if is_answered:
                 self.metrics.passed(request.code)
         return is_answered
-
-    def interrupt_all(self, error: ChatError) -> None:
-        """End all responses that are under way."""
-        for relay in list(self._under_way):
-            relay.interruption = error
-            relay.end_early()
 
     async def _relay(
         self,
@@ -168,6 +167,7 @@ class _ResponseRelay(Protocol):
     """
     Hands a response on as it comes, at the client's pace.
 
+    @ivar began: see L{Running}.
     @ivar interruption: the error with which the daemon ended the response, if it did.
     @ivar end_early: stops the upstream's response.
     @ivar cutter: what ends the response at a stop tag; None if nothing does.
@@ -176,10 +176,15 @@ class _ResponseRelay(Protocol):
     def __init__(
         self,
         request: ProxyRequest,
+        began: float,
+        model: str | None,
         idle_timeout: IdleTimeout,
         own_keys: Masking,
         cutter: StopTagCutter | None,
     ) -> None:
+        """@param model: see L{Passthrough.serve}."""
+        self.began = began
+        self._model = model
         self.interruption: ChatError | None = None
         self.cutter = cutter
         self.end_early: Callable[[], None] = lambda: None
@@ -194,6 +199,29 @@ class _ResponseRelay(Protocol):
         self._begun = False
         self._is_events = False
         self._is_producing = False
+        self._is_paused = False
+
+    def facts(self) -> dict[str, Any]:
+        return facts_of(self._request, self._request.id, "passed", self._model, None)
+
+    def progress(self) -> Progress:
+        return Progress(self._in_words(), 0, None, self._request.sentLength)
+
+    def _in_words(self) -> str:
+        if self.interruption is not None:
+            return "ending"
+        if self._tunnel is not None:
+            return "an open WebSocket"
+        if not self._begun:
+            return "waiting for the upstream"
+        if self._is_paused:
+            return "the client reads slowly"
+        return "streaming" if self._is_events else "receiving"
+
+    def interrupt(self, error: ChatError) -> None:
+        """End the response now."""
+        self.interruption = error
+        self.end_early()
 
     async def tunnel(self, response: IResponse) -> None:
         """Let client and upstream speak another protocol until one of them goes."""
@@ -272,10 +300,12 @@ class _ResponseRelay(Protocol):
             self._request.registerProducer(self, True)
 
     def pauseProducing(self) -> None:
+        self._is_paused = True
         self._idle_timeout.pause()
         self._upstream.pauseProducing()
 
     def resumeProducing(self) -> None:
+        self._is_paused = False
         self._idle_timeout.resume()
         self._upstream.resumeProducing()
 

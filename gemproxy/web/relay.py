@@ -14,7 +14,6 @@ from typing import Any
 
 from attrs import frozen
 from twisted.internet.interfaces import IPushProducer, IReactorTime
-from twisted.web.server import Request
 from zope.interface import implementer
 
 from gemproxy.backend import Commitment
@@ -29,7 +28,9 @@ from gemproxy.chat.sse import DONE, Event
 from gemproxy.chat.stopfilter import StopTagFilter
 from gemproxy.exchange import Exchange
 from gemproxy.metrics import Metrics
+from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.responses import send_error, send_json
+from gemproxy.web.under_way import Progress, facts_of
 
 # The names come from the client and are sent in a header.
 _PARAMETER = re.compile(r"[A-Za-z0-9_.-]{1,100}")
@@ -118,7 +119,7 @@ class _Relay:
 
     def __init__(
         self,
-        request: Request,
+        request: ProxyRequest,
         clock: IReactorTime,
         heartbeats: Heartbeats,
         stop_filter: StopTagFilter,
@@ -143,6 +144,9 @@ class _Relay:
         self._begun = clock.seconds()
         self._last_sent = self._begun
         self._note = "waiting"
+        self._note_ends: float | None = None
+        # Of the text when it was noted: what is noted later than that is the news.
+        self._noted_at = 0
         self._usage: Usage | None = None
         self._committed = False
         self._has_data = False
@@ -200,8 +204,10 @@ class _Relay:
         for name, value in headers:
             self._request.setHeader(name, value)
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, seconds: float | None = None) -> None:
         self._note = text
+        self._note_ends = None if seconds is None else self._clock.seconds() + seconds
+        self._noted_at = self._exchange.text_length
 
     def retrying(self, error: ChatError) -> None:
         self._exchange.retries += 1
@@ -263,6 +269,38 @@ class _Relay:
     def close(self) -> None:
         """The answer has ended, or the client has disconnected."""
         self.pace(None)
+
+    @property
+    def began(self) -> float:
+        return self._begun
+
+    def facts(self) -> dict[str, Any]:
+        exchange = self._exchange
+        return facts_of(self._request, exchange.id, exchange.route, exchange.model, exchange.stream)
+
+    def progress(self) -> Progress:
+        exchange = self._exchange
+        length = exchange.text_length
+        tokens = (exchange.usage or {}).get("completion_tokens")
+        if not isinstance(tokens, int):
+            tokens = estimated_usage(0, length).completion
+        return Progress(self._in_words(length), exchange.retries, tokens, self._request.sentLength)
+
+    def _in_words(self, length: int) -> str:
+        if self.state is not RelayState.OPEN:
+            return "ending"
+        if length <= self._noted_at:
+            return self._activity
+        if self._paced is not None and self._paced.paused:
+            return "the client reads slowly"
+        return "streaming" if self._exchange.stream else "receiving"
+
+    @property
+    def _activity(self) -> str:
+        """What the backend does, with the seconds that it still takes."""
+        if self._note_ends is None or (left := self._note_ends - self._clock.seconds()) <= 0:
+            return self._note
+        return f"{self._note} in {max(1, round(left))} s"
 
     def _usage_after_stop(self) -> dict[str, Any]:
         """The usage chunk of an answer that was ended before the backend reported its usage."""
@@ -373,7 +411,7 @@ class EventStreamRelay(_Relay):
     def _send_heartbeat(self) -> None:
         self._commit()
         self._metrics.heartbeats.inc()
-        self._send(self._form.heartbeat(self._note))
+        self._send(self._form.heartbeat(self._activity))
 
 
 class DocumentRelay(_Relay):

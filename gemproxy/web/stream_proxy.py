@@ -194,7 +194,9 @@ class StreamProxy:
             route = await self._router.route(model, headers_of(request))
             if route.upstream is None:
                 path = with_model(request.path, route.model)
-                await self._passthrough.serve(request, raw, self._google, path=path)
+                await self._passthrough.serve(
+                    request, raw, self._google, path=path, model=route.model
+                )
             elif request.path.endswith(COUNTING):
                 await self._count(request, NATIVE_COUNTING, raw, route)
             else:
@@ -300,16 +302,18 @@ class StreamProxy:
         if request.path == completions.PATH and raw and self._chats.stop_tags:
             choices = await self._reader.choices(raw)
             cutter = StopTagCutter(self._chats.stop_tags, choices, self._chats.limits)
-        path, forwarder = None, None
+        path, forwarder, model = None, None, None
         if route is not None:
             # An alias, or a prefix: the upstream has another name for it.
-            forwarder = route.forwarder
+            forwarder, model = route.forwarder, route.model
             if (named := model_in_path(request.path)) is not None:
                 if named != route.model:
                     path = with_model(request.path, route.model)
             elif raw and route.asked != route.model:
                 raw = await self._reader.renamed(raw, route.model)
-        passing = self._passthrough.serve(request, raw, forwarder, cutter, may_be_unserved, path)
+        passing = self._passthrough.serve(
+            request, raw, forwarder, cutter, may_be_unserved, path, model
+        )
         del raw
         return await passing
 

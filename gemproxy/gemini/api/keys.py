@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from time import time
+from typing import Any
 
 from attrs import define, evolve, field, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from gemproxy.chat.errors import ChatError
 from gemproxy.gemini.translate.errors import KEY_REFUSED, AttemptFailure
+from gemproxy.util.masking import ends_of
 
 # Daily quotas are reset at midnight Pacific time, but may be raised earlier. If Google reports no
 # delay, each failed probe makes the next pause of the key longer.
@@ -158,6 +160,19 @@ class KeyRing:
         models = {model for _, model in self._rests}
         waits = {model: min(self._wait(key, model) for key in self._keys) for model in models}
         return {model: wait for model, wait in waits.items() if wait > 0}
+
+    def report(self, time: float) -> list[dict[str, Any]]:
+        """
+        What is known of each key, for JSON: its ends, and its pauses.
+
+        @param time: now, in seconds since the epoch.
+        """
+        paused: dict[str, list[dict[str, Any]]] = {key: [] for key in sorted(self._keys)}
+        for (key, model), rest in self._rests.items():
+            if (left := self._wait(key, model)) > 0:
+                reason = rest.error.code or str(rest.error.status)
+                paused[key].append({"model": model, "until": round(time + left), "reason": reason})
+        return [{"key": ends_of(key), "rests": rests} for key, rests in paused.items()]
 
     def _wait(self, key: str, model: str) -> float:
         """The seconds until a key may be used for a model."""

@@ -59,6 +59,7 @@ class _Member:
     """
     A worker and what the pool keeps of it.
 
+    @ivar created: when, in seconds.
     @ivar leases: how many requests it is serving.
     @ivar was_used: whether it has served any.
     @ivar ready_since: when it became ready, in seconds.
@@ -66,6 +67,7 @@ class _Member:
 
     worker: Worker
     sessions: Sessions
+    created: float
     state: MemberState = MemberState.STARTING
     leases: int = 0
     was_used: bool = False
@@ -196,6 +198,26 @@ class WorkerPool(Service):
         """How many workers are in a state."""
         return sum(1 for member in self._members if member.state is state)
 
+    def report(self, time: float) -> list[dict[str, Any]]:
+        """
+        What is known of each worker, for JSON.
+
+        @param time: now, in seconds since the epoch.
+        """
+        now = self._reactor.seconds()
+        return [
+            {
+                "pid": member.worker.pid,
+                "state": member.state.value,
+                "since": round(time - (now - member.created)),
+                "requests": member.leases,
+                "sessions": member.sessions.count,
+                "opened": member.worker.opened,
+                "memory": member.worker.memory(),
+            }
+            for member in self._members
+        ]
+
     def acquire(self) -> Deferred[Lease]:
         """
         A lease, first come, first served. Cancelling gives up waiting.
@@ -303,7 +325,8 @@ class WorkerPool(Service):
             self._disappoint()
             return
         sessions = Sessions(self._reactor, worker)
-        member = _Member(worker, sessions, idle_since=self._reactor.seconds())
+        now = self._reactor.seconds()
+        member = _Member(worker, sessions, now, idle_since=now)
         self._members.append(member)
         Deferred.fromCoroutine(self._warm_up(member)).addCallbacks(
             lambda _: self._started(member), lambda failure: self._not_started(member, failure)

@@ -1,0 +1,173 @@
+"""What goes on right now, for the pages of those who run the daemon: server-sent events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import time
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from zope.interface import implementer
+
+from gemproxy.chat.jsontext import dumps
+from gemproxy.chat.sse import Event, comment, encode
+from gemproxy.util.log import make_logger
+from gemproxy.util.masking import NO_KEYS, Masking
+from gemproxy.web.admin import Endpoint
+from gemproxy.web.admission import ProxyRequest
+from gemproxy.web.detached import Detached
+from gemproxy.web.live_state import LiveState
+from gemproxy.web.responses import send_json
+from gemproxy.web.under_way import UnderWay
+
+# Seconds between two looks, at least.
+INTERVAL = 0.5
+# Of the time, for looking: where there are very many requests, pages are told more seldom.
+MOST_TIME = 0.01
+# Seconds without news after which a page, and what is in between, gets a sign of life.
+_SILENCE = 15.0
+
+
+@implementer(IPushProducer)
+class _Page:
+    """
+    A page that watches.
+
+    @ivar is_behind: it was not told of everything, and needs the whole state.
+    @ivar gone: cancelled when it goes, and fired when it is sent away.
+    """
+
+    def __init__(self, request: ProxyRequest) -> None:
+        self._request = request
+        self._is_paused = False
+        self.is_behind = True
+        self.gone: Deferred[None] = Deferred()
+
+    def tell(self, data: bytes) -> bool:
+        """Write it, unless the page does not read; returns whether it was written."""
+        if self._is_paused or self._request.channel is None:
+            return False
+        self._request.write(data)
+        return True
+
+    def pauseProducing(self) -> None:
+        self._is_paused = True
+
+    def resumeProducing(self) -> None:
+        self._is_paused = False
+
+    def stopProducing(self) -> None:
+        self._is_paused = True
+
+
+class Live:
+    """
+    Tells all pages the same, as long as there are any; nothing is looked at for nobody.
+
+    A page that does not read is not written to. Once it reads again it gets the newest state whole,
+    instead of all that it missed.
+    """
+
+    log = make_logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        under_way: UnderWay,
+        fields: Callable[[float], dict[str, Any]],
+        own_keys: Masking = NO_KEYS,
+        wall_clock: Callable[[], float] = time,
+    ) -> None:
+        """
+        @param fields: what is to be told besides the requests, for JSON; called with the time, in
+            seconds since the epoch.
+        @param own_keys: of this daemon. Upstreams quote keys, and anything is the name of a model.
+        @param wall_clock: in seconds since the epoch.
+        """
+        self._clock = clock
+        self._under_way = under_way
+        self._fields = fields
+        self._own_keys = own_keys
+        self._wall_clock = wall_clock
+        self._pages: dict[_Page, None] = {}
+        self._state = LiveState()
+        self._timer: IDelayedCall | None = None
+        self._last_told = 0.0
+
+    @property
+    def pages(self) -> int:
+        """How many watch."""
+        return len(self._pages)
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        return (
+            Endpoint("GET", "/admin/live", lambda request: Detached(self._watch(request))),
+            Endpoint("POST", "/admin/requests/<id>/end", self._end),
+        )
+
+    def close(self) -> None:
+        """Send all pages away: they are no requests that a stop has to wait for."""
+        for page in list(self._pages):
+            page.gone.callback(None)
+
+    async def _watch(self, request: ProxyRequest) -> None:
+        request.setHeader(b"content-type", b"text/event-stream; charset=utf-8")
+        request.setHeader(b"x-accel-buffering", b"no")
+        page = _Page(request)
+        request.registerProducer(page, True)
+        self._pages[page] = None
+        try:
+            if self._timer is None:
+                self._look()
+            else:
+                self._tell_all({})
+            await page.gone
+        finally:
+            del self._pages[page]
+            if request.channel is not None:
+                request.unregisterProducer()
+            if not self._pages:
+                self._rest()
+
+    def _end(self, request: ProxyRequest, id: str) -> None:
+        self._under_way.end(id)
+        send_json(request, {"id": id, "ended": True})
+
+    def _rest(self) -> None:
+        """Nobody watches."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._state = LiveState()
+
+    def _look(self) -> None:
+        began = self._clock.seconds()
+        try:
+            now = self._wall_clock()
+            change = self._state.advance(now, began, self._under_way.all, self._fields(now))
+            self._tell_all(change)
+        except Exception:
+            # An error must not end the looks.
+            self.log.failure("the pages that watch were not told")
+        spent = self._clock.seconds() - began
+        self._timer = self._clock.callLater(max(INTERVAL, spent / MOST_TIME), self._look)
+
+    def _tell_all(self, change: dict[str, Any]) -> None:
+        """@param change: what the pages that know the rest have to be told."""
+        data = self._event(b"change", change) if change else b""
+        if data:
+            self._last_told = self._clock.seconds()
+        elif self._clock.seconds() - self._last_told >= _SILENCE:
+            self._last_told = self._clock.seconds()
+            data = comment("still here")
+        whole: bytes | None = None
+        for page in self._pages:
+            if page.is_behind:
+                whole = whole or self._event(b"state", self._state.whole())
+                page.is_behind = not page.tell(whole)
+            elif data:
+                page.is_behind = not page.tell(data)
+
+    def _event(self, name: bytes, document: dict[str, Any]) -> bytes:
+        return encode(Event(self._own_keys.in_errors().in_bytes(dumps(document)), name))

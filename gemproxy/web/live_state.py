@@ -1,0 +1,109 @@
+"""What a page that watches the daemon shows, and what has changed since it was last told. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+from attrs import define
+
+from gemproxy.web.under_way import Progress, Running
+
+# Requests that a page is told of. It could not show more, and nobody could read them.
+MOST_SHOWN = 2000
+# The share of the newest measurement in a speed: an answer comes in bursts.
+_SHARE_OF_NEWEST = 0.4
+
+
+@define
+class _Row:
+    """
+    A request on the page.
+
+    @ivar facts: what does not change.
+    @ivar speed: tokens in a second, of late.
+    """
+
+    facts: dict[str, Any]
+    progress: Progress
+    speed: float | None = None
+
+    def whole(self) -> dict[str, Any]:
+        return self.facts | self.progress._asdict() | {"speed": self.speed}
+
+    def advance(self, progress: Progress, elapsed: float) -> dict[str, Any]:
+        """
+        The fields that have changed since.
+
+        @param elapsed: seconds since then.
+        """
+        before, self.progress = self.progress, progress
+        if before == progress and not self.speed:
+            return {}
+        pairs = zip(Progress._fields, before, progress, strict=True)
+        changed: dict[str, Any] = {name: now for name, then, now in pairs if now != then}
+        speed = self._next_speed(before.tokens, elapsed)
+        if speed != self.speed:
+            self.speed = changed["speed"] = speed
+        return changed
+
+    def _next_speed(self, before: int | None, elapsed: float) -> float | None:
+        tokens = self.progress.tokens
+        if tokens is None or before is None or elapsed <= 0:
+            return self.speed
+        newest = max(0.0, (tokens - before) / elapsed)
+        if self.speed is None:
+            return round(newest, 1) or None
+        return round(self.speed + _SHARE_OF_NEWEST * (newest - self.speed), 1)
+
+
+class LiveState:
+    """
+    The state that was last told. It has as many rows as there are requests under way, whatever came
+    before.
+    """
+
+    def __init__(self) -> None:
+        self._time = 0.0
+        self._rows: dict[str, _Row] = {}
+        self._fields: dict[str, Any] = {}
+
+    def whole(self) -> dict[str, Any]:
+        """All of it."""
+        rows = [row.whole() for row in self._rows.values()]
+        return {"time": self._time, "requests": rows} | self._fields
+
+    def advance(
+        self, time: float, clock: float, running: Mapping[str, Running], fields: dict[str, Any]
+    ) -> dict[str, Any]:
+        """
+        Take the state of now. Returns what has changed; empty if nothing has.
+
+        @param time: now, in seconds since the epoch.
+        @param clock: the same on the clock of L{Running.began}.
+        @param fields: everything but the requests.
+        """
+        elapsed, self._time = time - self._time, time
+        rows: dict[str, _Row] = {}
+        new: list[dict[str, Any]] = []
+        changed: list[dict[str, Any]] = []
+        for id, one in islice(running.items(), MOST_SHOWN):
+            row = self._rows.get(id)
+            if row is None:
+                began = round(time - (clock - one.began), 3)
+                row = _Row(one.facts() | {"began": began}, one.progress())
+                new.append(row.whole())
+            elif difference := row.advance(one.progress(), elapsed):
+                changed.append({"id": id} | difference)
+            rows[id] = row
+        ended = [id for id in self._rows if id not in rows]
+        self._rows = rows
+        fields = fields | {"requests_total": len(running)}
+        difference = {
+            name: value for name, value in fields.items() if self._fields.get(name) != value
+        }
+        self._fields = fields
+        if new or changed or ended:
+            difference["requests"] = {"new": new, "changed": changed, "ended": ended}
+        return {"time": time} | difference if difference else {}
