@@ -78,6 +78,14 @@ class Answer(Protocol):
         Set the request's parameters that are ignored; must be called before all other methods.
         """
 
+    def asking(self, upstream: str, model: str) -> None:
+        """
+        Set who is asked from now on.
+
+        @param upstream: its name; C{gemini} for Gemini.
+        @param model: the name under which it knows the model.
+        """
+
     def passed_on(self, headers: Headers, upstream_request: str | None) -> None:
         """
         Set headers of the upstream's response that the client gets too; must be called before the
@@ -131,6 +139,9 @@ class PassingAnswer:
 
     def ignored(self, parameters: Sequence[str]) -> None:
         self._answer.ignored(parameters)
+
+    def asking(self, upstream: str, model: str) -> None:
+        self._answer.asking(upstream, model)
 
     def passed_on(self, headers: Headers, upstream_request: str | None) -> None:
         self._answer.passed_on(headers, upstream_request)

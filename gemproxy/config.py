@@ -13,7 +13,13 @@ from urllib.parse import urlsplit
 from attrs import evolve, field, frozen
 
 from gemproxy.chat.json_structure import DEEPEST
-from gemproxy.config_file import BadFile, FileConfig, UpstreamConfig, parse_config_file
+from gemproxy.config_file import (
+    BadFile,
+    FileConfig,
+    PriceListConfig,
+    UpstreamConfig,
+    parse_config_file,
+)
 from gemproxy.secret_files import (
     BadSecretFile,
     file_name_of,
@@ -473,6 +479,13 @@ SETTINGS: tuple[Setting, ...] = (
         _whole(0, 1_000_000),
         "number of answers of /v1/responses to keep for `previous_response_id`; 0 keeps none",
     ),
+    Setting(
+        "USAGE_DAYS",
+        "90",
+        _whole(0, 36500),
+        "days for which each request is recorded in DATA_DIR, without texts; sums of each day are "
+        "kept for good; 0 records nothing",
+    ),
     Setting("LOG_KEEP", "10", _whole(1, 100000), "number of requests and responses to keep"),
     Setting(
         "PROXY_API_KEYS",
@@ -631,6 +644,7 @@ class Config:
     log_dir: Path | None
     data_dir: Path
     responses_keep: int
+    usage_days: int
     log_keep: int
     proxy_api_keys: tuple[str, ...] = field(repr=False)
     cors_origins: tuple[str, ...]
@@ -653,6 +667,7 @@ class Config:
     debug: bool
     upstreams: tuple[UpstreamConfig, ...] = ()
     routes: Mapping[str, tuple[str, ...]] = field(factory=dict)
+    prices: PriceListConfig = PriceListConfig()
     demo: bool = False
 
     @classmethod
@@ -687,6 +702,7 @@ class Config:
             **({"gemini_api_key": ()} | values),
             upstreams=upstreams,
             routes=file.routes,
+            prices=file.prices,
             demo=demo,
         )
         if config.port is None and config.stream_port is None:

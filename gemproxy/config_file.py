@@ -6,6 +6,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Callable, Collection, Mapping
+from datetime import date, datetime
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -17,6 +18,9 @@ DIALECT_NAMES = ("completions", "messages", "native", "responses")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+_CURRENCY = re.compile(r"[A-Z]{3}")
+# What is in the file beside settings.
+_TABLES = ("upstream", "routes", "prices")
 _RESERVED = ("gemini", "google", "models")
 # The names of headers whose values are secrets: Authorization, Cookie, X-Api-Key, X-Auth-Token...
 _SECRET_HEADER = re.compile(r"auth|cookie|key|secret|token", re.I)
@@ -65,6 +69,42 @@ class UpstreamConfig:
 
 
 @frozen
+class PriceConfig:
+    """
+    What a million tokens of a model cost. Of several prices that fit, the first one counts.
+
+    @ivar model: a pattern of the names of models, with C{*}; an upstream may stand in front, as in
+        C{newapi/gpt-*}.
+    @ivar input: for the prompt.
+    @ivar output: for what is generated.
+    @ivar cached: for what of the prompt was cached; None if that costs the same.
+    @ivar reasoning: for thoughts, likewise.
+    @ivar prompts_over: the price is for longer prompts than so many tokens.
+    @ivar until: the last day (UTC) on which it is the price; None if no end is known.
+    """
+
+    model: str
+    input: float
+    output: float
+    cached: float | None = None
+    reasoning: float | None = None
+    prompts_over: int = -1
+    until: date | None = None
+
+
+@frozen
+class PriceListConfig:
+    """
+    @ivar as_of: the day on which the prices were read; None only if there are none.
+    @ivar currency: its code, such as C{USD}.
+    """
+
+    as_of: date | None = None
+    currency: str = "USD"
+    per_million: tuple[PriceConfig, ...] = ()
+
+
+@frozen
 class FileConfig:
     """
     @ivar settings: the text of each setting, by its environment variable.
@@ -74,6 +114,7 @@ class FileConfig:
     settings: Mapping[str, str] = field(factory=dict)
     upstreams: tuple[UpstreamConfig, ...] = ()
     routes: Mapping[str, tuple[str, ...]] = field(factory=dict)
+    prices: PriceListConfig = PriceListConfig()
 
 
 def parse_config_file(
@@ -91,16 +132,22 @@ def parse_config_file(
     known = {name.lower(): name for name in settings}
     given: dict[str, str] = {}
     for key, value in document.items():
-        if key in ("upstream", "routes"):
+        if key in _TABLES:
             continue
         name = known.get(key.lower().replace("-", "_"))
         if name is None:
-            raise BadFile(
-                f"'{key}' is no setting{_suggestion(key, [*known, 'upstream', 'routes'])}"
-            )
+            raise BadFile(f"'{key}' is no setting{_suggestion(key, [*known, *_TABLES])}")
         given[name] = _text(key, value)
     upstreams = _upstreams(document.get("upstream", []), read_secret)
-    return FileConfig(given, upstreams, _routes(document.get("routes", {})))
+    prices = document.get("prices", {})
+    if not isinstance(prices, dict):
+        raise BadFile("prices must be written below [prices].")
+    return FileConfig(
+        given,
+        upstreams,
+        _routes(document.get("routes", {})),
+        _prices(_Reader(prices, "prices", read_secret)),
+    )
 
 
 def _suggestion(key: str, known: Collection[str]) -> str:
@@ -208,6 +255,34 @@ def _routes(value: Any) -> dict[str, tuple[str, ...]]:
     return routes
 
 
+def _prices(reader: _Reader) -> PriceListConfig:
+    as_of, currency = reader.day("as_of"), reader.text("currency") or "USD"
+    if not _CURRENCY.fullmatch(currency):
+        raise reader.bad("currency", "must be a code such as USD")
+    prices = tuple(_price(item) for item in reader.tables("per_million"))
+    if prices and as_of is None:
+        raise reader.bad("as_of", "must be the day on which the prices were read")
+    reader.check_rest()
+    return PriceListConfig(as_of, currency, prices)
+
+
+def _price(reader: _Reader) -> PriceConfig:
+    model = reader.text("model")
+    if not model:
+        raise reader.bad("model", "must be a name, or a pattern with '*'")
+    reader.where = f"prices of '{model}'"
+    given, made = reader.number("input"), reader.number("output")
+    if given is None or made is None:
+        raise reader.bad("input", "and 'output' must be there")
+    cached, reasoning = reader.number("cached"), reader.number("reasoning")
+    over, until = reader.number("prompts_over"), reader.day("until")
+    price = PriceConfig(
+        model, given, made, cached, reasoning, -1 if over is None else int(over), until
+    )
+    reader.check_rest()
+    return price
+
+
 class _Reader:
     """
     Reads the fields of a table, each by its type.
@@ -268,6 +343,32 @@ class _Reader:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 86400:
             raise self.bad(name, "must be a number of seconds up to 86400")
         return float(value)
+
+    def number(self, name: str) -> float | None:
+        value = self._get(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e9:
+            raise self.bad(name, "must be a number from 0 on")
+        return float(value)
+
+    def day(self, name: str) -> date | None:
+        value = self._get(name)
+        if value is not None and (not isinstance(value, date) or isinstance(value, datetime)):
+            raise self.bad(name, "must be a day such as 2026-11-28, without quotes")
+        return value
+
+    def tables(self, name: str) -> list[_Reader]:
+        """Readers of a list of tables."""
+        value = self._get(name)
+        if value is None:
+            return []
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise self.bad(name, "must be a list of tables")
+        return [
+            _Reader(item, f"{self.where}, line {number} of '{name}'", self._read_secret)
+            for number, item in enumerate(value, 1)
+        ]
 
     def headers(self, name: str) -> tuple[tuple[str, str], ...]:
         value = self._get(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,8 +19,9 @@ from gemproxy.util.log import make_logger
 
 _T = TypeVar("_T")
 
-# Seconds to wait for another process that writes.
 _PATIENCE = 5.0
+# sqlite.org/fileformat2.html: what every file begins with.
+_MAGIC = b"SQLite format 3\0"
 # sqlite.org/rescode.html: what says that the file itself is bad.
 _DAMAGES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -28,25 +30,32 @@ class Database(Service):
     """
     A SQLite file. Its schema is the result of all migrations; the file knows how many it has had. A
     file that is damaged is set aside, and another one is begun.
+
+    @ivar path: that of the file.
     """
 
     log = make_logger()
 
-    def __init__(self, reactor: Any, path: Path, migrations: Sequence[str]) -> None:
+    def __init__(
+        self, reactor: Any, path: Path, migrations: Sequence[str], patience: float = _PATIENCE
+    ) -> None:
         """
         @param migrations: SQL scripts, the oldest first. One that was ever released must not be
             changed.
+        @param patience: seconds to wait for another process that writes.
         """
         self._reactor = reactor
-        self._path = path
+        self.path = path
         self._migrations = migrations
+        self._patience = patience
         self._threads = ThreadPool(0, 1, "database")
         self._connection: sqlite3.Connection | None = None
+        self._inode = 0
 
     def startService(self) -> None:
         """@raise OSError: nothing can be written in the folder."""
         super().startService()
-        folder = self._path.parent
+        folder = self.path.parent
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with TemporaryFile(dir=folder):
@@ -74,30 +83,51 @@ class Database(Service):
         """
         return deferToThreadPool(self._reactor, self._threads, self._transaction, work, args)
 
+    def check(self) -> Deferred[None]:
+        """Read all of the file, and set it aside if it is damaged: others say that it is."""
+        return deferToThreadPool(self._reactor, self._threads, self._check)
+
     # In the thread:
+
+    def _check(self) -> None:
+        # To be read anew.
+        self._close()
+        self._transaction(_read_all, ())
 
     def _transaction(self, work: Callable[..., _T], args: Sequence[Any]) -> _T:
         try:
             with self._connected() as connection:
                 return work(connection, *args)
         except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGES:
+            if not is_damage(error):
                 raise
             self._set_aside(error)
         with self._connected() as connection:
             return work(connection, *args)
 
     def _connected(self) -> sqlite3.Connection:
+        if self._connection is not None and not self._is_intact():
+            # SQLite would notice late: it reads little of what it has in memory.
+            self._close()
         if self._connection is None:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            connection = sqlite3.connect(self._path, timeout=_PATIENCE)
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            connection = sqlite3.connect(self.path, timeout=self._patience)
             try:
                 self._migrate(connection)
             except BaseException:
                 connection.close()
                 raise
-            self._connection = connection
+            self._connection, self._inode = connection, self.path.stat().st_ino
         return self._connection
+
+    def _is_intact(self) -> bool:
+        """Whether the file is still the one that was opened, by its name and its first bytes."""
+        try:
+            with self.path.open("rb") as file:
+                is_same = os.fstat(file.fileno()).st_ino == self._inode
+                return is_same and file.read(len(_MAGIC)) == _MAGIC
+        except OSError:
+            return False
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -105,20 +135,20 @@ class Database(Service):
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > len(self._migrations):
             raise sqlite3.NotSupportedError(
-                f"{self._path} was written by a newer version of gemproxy"
+                f"{self.path} was written by a newer version of gemproxy"
             )
         for number, script in enumerate(self._migrations[version:], version + 1):
             connection.executescript(f"BEGIN; {script}; PRAGMA user_version = {number}; COMMIT;")
 
     def _set_aside(self, error: sqlite3.DatabaseError) -> None:
         self._close()
-        aside = self._path.with_name(f"{self._path.name}.damaged-{int(time())}")
-        self._path.rename(aside)
+        aside = self.path.with_name(f"{self.path.name}.damaged-{int(time())}")
+        self.path.rename(aside)
         for suffix in ("-wal", "-shm"):
-            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
         self.log.error(
             "{path} is damaged ({error}): it is kept as {aside}, and another one is begun",
-            path=str(self._path),
+            path=str(self.path),
             error=error,
             aside=aside.name,
         )
@@ -127,3 +157,17 @@ class Database(Service):
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether an error says that the file itself is bad."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGES
+
+
+def _read_all(connection: sqlite3.Connection) -> None:
+    """@raise sqlite3.DatabaseError: the file is damaged."""
+    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        error = sqlite3.DatabaseError(found)
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error

@@ -36,7 +36,9 @@ class Exchange:
     @ivar began: the same on the clock that measures how long the answer takes, in seconds.
     @ivar request: the JSON sent by the client.
     @ivar account: the name of the client's account; None if it has none.
+    @ivar upstream: who answers, or was the last one to be asked: an upstream, or C{gemini}.
     @ivar upstream_request: what the upstream calls the request.
+    @ivar cost: what the answer costs, in the currency of the prices; None if that is not known.
     @ivar masking: of the keys that must not appear in log and journal.
     """
 
@@ -49,6 +51,7 @@ class Exchange:
     request: bytes = field(repr=False)
     masking: Masking = field(default=NO_KEYS, repr=False)
     account: str | None = None
+    upstream: str = "gemini"
     first_token: float | None = None
     duration: float | None = None
     retries: int = 0
@@ -57,6 +60,7 @@ class Exchange:
     finish_reason: str | None = None
     native_finish_reason: str | None = None
     usage: dict[str, Any] | None = None
+    cost: float | None = None
     error: str | None = None
     # As UTF-8, which takes half of the memory of a list of strings.
     _texts: dict[str, bytearray] = field(factory=dict, repr=False)

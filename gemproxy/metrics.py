@@ -99,6 +99,11 @@ class Metrics:
             "Exchanges that are missing in the journal, because it could not be written",
             registry=self.registry,
         )
+        self.usage_dropped = Counter(
+            "gemproxy_usage_dropped",
+            "Requests that are missing in the usage, because it could not be written",
+            registry=self.registry,
+        )
         self.aborted = Counter(
             "gemproxy_aborted_upstreams",
             "Responses whose backend was stopped before their end",
@@ -154,11 +159,23 @@ class Metrics:
         self, name: str, meaning: str, label: str, counts: Callable[[], Mapping[str, int]]
     ) -> None:
         """Show what somebody else counts, by one label."""
+        self.watch_counts_by(
+            name, meaning, [label], lambda: {(key,): count for key, count in counts().items()}
+        )
+
+    def watch_counts_by(
+        self,
+        name: str,
+        meaning: str,
+        labels: Sequence[str],
+        counts: Callable[[], Mapping[tuple[str, ...], float]],
+    ) -> None:
+        """The same by several labels."""
 
         def metric() -> Metric:
-            family = CounterMetricFamily(f"gemproxy_{name}", meaning, labels=[label])
+            family = CounterMetricFamily(f"gemproxy_{name}", meaning, labels=labels)
             for key, count in counts().items():
-                family.add_metric([key], count)
+                family.add_metric(key, count)
             return family
 
         self.registry.register(_Watched(metric))

@@ -53,6 +53,11 @@ from gemproxy.openai.headers import NO_OWN_KEYS, OwnKeys
 from gemproxy.routing.router import Router
 from gemproxy.routing.table import RoutingTable
 from gemproxy.shutdown import LAST_WORDS, Drain
+from gemproxy.usage import tables
+from gemproxy.usage.meter import Meter
+from gemproxy.usage.prices import Prices
+from gemproxy.usage.recorder import FILE, NoUsage, Recorder
+from gemproxy.usage.report import Question, Report
 from gemproxy.util.cgroup import memory_limit
 from gemproxy.util.log import log_details, make_logger, mask_log
 from gemproxy.util.log_limit import LogLimit
@@ -64,6 +69,7 @@ from gemproxy.web.admin import Admin
 from gemproxy.web.admin_checks import checks_endpoint
 from gemproxy.web.admin_routes import AdminRoutes
 from gemproxy.web.admin_sessions import AdminSessions
+from gemproxy.web.admin_usage import AdminUsage
 from gemproxy.web.admission import Admission, Limits
 from gemproxy.web.chat import ChatService
 from gemproxy.web.dialects import DialectService
@@ -84,6 +90,8 @@ _CONNECT_TIMEOUT = 30.0
 # Of the memory, for the bodies of requests. They may be there twice: as they came, and as they are
 # sent.
 _BODIES_SHARE = 8
+# Fields of the Config that take effect at once when they have changed.
+_RELOADED = ("upstreams", "routes", "prices")
 # Bytes of memory with which two large requests are worked on at a time. Each may take 300 MB.
 _ROOM_FOR_TWO = 1 << 30
 
@@ -170,6 +178,8 @@ class Daemon(MultiService):
         self._seal = Seal.of_keys(config.secrets)
         self._kept_responses = self._add_kept_responses()
         self._under_way = UnderWay()
+        self._recorder: Recorder | None = None
+        self._meter = self._add_meter()
         self._ports: list[PortService] = []
         self._connections: list[Connections] = []
         self._addresses = {
@@ -257,6 +267,7 @@ class Daemon(MultiService):
                 *AdminRoutes(self._routing_table, self._admin_reload, self._masking).endpoints(),
                 *self._live.endpoints(),
                 checks_endpoint(Doctor(reactor, lambda: self._config, environ).examine),
+                *AdminUsage(self._usage).endpoints(),
             ],
             self._metrics.refused_keys.labels("admin").inc,
         )
@@ -464,7 +475,7 @@ class Daemon(MultiService):
 
     def reload(self) -> list[str]:
         """
-        Read the configuration anew, and use its upstreams and routes from now on.
+        Read the configuration anew, and use its upstreams, routes and prices from now on.
 
         @return: the names of the settings that have changed, with those that need a restart.
         @raise BadSetting: it is invalid; nothing has changed.
@@ -481,9 +492,10 @@ class Daemon(MultiService):
             for name in fields_dict(Config)
             if getattr(config, name) != getattr(self._config, name)
         )
-        self._config = evolve(self._config, upstreams=config.upstreams, routes=config.routes)
+        self._meter.prices = Prices(config.prices)
+        self._config = evolve(self._config, **{name: getattr(config, name) for name in _RELOADED})
         for name in changed:
-            if name not in ("upstreams", "routes"):
+            if name not in _RELOADED:
                 self.log.warn("{name} has changed: restart the daemon", name=name.upper())
         self.log.info("the configuration was read anew; changed: {changed}", changed=changed)
         return changed
@@ -539,6 +551,7 @@ class Daemon(MultiService):
             self._limits,
             self._log_limit,
             self._under_way,
+            self._meter,
         )
 
     def _add_kept_responses(self) -> KeptResponses | None:
@@ -548,6 +561,33 @@ class Daemon(MultiService):
         database = Database(self._reactor, config.data_dir / "gemproxy.sqlite3", MIGRATIONS)
         database.setServiceParent(self)
         return KeptResponses(database, config.responses_keep)
+
+    def _add_meter(self) -> Meter:
+        config, meter = self._config, Meter(Prices(self._config.prices))
+        self._metrics.watch_counts_by(
+            "tokens",
+            "Tokens of all requests; those that were cached are part of the input, and those of "
+            "reasoning part of the output",
+            ["account", "model", "kind"],
+            meter.tokens,
+        )
+        self._metrics.watch_counts_by(
+            "cost", "Costs of all requests", ["account", "model", "currency"], meter.costs
+        )
+        if config.usage_days:
+            database = Database(self._reactor, config.data_dir / FILE, tables.MIGRATIONS)
+            dropped = self._metrics.usage_dropped.inc
+            in_thread = Threads(self._reactor, 1, "usage").call
+            recorder = Recorder(self._reactor, database, in_thread, config.usage_days, dropped)
+            recorder.setServiceParent(self)
+            self._recorder, meter.keep = recorder, recorder.add
+        return meter
+
+    async def _usage(self, question: Question) -> Report:
+        """@raise NoUsage: see L{Recorder.report}."""
+        if self._recorder is None:
+            raise NoUsage("No usage is recorded: USAGE_DAYS is 0.")
+        return await self._recorder.report(question, self._meter.prices)
 
     def _add_journal(self) -> Journal:
         config = self._config

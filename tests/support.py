@@ -25,6 +25,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
 from gemproxy.config import Config
+from gemproxy.config_file import FileConfig
 from gemproxy.gemini.cli.install import find_cli
 from gemproxy.gemini.cli.limits import CliLimits
 from gemproxy.service import Daemon, Patience
@@ -350,6 +351,7 @@ async def running(
         "DRAIN": "0",
         "GEMINI_WORKERS": "2",
         "LOG_DIR": str(run_root / "logs"),
+        "DATA_DIR": str(run_root / "data"),
     } | {name: str(value) for name, value in settings.items()}
     config = Config.load({}, environ)
     daemon = Daemon(
@@ -401,6 +403,7 @@ class Relay(Client):
 @asynccontextmanager
 async def running_relay(
     patience: Patience = Patience(),  # noqa: B008
+    file: FileConfig | None = None,
     **settings: Any,
 ) -> AsyncIterator[Relay]:
     """A Stream Proxy with a New-API of its own; settings by their environment variables."""
@@ -415,8 +418,9 @@ async def running_relay(
         "MAX_RETRIES": "0",
         "DRAIN": "0",
         "LOG_DIR": "",
+        "USAGE_DAYS": "0",
     } | {name: str(value) for name, value in settings.items()}
-    daemon = Daemon(Config.load({}, environ), None, reactor, environ, patience)
+    daemon = Daemon(Config.load({}, environ, file=file), None, reactor, environ, patience)
     number = environ["STREAM_PORT"]
     relay = Relay(int(number) if number.isdigit() else 0, daemon, upstream)
     globalLogPublisher.addObserver(relay.logged.append)

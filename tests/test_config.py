@@ -178,6 +178,7 @@ CASES = [
         ("-1", "1000001"),
         "a whole number from 0 to 1000000",
     ),
+    Case("USAGE_DAYS", 90, {"0": 0, "36500": 36500}, ("-1", "36501"), "a whole number from 0"),
     Case(
         "LOG_KEEP",
         10,
@@ -443,7 +444,13 @@ def test_one_port_may_be_off_but_not_both():
 
 def test_the_fields_of_the_config_are_the_settings():
     names = [field.name for field in fields(Config)]
-    assert names == [*(setting.attribute for setting in SETTINGS), "upstreams", "routes", "demo"]
+    assert names == [
+        *(setting.attribute for setting in SETTINGS),
+        "upstreams",
+        "routes",
+        "prices",
+        "demo",
+    ]
 
 
 def test_defaults_are_texts_that_an_operator_could_have_written():

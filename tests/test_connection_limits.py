@@ -263,6 +263,7 @@ def test_a_daemon_whose_descriptors_are_gone_says_so(tmp_path: Path) -> None:
             "UPSTREAM_URL": url,
             "MAX_RETRIES": "0",
             "LOG_DIR": "",
+            "USAGE_DAYS": "0",
             "DRAIN": "0",
         }
         command = [str(twistd), "-n", "--pidfile=", "gemproxy"]

@@ -460,6 +460,7 @@ def test_the_command_prints_it_and_its_status_is_that_of_the_findings(tmp_path: 
         "UPSTREAM_URL": f"http://user-less.localhost:{free_port()}",
         "FIXED_API_KEY": TOKEN,
         "LOG_DIR": "",
+        "USAGE_DAYS": "0",
         "DATA_DIR": str(tmp_path),
     }
     done = subprocess.run([GEMPROXY, "doctor"], env=environ, capture_output=True, timeout=60)

@@ -63,7 +63,9 @@ async def test_tls(tmp_path: Path):
 def test_an_endpoint_string_that_is_wrong_is_named(description: str):
     environ = {"STREAM_PORT": description, "PORT": "off", "GEMINI_PROXY_URL": "http://127.0.0.1:1"}
     with pytest.raises(BadSetting, match=r"Stream Proxy|STREAM_PORT"):
-        Daemon(Config.load({}, environ | {"LOG_DIR": ""}), None, reactor, environ)
+        Daemon(
+            Config.load({}, environ | {"LOG_DIR": "", "USAGE_DAYS": "0"}), None, reactor, environ
+        )
 
 
 @pytest.mark.parametrize(
@@ -102,6 +104,7 @@ async def test_socket_activation():
             "STREAM_PORT": "systemd:domain=INET:index=0",
             "GEMINI_PROXY_URL": "http://127.0.0.1:1",
             "LOG_DIR": "",
+            "USAGE_DAYS": "0",
             "PROXY_API_KEYS": "a-key-of-ours",
         }
         with subprocess.Popen(  # noqa: ASYNC220

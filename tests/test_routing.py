@@ -326,6 +326,7 @@ async def routed(tmp_path: Path, text: str = FILE, **settings: str) -> AsyncIter
         "RETRY_DELAY": "0.01",
         "DRAIN": "0",
         "LOG_DIR": "",
+        "USAGE_DAYS": "0",
     } | settings
 
     def read() -> Config:

@@ -105,6 +105,7 @@ async def started(folder: Path, **settings: object) -> AsyncIterator[Process]:
         "PORT": "off",
         "STREAM_PORT": str(port),
         "LOG_DIR": "",
+        "USAGE_DAYS": "0",
     } | {name: str(value) for name, value in settings.items()}
     log = folder / "log"
     with log.open("wb") as output:

@@ -16,6 +16,7 @@ from gemproxy.chat.errors import ChatError, Unanswered
 from gemproxy.chat.request import ChatRequest, Headers
 from gemproxy.chat.sse import Event
 from gemproxy.routing.rest import Rest
+from gemproxy.routing.table import Target
 from gemproxy.util.log import make_logger
 
 _QUICK_RETRIES = 2
@@ -88,6 +89,7 @@ class RepeatingBackend:
     async def _complete(self, request: ChatRequest, answer: Answer) -> None:
         # An upstream that begins to answer is back, however long the answer takes.
         watched = Watched(answer, request.headers, self.rest.succeeded)
+        answer.asking(self.rest.name, request.model)
         retried = 0
         while True:
             self.rest.check()
@@ -153,12 +155,13 @@ class FallbackBackend:
     """
     Asks one backend after the other, until one does not refuse.
 
-    @ivar members: each with the name under which it knows the model.
+    @ivar members: each with the target that it is: its name, and that under which it knows the
+        model.
     """
 
     log = make_logger()
 
-    members: Sequence[tuple[str, Backend, str]]
+    members: Sequence[tuple[Target, Backend]]
 
     def models(self, headers: Headers) -> Deferred[list[dict[str, Any]]]:
         raise NotImplementedError
@@ -168,20 +171,16 @@ class FallbackBackend:
 
     async def _complete(self, request: ChatRequest, answer: Answer) -> None:
         watched = Watched(answer, request.headers)
-        for position, (name, backend, model) in enumerate(self.members, 1):
-            request.headers, request.model = watched.headers, model
+        for position, (target, backend) in enumerate(self.members, 1):
+            request.headers, request.model = watched.headers, target.model
+            answer.asking(target.upstream, target.model)
             try:
                 await backend.complete(request, watched)
             except ChatError as error:
                 is_last = position == len(self.members)
                 if is_last or watched.begun or not is_worth_another(error):
                     raise
-                self.log.info(
-                    "{name}/{model}: {error}; asking the next one",
-                    name=name,
-                    model=model,
-                    error=error,
-                )
+                self.log.info("{target}: {error}; asking the next one", target=target, error=error)
                 answer.retrying(error)
             else:
                 return

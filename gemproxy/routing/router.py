@@ -256,12 +256,9 @@ class Router(MultiService):
         if len(targets) == 1:
             return evolve(self._route(targets[0], is_alone=True), asked=model)
         routes = [self._route(target, is_alone=False) for target in targets]
-        members = [
-            (str(target), route.backend, route.model)
-            for target, route in zip(targets, routes, strict=True)
-        ]
-        first = routes[0]
-        return evolve(first, backend=FallbackBackend(members), asked=model)
+        backends = [route.backend for route in routes]
+        members = [*zip(targets, backends, strict=True)]
+        return evolve(routes[0], backend=FallbackBackend(members), asked=model)
 
     async def models(self, headers: Headers) -> ListedModels:
         """All models that can be asked for, each once, by the name that chooses it."""

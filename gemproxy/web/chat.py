@@ -22,6 +22,7 @@ from gemproxy.dialects.dialect import Translation
 from gemproxy.exchange import Exchange
 from gemproxy.journal import Journal
 from gemproxy.metrics import Metrics
+from gemproxy.usage.meter import Meter
 from gemproxy.util.log import make_logger
 from gemproxy.util.log_limit import LogLimit
 from gemproxy.util.masking import NO_KEYS, Masking
@@ -51,6 +52,7 @@ class ChatService:
     @ivar log_limit: for the lines of requests that an upstream refused because of their key; None
         for no limit.
     @ivar under_way: told of each answer.
+    @ivar meter: learns of each request that ended.
     """
 
     log = make_logger()
@@ -65,6 +67,7 @@ class ChatService:
     limits: AnswerLimits = AnswerLimits()
     log_limit: LogLimit | None = None
     under_way: UnderWay = field(factory=UnderWay)
+    meter: Meter = field(factory=Meter)
     _heartbeat_timer: HeartbeatTimer = field(init=False)
 
     @_heartbeat_timer.default
@@ -207,6 +210,7 @@ class ChatService:
             exchange.first_token,
             exchange.duration,
         )
+        self.meter.ended(exchange)
         if exchange.status != 401 or self.log_limit is None or self.log_limit.allows(401):
             self.log.info("{line}", line=exchange.summary())
         self.journal.end(exchange)

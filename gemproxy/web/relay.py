@@ -197,6 +197,9 @@ class _Relay:
         if names and self._request.channel is not None:
             self._request.setHeader(b"x-gemproxy-ignored", names.encode())
 
+    def asking(self, upstream: str, model: str) -> None:
+        self._exchange.upstream, self._exchange.model = upstream, model
+
     def passed_on(self, headers: Headers, upstream_request: str | None) -> None:
         self._exchange.upstream_request = upstream_request
         if self._request.channel is None or self._committed:

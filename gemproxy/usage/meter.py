@@ -1,0 +1,137 @@
+"""Counts what requests take: tokens, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from attrs import define, field
+
+from gemproxy.chat.chunks import Usage
+from gemproxy.exchange import Exchange
+from gemproxy.usage.prices import Prices
+from gemproxy.usage.row import OTHER, Names, Row, bucket_of, shown, within_bounds
+
+# Names of models that are told apart from the start of the daemon on.
+_MODELS = 1000
+# Pairs of account and model in the metrics.
+_PAIRS = 2000
+
+
+@define
+class _Total:
+    """What the requests of an account for a model took."""
+
+    usage: Usage = Usage(0, 0)
+    cost: float = 0.0
+
+
+@define(eq=False)
+class Meter:
+    """
+    Learns of each request that ended.
+
+    @ivar prices: those of now.
+    @ivar keep: takes the rows.
+    """
+
+    prices: Prices = field(factory=Prices)
+    keep: Callable[[Row], object] = lambda row: None
+    _names: Names = field(factory=lambda: Names(_MODELS))
+    _totals: dict[tuple[str, str], _Total] = field(factory=dict)
+
+    def ended(self, exchange: Exchange) -> None:
+        """An exchange has ended. It is told what it costs."""
+        usage = exchange.usage
+        exchange.cost = self.count(
+            id=exchange.id,
+            time=exchange.time,
+            account=exchange.account,
+            model=exchange.model,
+            upstream=exchange.upstream,
+            status=exchange.status,
+            finish=exchange.finish_reason,
+            usage=None if usage is None else Usage.of_json(usage),
+            first_token=exchange.first_token,
+            duration=exchange.duration or 0.0,
+            retries=exchange.retries,
+        )
+
+    def count(
+        self,
+        *,
+        id: str,
+        time: float,
+        account: str | None,
+        model: str,
+        upstream: str,
+        status: int,
+        finish: str | None,
+        usage: Usage | None,
+        first_token: float | None,
+        duration: float,
+        retries: int = 0,
+    ) -> float | None:
+        """
+        A request has ended.
+
+        @param time: that of the request, in seconds since the epoch.
+        @param account: the name of that which asked; None for none.
+        @param model: empty if it asked for none; likewise C{upstream}, if nobody was asked.
+        @param usage: None if it is not known.
+        @param first_token: seconds until the first piece of the answer; None if there was none.
+        @param duration: seconds until its end.
+        @return: what it costs; None if that is not known.
+        """
+        name, cost = self._names.known(model), None
+        if usage is not None:
+            usage = within_bounds(usage)
+            cost = self.prices.cost(model, usage, time, upstream)
+            self._add(account or "", name, usage, cost)
+        self.keep(
+            Row(
+                time=time,
+                account=account or "",
+                model=name,
+                upstream=upstream,
+                status=status,
+                finish=None if finish is None else shown(finish),
+                input=None if usage is None else usage.prompt,
+                cached=None if usage is None else usage.cached,
+                output=None if usage is None else usage.completion,
+                reasoning=None if usage is None else usage.reasoning,
+                first_token=first_token,
+                bucket=bucket_of(first_token),
+                duration=duration,
+                retries=retries,
+                cost=cost,
+                id=id,
+            )
+        )
+        return cost
+
+    def _add(self, account: str, model: str, usage: Usage, cost: float | None) -> None:
+        total = self._totals.get((account, model))
+        if total is None:
+            if len(self._totals) >= _PAIRS:
+                account = model = OTHER
+            total = self._totals.setdefault((account, model), _Total())
+        total.usage += usage
+        total.cost += cost or 0.0
+
+    def tokens(self) -> Mapping[tuple[str, ...], float]:
+        """All tokens since the start, by account, model and kind."""
+        return {
+            (*pair, kind): number
+            for pair, total in self._totals.items()
+            for kind, number in (
+                ("input", total.usage.prompt),
+                ("cached", total.usage.cached),
+                ("output", total.usage.completion),
+                ("reasoning", total.usage.reasoning),
+            )
+        }
+
+    def costs(self) -> Mapping[tuple[str, ...], float]:
+        """All costs since the start, by account, model and currency."""
+        currency = self.prices.currency
+        return {(*pair, currency): total.cost for pair, total in self._totals.items()}
