@@ -8,12 +8,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from time import monotonic_ns
 from types import TracebackType
 from typing import NoReturn, cast
 
 from twisted.application.service import IService, MultiService
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IReactorCore, IReactorFromThreads
+from twisted.internet.interfaces import IReactorCore, IReactorFromThreads, IReactorTime
 from twisted.python import usage
 
 from gemproxy import __version__
@@ -34,6 +35,7 @@ from gemproxy.secret_files import BadSecretFile, with_secrets_read
 from gemproxy.util.core_dumps import forbid_core_dumps
 from gemproxy.util.masking import LOOKALIKES
 from gemproxy.util.monotonic import use_monotonic_time
+from gemproxy.util.service_manager import ManagedService, ServiceManager
 
 
 def _help(meaning: str, env: str, default: str | None) -> str:
@@ -194,7 +196,13 @@ def makeService(options: Options) -> IService:
         _refuse(str(error))
     root = _Root()
     daemon.setServiceParent(root)
-    Signals(
-        cast("IReactorFromThreads", reactor), daemon.hurry, daemon.reload_or_complain
-    ).setServiceParent(root)
+    manager = ServiceManager.from_environ(os.environ)
+
+    def reload() -> None:
+        manager.tell("RELOADING=1", f"MONOTONIC_USEC={monotonic_ns() // 1000}")
+        daemon.reload_or_complain()
+        manager.tell("READY=1")
+
+    Signals(cast("IReactorFromThreads", reactor), daemon.hurry, reload).setServiceParent(root)
+    ManagedService(manager, cast("IReactorTime", reactor)).setServiceParent(root)
     return root

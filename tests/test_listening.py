@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,7 +16,7 @@ from gemproxy.http.listening import Address
 from gemproxy.service import Daemon
 from testing.processes import free_port
 from testing.tls import make_certificate
-from tests.support import ROOT, Connection, gpt, running_relay
+from tests.support import Connection, gpt, running_relay
 
 
 @ensureDeferred
@@ -83,47 +78,3 @@ def test_an_endpoint_string_that_is_wrong_is_named(description: str):
 )
 def test_an_address_is_local_only_if_that_is_certain(port: int | str, host: str, is_local: bool):
     assert Address(port, host).is_local is is_local
-
-
-@ensureDeferred
-async def test_socket_activation():
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        # As systemd does it: the socket is descriptor 3 of the daemon.
-        program = (
-            "import os, sys; os.environ['LISTEN_PID'] = str(os.getpid()); "
-            "os.execv(sys.argv[1], sys.argv[1:])"
-        )
-        twistd = str(Path(sys.executable).with_name("twistd"))
-        environ = {
-            "PATH": os.environ["PATH"],
-            "LISTEN_FDS": "1",
-            "LISTEN_FDNAMES": "http",
-            "PORT": "off",
-            "STREAM_PORT": "systemd:domain=INET:index=0",
-            "GEMINI_PROXY_URL": "http://127.0.0.1:1",
-            "LOG_DIR": "",
-            "USAGE_DAYS": "0",
-            "PROXY_API_KEYS": "a-key-of-ours",
-        }
-        with subprocess.Popen(  # noqa: ASYNC220
-            [sys.executable, "-c", program, twistd, "-n", "--pidfile=", "gemproxy"],
-            env=environ,
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            preexec_fn=lambda: os.dup2(listening.fileno(), 3, inheritable=True),
-            pass_fds=(3,),
-        ) as daemon:
-            try:
-                port = listening.getsockname()[1]
-                endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{port}")
-                client = await endpoint.connect(Factory.forProtocol(Connection))
-                client.send("GET", "/health")
-                reply = await client.reply()
-                assert json.loads(reply.body)["status"] == "ok"
-                client.drop()
-            finally:
-                daemon.terminate()
-                daemon.communicate()

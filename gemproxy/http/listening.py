@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Callable
 from typing import Any
 
 from attrs import frozen
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.python.failure import Failure
 
-from gemproxy.http.transport import PromptEndpoint
+from gemproxy.http.transport import AdoptedEndpoint, PromptEndpoint
 from gemproxy.http.write_coalescer import WriteCoalescer
+
+_TCP = (socket.AF_INET, socket.AF_INET6)
 
 
 @frozen
@@ -60,6 +63,8 @@ class Address:
         except Exception as error:
             # Whatever a plugin raises: a file that is missing, an argument that is not known.
             raise ValueError(f"{type(error).__name__}: {error}") from None
+        if isinstance(endpoint, AdoptedStreamServerEndpoint) and endpoint.addressFamily in _TCP:
+            return AdoptedEndpoint(reactor, endpoint.fileno, coalescer, overflow)
         return endpoint
 
 

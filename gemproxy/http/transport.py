@@ -140,7 +140,10 @@ class PromptPort(tcp.Port):
     overflow: Callable[[], bytes] | None = None
 
     def createInternetSocket(self) -> socket.socket:
-        made: socket.socket = super().createInternetSocket()
+        return self.guarded(super().createInternetSocket())
+
+    def guarded(self, made: socket.socket) -> socket.socket:
+        """A listening socket that has an answer for whom there is no file descriptor."""
         return made if self.overflow is None else _ListeningSocket(made, self.overflow)
 
 
@@ -162,5 +165,36 @@ class PromptEndpoint:
         port = PromptPort(self.port, factory, _BACKLOG, self.interface, self.reactor)
         port.coalescer = self.coalescer
         port.overflow = self.overflow
+        port.startListening()
+        return port
+
+
+@frozen
+@implementer(IStreamServerEndpoint)
+class AdoptedEndpoint:
+    """
+    The same with a socket that was made by another process, such as systemd.
+
+    @ivar descriptor: of a listening TCP socket; it becomes the port's own.
+    """
+
+    reactor: Any
+    descriptor: int
+    coalescer: WriteCoalescer
+    overflow: Callable[[], bytes] | None = None
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        return execute(self._listen, protocolFactory)
+
+    def _listen(self, factory: IProtocolFactory) -> IListeningPort:
+        made = socket.socket(fileno=self.descriptor)
+        made.setblocking(False)
+        os.set_inheritable(self.descriptor, False)
+        host, number = made.getsockname()[:2]
+        port = PromptPort(number, factory, _BACKLOG, host, self.reactor)
+        port.coalescer = self.coalescer
+        port.overflow = self.overflow
+        # What reactor.adoptStreamPort sets, which makes a port of Twisted's own class.
+        port._preexistingSocket = port.guarded(made)
         port.startListening()
         return port
