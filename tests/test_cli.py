@@ -160,7 +160,7 @@ def test_sessions_lie_where_the_cli_looks_for_them(home: WorkerHome):
 
 def test_the_settings_make_a_chat_model_of_it(home: WorkerHome):
     settings = json.loads((home.root / ".gemini" / "settings.json").read_bytes())
-    assert settings["security"]["auth"]["selectedType"] == "gemini-api-key"
+    assert settings["security"]["auth"]["selectedType"] == "gateway"
     assert settings["general"]["maxAttempts"] == 1
     assert settings["tools"]["core"] == ["none"]
     assert settings["model"]["compressionThreshold"] == 1.0
@@ -192,7 +192,6 @@ def test_a_worker_sees_what_it_needs_and_nothing_else(
         "HOME": str(home.root),
         "GEMINI_CLI_HOME": str(home.root),
         "TMPDIR": str(home.temp),
-        "GEMINI_API_KEY": "held-by-gemproxy",
         "GOOGLE_GEMINI_BASE_URL": "http://127.0.0.1:1/x",
         "GEMINI_MODEL": "gemini-x",
         "GEMINI_SYSTEM_MD": str(home.root / "system.md"),

@@ -170,9 +170,20 @@ async def test_a_worker_without_its_home_is_retired(tmp_path: Path, logged: list
         await until(lambda: pid not in product.worker_pids(), "it is retired")
 
 
+@ensureDeferred
+async def test_another_version_starts_with_one_warning(tmp_path: Path, logged: list[Any]) -> None:
+    async with with_fakes(tmp_path) as (product, _):
+        (pid,) = product.worker_pids()
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: pid not in product.worker_pids(), "its end is noticed")
+        assert (await ask(product)).status == 200
+    said = [formatEvent(event) or "" for event in logged]
+    assert sum("is version unknown, and gemproxy is tested with" in one for one in said) == 1
+
+
 @pytest.mark.parametrize("how", ["stalls", "dies", "floods", "refuses", "talks nonsense"])
 @pytest.mark.parametrize(
-    "method", ["initialize", "session/new", "session/set_model", "session/prompt"]
+    "method", ["authenticate", "session/new", "session/set_model", "session/prompt"]
 )
 @ensureDeferred
 async def test_at_every_step_a_worker_may_fail(
@@ -182,7 +193,7 @@ async def test_at_every_step_a_worker_may_fail(
         (pid,) = product.worker_pids()
         step = "in " if how != "refuses" else ""
         fakes.behave(f"{how} {step}{method}")
-        is_first = method in ("initialize", "session/new")
+        is_first = method in ("authenticate", "session/new")
         if is_first:
             os.kill(pid, signal.SIGKILL)
             await until(lambda: pid not in product.worker_pids(), "its end is noticed")

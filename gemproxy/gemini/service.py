@@ -27,6 +27,7 @@ from gemproxy.gemini.cli.install import Cli
 from gemproxy.gemini.cli.limits import CliLimits
 from gemproxy.gemini.cli.rundir import RunDirectory, roots_for_user
 from gemproxy.gemini.cli.sizes import WorkerSizes, worker_sizes
+from gemproxy.gemini.cli.versions import Versions
 from gemproxy.gemini.cli.worker import Worker
 from gemproxy.gemini.cli.worker_pool import PoolLimits, WorkerPool
 from gemproxy.gemini.engine import GeminiEngine
@@ -97,10 +98,14 @@ class EngineService(MultiService):
 
         first_model = (config.gemini_models or BUILT_IN_MODELS)[0]
 
+        versions = Versions()
+
         def make_worker(pool: WorkerPool) -> Worker:
             self._workers_made += 1
             home = WorkerHome(self._run_directory.ensure() / f"worker-{self._workers_made}")
-            return Worker(reactor, cli, home, first_model, gateway.url, pool, cli_limits)
+            return Worker(
+                reactor, cli, home, first_model, gateway.url, pool, cli_limits, versions.saw
+            )
 
         limits = PoolLimits(sizes.workers, config.gemini_sessions, config.gemini_queue)
         self.pool = WorkerPool(reactor, limits, cli_limits, make_worker)

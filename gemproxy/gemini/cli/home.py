@@ -15,7 +15,8 @@ from gemproxy.gemini.cli.sizes import MIB
 # Turns the coding agent into a plain chat model; each setting has an effect with 0.61.0.
 _SETTINGS: dict[str, Any] = {
     "security": {
-        "auth": {"selectedType": "gemini-api-key"},
+        # A server between the CLI and the API, whose address Worker.start tells. It needs no key.
+        "auth": {"selectedType": "gateway"},
         "folderTrust": {"enabled": False},
     },
     "general": {
@@ -108,8 +109,7 @@ class WorkerHome:
 
     def environment(self, path: str, model: str, api_url: str, heap: int) -> dict[str, str]:
         """
-        The environment of the worker. It does not contain the API key, which the gateway at
-        C{api_url} adds.
+        The environment of the worker. It has no API key: the gateway at C{api_url} adds it.
 
         @param path: the PATH that contains node.
         @param model: any concrete model; with "auto" the CLI queries a classifier model first.
@@ -121,7 +121,7 @@ class WorkerHome:
             "HOME": str(self.root),
             "GEMINI_CLI_HOME": str(self.root),
             "TMPDIR": str(self.temp),
-            "GEMINI_API_KEY": "held-by-gemproxy",
+            # Told by ACP as well. Without it, a CLI that took no notice would ask Google.
             "GOOGLE_GEMINI_BASE_URL": api_url,
             "GEMINI_MODEL": model,
             "GEMINI_SYSTEM_MD": str(self._system_prompt),

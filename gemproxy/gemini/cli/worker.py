@@ -31,6 +31,9 @@ STDERR_TAIL = 8 * 1024
 # V8 writes it before it ends a process whose heap is at its limit.
 _HEAP_IS_FULL = b"heap out of memory"
 
+# Of what the process says its version is.
+_VERSION_LENGTH = 50
+
 _LAUNCHER = str(Path(__file__).with_name("launch.py"))
 
 
@@ -100,6 +103,17 @@ _INTRODUCTION: dict[str, Any] = {
 }
 
 
+def _through_gateway(url: str) -> dict[str, Any]:
+    """What tells the CLI that a server between it and the API has the key."""
+    return {"methodId": "gateway", "_meta": {"gateway": {"baseUrl": url}}}
+
+
+def _version_in(introduction: dict[str, Any]) -> str | None:
+    info = introduction.get("agentInfo")
+    version = info.get("version") if isinstance(info, dict) else None
+    return version[:_VERSION_LENGTH] if isinstance(version, str) else None
+
+
 class Worker:
     """
     A C{gemini --acp} process.
@@ -122,7 +136,9 @@ class Worker:
         api_url: str,
         observer: WorkerObserver,
         limits: CliLimits,
+        saw_version: Callable[[str | None], None] = lambda version: None,
     ) -> None:
+        """@param saw_version: called with the version that the process has; None for none."""
         self.home = home
         self.limits = limits
         self.opened = 0
@@ -133,6 +149,8 @@ class Worker:
         self.pid: int | None = None
         self._reactor = reactor
         self._cli = cli
+        self._api_url = api_url
+        self._saw_version = saw_version
         self._environment = home.environment(cli.path, model, api_url, limits.heap)
         self._observer = observer
         self._protocol = _AcpProtocol(self)
@@ -166,11 +184,13 @@ class Worker:
             with deadline(
                 self._reactor, self.limits.start_timeout, self.give_up, "it was not ready in time"
             ):
-                await self.call("initialize", _INTRODUCTION)
+                introduced = await self.call("initialize", _INTRODUCTION)
+                await self.call("authenticate", _through_gateway(self._api_url))
         except CallFailed as error:
             self.give_up(f"it failed to start: {error}")
             raise WorkerDied(f"The Gemini CLI failed to start: {error}") from None
         self.usable = not self._ended
+        self._saw_version(_version_in(introduced))
         records.clear(self.home.chats)
 
     def call(self, method: str, params: dict[str, Any]) -> Deferred[dict[str, Any]]:
