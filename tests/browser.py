@@ -109,10 +109,16 @@ def open_view(page: Page, port: int, view: str = "") -> None:
     page.wait_for_selector(f"main[data-shown='{view}']" if view else "main[data-shown]")
 
 
-def barriers(page: Page) -> list[str]:
-    """What axe finds that keeps somebody from using the page as it is now."""
-    page.evaluate(AXE.read_text())
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+def barriers(page: Page, *rules: str) -> list[str]:
+    """
+    What axe finds that keeps somebody from using the page as it is now.
+
+    @param rules: those that are looked at; none for all.
+    """
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE.read_text())
+    options = {"resultTypes": ["violations"]} | ({"runOnly": list(rules)} if rules else {})
+    found = page.evaluate("(options) => axe.run(document, options)", options)
     return [
         f"{violation['id']}: {node['html']} {node['failureSummary']}"
         for violation in found["violations"]

@@ -3,23 +3,44 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import CDPSession, Page, expect
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
 
 from testing.fake_newapi import (
     DONE,
+    EVENT_STREAM,
     Call,
     Script,
     chunk,
     document,
     event,
     events,
+    stream,
     usage_chunk,
 )
-from tests.browser import barriers, chromium, in_browser, open_view, page
-from tests.support import Relay
+from tests.browser import barriers, chromium, in_browser, in_reactor, open_view, page
+from tests.support import Relay, gpt, running_relay
 
 __all__ = ["chromium", "page"]
+
+VIEWS = ("now", "plots", "try", "usage", "routes", "checks")
+
+# Each would run a script if it were taken for HTML, in one of the places where a text may stand.
+HOSTILE = (
+    "<img src=x onerror=pwned('img')>",
+    "<script>pwned('script')</script>",
+    "\"><svg onload=pwned('svg')>",
+    "'><iframe srcdoc=\"<script>parent.pwned('frame')</script>\">",
+    "</pre></td><details open ontoggle=pwned('toggle')>",
+    "javascript:pwned('link')",
+    "<a href=javascript:pwned('a')>{{7*7}}${7*7}</a>",
+)
 
 
 def serving(models: list[str], chat: Script) -> Script:
@@ -30,6 +51,17 @@ def serving(models: list[str], chat: Script) -> Script:
         await (document(listed) if call.target == "/v1/models" else chat)(call)
 
     return serve
+
+
+@contextmanager
+def running(**settings: Any) -> Iterator[Relay]:
+    """A daemon while a test of the browser goes on."""
+    context = running_relay(**settings)
+    relay = in_reactor(context.__aenter__)
+    try:
+        yield relay
+    finally:
+        in_reactor(context.__aexit__, None, None, None)
 
 
 @in_browser
@@ -64,4 +96,238 @@ def test_a_request_is_tried(page: Page, relay: Relay) -> None:
         {"role": "user", "content": "Hi"},
     ]
     assert (asked["temperature"], asked["stream"]) == (0.5, True)
-    assert barriers(page) == []
+
+
+@in_browser
+def test_a_try_is_stopped_and_an_error_is_shown(page: Page, relay: Relay) -> None:
+    async def endless(call: Call) -> None:
+        await call.whole()
+        await call.head(headers=[EVENT_STREAM])
+        await call.send(event(chunk("It begins")))
+        await call.when_closed(20)
+
+    relay.upstream.always(serving(["gpt-x"], endless))
+    open_view(page, relay.port, "try")
+    page.get_by_label("Model").fill("gpt-x")
+    page.get_by_label("Message").fill("Go on")
+    page.get_by_role("button", name="Send").click()
+    log = page.get_by_role("log")
+    expect(log).to_contain_text("It begins")
+    page.get_by_role("button", name="Stop").click()
+    expect(log).to_contain_text("stopped")
+    in_reactor(relay.upstream.calls[-1].when_closed)
+    refusal = {"error": {"message": "No such model here.", "code": "model_not_found"}}
+    relay.upstream.always(serving(["gpt-x"], document(refusal, 404)))
+    page.get_by_label("Message").fill("Again")
+    page.get_by_role("button", name="Send").click()
+    expect(log.get_by_role("alert")).to_have_text("404: No such model here.")
+    # It can be sent again as it is.
+    expect(page.get_by_label("Message")).to_have_value("Again")
+
+
+@in_browser
+def test_the_key_opens_it(page: Page) -> None:
+    """The page never sees the cookie, and other sites cannot send it."""
+    with running(ADMIN_KEY="the-admin-s-own-key", PROXY_API_KEYS="a-client-s-key") as relay:
+        open_view(page, relay.port)
+        key = page.get_by_label("Admin key")
+        assert barriers(page) == []
+        key.fill("a-client-s-key")
+        key.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("ADMIN_KEY is required")
+        key.fill("the-admin-s-own-key")
+        key.press("Enter")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Now")
+        [cookie] = page.context.cookies(f"http://localhost:{relay.port}/admin/login")
+        assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+        assert page.evaluate("document.cookie") == ""
+        page.get_by_role("link", name="Routes").click()
+        expect(page.get_by_role("table")).to_contain_text("newapi")
+        page.get_by_role("button", name="Log out").click()
+        expect(page.get_by_label("Admin key")).to_be_focused()
+
+
+@in_browser
+def test_what_is_missing_is_said_with_what_mends_it(page: Page, relay: Relay) -> None:
+    in_reactor(relay.upstream.stop_listening)
+    open_view(page, relay.port)
+    problems = page.get_by_role("region", name="Something is missing")
+    expect(problems).to_contain_text("upstream newapi")
+    expect(problems.locator("code").first).to_contain_text("curl")
+    in_reactor(relay.upstream.listen_again)
+
+
+# --- What is under way.
+
+
+async def hold(call: Call) -> None:
+    """Begins to answer, and goes on until somebody goes."""
+    await call.whole()
+    await call.head(headers=[EVENT_STREAM])
+    await call.send(event(chunk("It begins")))
+    await call.when_closed(60)
+
+
+@in_browser
+def test_a_request_is_seen_and_ended(page: Page, relay: Relay) -> None:
+    """By two clicks, since rows move; whoever was at the button by keyboard stays at the table."""
+    relay.upstream.always(serving(["gpt-x"], hold))
+    open_view(page, relay.port)
+    summary = page.locator("#summary")
+    expect(summary).to_have_text("No request is under way.")
+    client = in_reactor(lambda: relay.begin(gpt(model="gpt-x", stream=True)))
+    row = page.get_by_role("row").filter(has_text="gpt-x")
+    expect(row).to_contain_text("streaming")
+    expect(summary).to_have_text("1 request under way: 1 streaming.")
+    row.get_by_role("button").focus()
+    page.keyboard.press("Enter")
+    expect(row.get_by_role("button")).to_have_text("Really?")
+    page.keyboard.press("Enter")
+    expect(row).to_have_count(0)
+    expect(page.get_by_role("region", name="Requests under way")).to_be_focused()
+    assert b"ended_by_operator" in in_reactor(client.reply).body
+
+
+@in_browser
+def test_a_page_comes_back_when_the_daemon_does(page: Page) -> None:
+    with running() as relay:
+        open_view(page, relay.port)
+        expect(page.get_by_text("Live.")).to_be_visible()
+    expect(page.get_by_text("It is tried again.")).to_be_visible()
+    with running(STREAM_PORT=relay.port):
+        expect(page.get_by_text("Live.")).to_be_visible()
+
+
+# --- The usage.
+
+
+async def recorded(relay: Relay, number: int) -> None:
+    """Wait until so many requests are in the usage."""
+    while True:
+        reply = await relay.get("/admin/usage")
+        if reply.status == 200 and reply.json["total"]["requests"] == number:
+            return
+        await deferLater(reactor, 0.05)
+
+
+@in_browser
+def test_usage_is_plotted_and_summed_up(page: Page, tmp_path: Path) -> None:
+    """Each plot has a table with the same for those who cannot see it."""
+    with running(DATA_DIR=str(tmp_path), USAGE_DAYS="90") as relay:
+        relay.upstream.always(serving(["gpt-x", "gpt-y"], stream("Hello", usage=True)))
+        for model in ("gpt-x", "gpt-x", "gpt-y"):
+            assert in_reactor(relay.ask, gpt(model=model)).status == 200
+        in_reactor(recorded, relay, 3)
+        open_view(page, relay.port, "plots")
+        page.get_by_label("Time", exact=True).select_option("hour")
+        page.get_by_label("Lines").select_option("model")
+        plot = page.get_by_role("figure", name="Requests")
+        expect(plot.get_by_role("img", name="Requests: gpt-x, gpt-y; highest 2")).to_be_visible()
+        plot.get_by_text("As a table").click()
+        expect(plot.get_by_role("columnheader")).to_have_text(["Time", "gpt-x", "gpt-y"])
+        assert sum(map(int, plot.locator("td:nth-child(2)").all_inner_texts())) == 2
+        open_view(page, relay.port, "usage")
+        rows = page.get_by_role("table").get_by_role("row")
+        expect(rows).to_have_count(4)
+        expect(rows.filter(has_text="Total")).to_contain_text("3")
+        with page.expect_download() as download:
+            page.get_by_role("link", name="Download as CSV").click()
+        assert "gpt-x" in download.value.path().read_text()
+
+
+# --- Everything.
+
+
+@in_browser
+def test_no_view_has_a_barrier_or_is_wider_than_a_phone(page: Page, tmp_path: Path) -> None:
+    """In light and dark."""
+    page.set_viewport_size({"width": 360, "height": 740})
+    with running(LOG_DIR=str(tmp_path / "log"), DATA_DIR=str(tmp_path), USAGE_DAYS="1") as relay:
+        relay.upstream.always(serving(["gpt-x"], stream("Hello", usage=True)))
+        in_reactor(relay.ask, gpt(model="gpt-x"))
+        in_reactor(recorded, relay, 1)
+        for view in VIEWS:
+            page.emulate_media(color_scheme="light")
+            open_view(page, relay.port, view)
+            assert barriers(page) == [], view
+            over = page.evaluate("document.scrollingElement.scrollWidth - innerWidth")
+            assert over <= 0, view
+            page.emulate_media(color_scheme="dark")
+            assert barriers(page, "color-contrast") == [], view
+
+
+@in_browser
+def test_a_keyboard_is_enough(page: Page, relay: Relay) -> None:
+    open_view(page, relay.port, "routes")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("main")).to_be_focused()
+    link = page.get_by_role("link", name="Usage")
+    link.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Usage")
+    expect(page.get_by_role("main")).to_be_focused()
+    expect(link).to_have_attribute("aria-current", "page")
+
+
+# A daemon's events in place of the real ones: there are a thousand requests, and ten times a second
+# all of them change, the oldest end, and others begin.
+MANY = """() => {
+  const all = Array.from({ length: 1000 }, (_, number) => ({
+    id: `${number}`.padStart(16, "0"), began: Date.now() / 1000, path: "/v1/chat/completions",
+    route: "stream/x", model: `model-${number % 7}`, account: null, stream: true,
+    client: "127.0.0.1", state: "streaming", retries: 0, tokens: 0, speed: 30, sent: 0,
+  }));
+  const { fetch } = window;
+  let over;
+  window.whenOver = new Promise((resolve) => (over = resolve));
+  window.fetch = (url, options) => {
+    if (!String(url).endsWith("admin/live")) return fetch(url, options);
+    const encoder = new TextEncoder();
+    const body = new ReadableStream({
+      async start(controller) {
+        const tell = (event, fields) => {
+          const data = JSON.stringify({ time: Date.now() / 1000, ...fields });
+          controller.enqueue(encoder.encode(`event: ${event}\\ndata: ${data}\\n\\n`));
+        };
+        tell("state", { requests: all, requests_total: 1000, workers: [], keys: [],
+          upstreams: [], queues: {} });
+        for (let turn = 1; turn <= 20; turn++) {
+          await new Promise((resolve) => setTimeout(resolve, 100));
+          const ended = all.splice(0, 20).map(({ id }) => id);
+          const begun = ended.map((id) => ({ ...all[0], id: `${turn}${id.slice(2)}` }));
+          tell("change", { requests: { ended, new: begun,
+            changed: all.map(({ id }) => ({ id, tokens: turn * 10, speed: turn })) } });
+          all.push(...begun);
+        }
+        over();
+      },
+    });
+    const headers = { "content-type": "text/event-stream" };
+    return Promise.resolve(new Response(body, { headers }));
+  };
+}"""
+
+
+@in_browser
+def test_a_thousand_requests_take_less_than_a_frame_s_time(page: Page, relay: Relay) -> None:
+    """By the processor's time: the machine may be busy. All that an event causes counts."""
+    page.add_init_script(f"({MANY})()")
+    tools = page.context.new_cdp_session(page)
+    tools.send("Performance.enable", {"timeDomain": "threadTicks"})
+    open_view(page, relay.port)
+    expect(page.locator("#summary")).to_contain_text("1,000 requests under way")
+    before = busy_for(tools)
+    page.evaluate("whenOver")
+    spent = busy_for(tools) - before
+    assert spent / 20 < 0.05
+    rows = page.get_by_role("region", name="Requests under way").locator("tbody tr")
+    assert rows.count() == 50
+    expect(rows.first).to_contain_text("200")
+
+
+def busy_for(tools: CDPSession) -> float:
+    """The seconds that the page's thread has worked."""
+    metrics = tools.send("Performance.getMetrics")["metrics"]
+    return float(next(one["value"] for one in metrics if one["name"] == "TaskDuration"))

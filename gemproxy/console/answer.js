@@ -3,6 +3,7 @@
 import { askModel, events } from "./api.js";
 import { alertBox, fill, h, painter } from "./dom.js";
 import { number, seconds } from "./format.js";
+import { pieceOf } from "./piece.js";
 
 const PICTURE = /^data:image\/(?:png|jpeg|webp|gif);base64,/;
 // Events that are kept to be shown, the newest ones.
@@ -16,6 +17,8 @@ const RAW_EVENTS = 500;
  * @param body - the request
  * @param raw - whether the events are shown as they came
  * @returns the text of the answer, or null if there is none
+ *
+ * The dialect may be any that the daemon speaks.
  */
 export async function showAnswer(place, path, body, { signal, raw = false } = {}) {
   const shown = new Answer(place, raw);
@@ -28,13 +31,13 @@ export async function showAnswer(place, path, body, { signal, raw = false } = {}
         shown.addRaw(data);
         if (data === "[DONE]") continue;
         const chunk = JSON.parse(data);
-        if (chunk.error) throw new Error(chunk.error.message);
-        shown.add(chunk, chunk.choices?.[0]?.delta, performance.now() - began);
+        if (chunk.error?.message) throw new Error(chunk.error.message);
+        shown.add(pieceOf(chunk), performance.now() - began);
       }
     } else {
       const document = await response.json();
       shown.addRaw(JSON.stringify(document, null, 2));
-      shown.add(document, document.choices?.[0]?.message, performance.now() - began);
+      shown.add(pieceOf(document), performance.now() - began);
     }
     return shown.text;
   } catch (error) {
@@ -81,24 +84,21 @@ class Answer {
     this.draw();
   }
 
-  add(chunk, delta, elapsed) {
-    this.usage = chunk.usage ?? this.usage;
-    this.ended = chunk.choices?.[0]?.finish_reason ?? this.ended;
-    if (!delta) return;
-    const texts = [delta.content, delta.reasoning_content, delta.refusal];
-    if (this.first === null && texts.some(Boolean)) this.first = elapsed;
-    if (typeof delta.content === "string") this.text += delta.content;
-    if (typeof delta.refusal === "string") this.text += delta.refusal;
-    if (typeof delta.reasoning_content === "string") this.thoughts += delta.reasoning_content;
-    for (const call of delta.tool_calls ?? []) this.addCall(call);
-    for (const picture of delta.images ?? []) this.addPicture(picture?.image_url?.url);
+  add(piece, elapsed) {
+    this.usage = piece.usage ?? this.usage;
+    this.ended = piece.finish ?? this.ended;
+    if (this.first === null && (piece.text || piece.thoughts)) this.first = elapsed;
+    this.text += piece.text ?? "";
+    this.thoughts += piece.thoughts ?? "";
+    for (const call of piece.calls ?? []) this.addCall(call);
+    for (const url of piece.pictures ?? []) this.addPicture(url);
     this.draw();
   }
 
-  addCall({ index = this.calls.length, function: called = {} }) {
+  addCall({ index = this.calls.length, name, arguments: given }) {
     const call = (this.calls[index] ??= { name: "", arguments: "" });
-    call.name += called.name ?? "";
-    call.arguments += called.arguments ?? "";
+    call.name += name ?? "";
+    call.arguments += given ?? "";
   }
 
   addPicture(url) {
@@ -123,13 +123,13 @@ class Answer {
 
   end(elapsed) {
     this.paint();
-    const tokens = this.usage?.completion_tokens;
+    const tokens = this.usage?.out;
     const writing = (elapsed - (this.first ?? 0)) / 1000;
     const facts = [
       this.ended,
       this.first !== null && `first token after ${seconds(this.first / 1000)}`,
       `${seconds(elapsed / 1000)} in all`,
-      tokens && `${number(this.usage.prompt_tokens)} tokens in, ${number(tokens)} out`,
+      tokens && `${number(this.usage.in)} tokens in, ${number(tokens)} out`,
       tokens && writing > 0.05 && `${Math.round(tokens / writing)} tokens/s`,
       this.id && `request ${this.id}`,
     ];

@@ -1,15 +1,20 @@
 /** The page: which view is shown, and the key that opens it. */
 
-import { ask } from "./api.js";
+import { ask, get } from "./api.js";
+import * as checks from "./checks.js";
 import { alertBox, announce, field, fill, h } from "./dom.js";
+import * as now from "./now.js";
+import * as plots from "./plots.js";
 import * as routes from "./routes.js";
 import * as trial from "./trial.js";
+import * as usage from "./usage.js";
 
 // By their names in the address, such as #try.
-const VIEWS = { try: trial, routes };
+const VIEWS = { now, plots, try: trial, usage, routes, checks };
 const FIRST = Object.keys(VIEWS)[0];
 
 const main = document.getElementById("content");
+const leave = document.getElementById("leave");
 let leaving = new AbortController();
 
 function place() {
@@ -54,7 +59,7 @@ function askForKey() {
         event.preventDefault();
         try {
           await ask("admin/login", { method: "POST", body: { key: key.value } });
-          await show();
+          await enter();
         } catch (error) {
           fill(problem, alertBox(error));
         }
@@ -67,7 +72,20 @@ function askForKey() {
   );
   fill(main, h("h1", {}, "A key is needed"), form);
   main.dataset.shown = "login";
+  leave.hidden = true;
   key.focus();
+}
+
+/** Shows what the address says, or asks for the key where one is needed. */
+async function enter(isFirst = false) {
+  try {
+    const { open, needs_key: needsKey } = await get("admin/login");
+    if (needsKey && !open) return askForKey();
+    leave.hidden = !needsKey;
+  } catch (error) {
+    announce(error.message);
+  }
+  await show(isFirst);
 }
 
 fill(
@@ -83,4 +101,8 @@ addEventListener("hashchange", () => show());
 addEventListener("unhandledrejection", ({ reason }) => {
   if (reason?.name !== "AbortError") announce(reason?.message ?? String(reason));
 });
-show(true);
+leave.addEventListener("click", async () => {
+  await ask("admin/logout", { method: "POST" });
+  askForKey();
+});
+enter(true);

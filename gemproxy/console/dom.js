@@ -35,6 +35,11 @@ function nodes(children) {
     .map((child) => (child instanceof Node ? child : String(child)));
 }
 
+/** Puts further children behind those that an element has. */
+export function add(element, ...children) {
+  element.append(...nodes(children));
+}
+
 /** Puts these children in the place of all others. */
 export function fill(element, ...children) {
   element.replaceChildren(...nodes(children));
@@ -75,40 +80,46 @@ export function choice(options, attributes = {}) {
 /**
  * A table. Where it is wider than the screen it can be scrolled, by keyboard too.
  *
- * `columns` are the heads: texts, or `[text, class]`. `rows` are lists of cells, whose classes are
- * those of their columns; the first cell is the head of its row.
+ * `columns` are the heads: texts, or `[text, class]`. What `rows` is given are lists of cells, whose
+ * classes are those of their columns; the first cell is the head of its row.
  */
-export function table(caption, columns, rows, empty = "Nothing here.") {
-  const body = h("tbody");
-  const heads = columns.map((column) => [column].flat());
-  const element = scrollable(
-    caption,
-    h(
-      "table",
+export class Table {
+  constructor(caption, columns, empty = "Nothing here.") {
+    this.heads = columns.map((column) => [column].flat());
+    this.empty = empty;
+    this.body = h("tbody");
+    this.caption = h("caption", {}, caption);
+    const heads = this.heads.map(([text, kind]) => h("th", { scope: "col", class: kind }, text));
+    this.element = h(
+      "div",
+      { class: "scroll", role: "region", "aria-label": caption, tabindex: "0" },
+      h("table", {}, this.caption, h("thead", {}, h("tr", {}, heads)), this.body),
+    );
+  }
+
+  row(cells) {
+    return h(
+      "tr",
       {},
-      h("caption", {}, caption),
-      h("thead", {}, h("tr", {}, heads.map(([text, kind]) => h("th", { scope: "col", class: kind }, text)))),
-      body,
-    ),
-  );
-  fill(
-    body,
-    rows.map((cells) =>
-      h(
-        "tr",
-        {},
-        cells.map((cell, at) =>
-          h(at ? "td" : "th", { class: heads[at][1], scope: at ? null : "row" }, cell),
-        ),
+      cells.map((cell, at) =>
+        h(at ? "td" : "th", { class: this.heads[at][1], scope: at ? null : "row" }, cell),
       ),
-    ),
-  );
-  if (!rows.length) body.append(h("tr", {}, h("td", { colspan: columns.length, class: "empty" }, empty)));
-  return element;
+    );
+  }
+
+  rows(rows) {
+    fill(this.body, rows.map((cells) => this.row(cells)));
+    if (!rows.length) {
+      const { length } = this.heads;
+      this.body.append(h("tr", {}, h("td", { colspan: length, class: "empty" }, this.empty)));
+    }
+    return this;
+  }
 }
 
-export function scrollable(label, child) {
-  return h("div", { class: "scroll", role: "region", "aria-label": label, tabindex: "0" }, child);
+/** A table that stays as it is. */
+export function table(caption, columns, rows, empty) {
+  return new Table(caption, columns, empty).rows(rows).element;
 }
 
 /** A box that says that something went wrong, and is read out at once. */
@@ -138,4 +149,15 @@ export function painter(draw) {
       draw();
     });
   };
+}
+
+/** Facts with their names; those without a value are left out. */
+export function facts(pairs) {
+  return h(
+    "dl",
+    {},
+    pairs
+      .filter(([, value]) => value !== null && value !== undefined && value !== "")
+      .map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
+  );
 }

@@ -18,7 +18,12 @@ export function short(value) {
 export function seconds(value) {
   if (value === null || value === undefined) return none;
   if (value < 0.9995) return `${Math.round(value * 1000)} ms`;
-  if (value < 60) return `${value.toFixed(1)} s`;
+  return value < 60 ? `${value.toFixed(1)} s` : age(value);
+}
+
+/** The same where only whole ones count. */
+export function age(value) {
+  if (value < 60) return `${Math.floor(Math.max(0, value))} s`;
   if (value < 3600) return `${Math.floor(value / 60)} min ${Math.floor(value % 60)} s`;
   if (value < 86400) return `${Math.floor(value / 3600)} h ${Math.floor((value % 3600) / 60)} min`;
   return `${Math.floor(value / 86400)} d ${Math.floor((value % 86400) / 3600)} h`;

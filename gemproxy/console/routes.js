@@ -1,7 +1,7 @@
 /** Who gets a model. */
 
 import { get, send } from "./api.js";
-import { alertBox, announce, fill, h, table } from "./dom.js";
+import { add, alertBox, announce, fill, h, table } from "./dom.js";
 
 export const title = "Routes";
 
@@ -23,7 +23,8 @@ export async function show(main, { signal }) {
     },
     "Read the configuration file anew",
   );
-  main.append(
+  add(
+    main,
     h("p", {}, "For each model, the first rule that applies decides. A * stands for any characters."),
     place,
     h("p", {}, reload),

@@ -2,7 +2,7 @@
 
 import { showAnswer } from "./answer.js";
 import { client, get } from "./api.js";
-import { checkbox, field, fill, h } from "./dom.js";
+import { add, checkbox, field, fill, h } from "./dom.js";
 
 export const title = "Try it";
 
@@ -75,7 +75,8 @@ export async function show(main, { signal }) {
   message.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) message.form.requestSubmit();
   });
-  main.append(
+  add(
+    main,
     h(
       "form",
       { onsubmit: ask },
