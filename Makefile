@@ -7,8 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 LOCK := requirements-test.txt
-# Processes that share the quick tests, which wait more than they work.
-WORKERS ?= 4
+# Processes that share the tests.
+WORKERS ?= 2
 # The Pythons of this machine, found by their names or where pyenv has them.
 PYTHONS ?= $(foreach minor,11 12 13 14 15,$(call find_python,3.$(minor)))
 find_python = $(shell for python in python$(1) "$$HOME"/.pyenv/versions/$(1).*/bin/python$(1); do \
@@ -32,9 +32,9 @@ run: $(VENV)/installed node_modules/installed
 	fi; \
 	exec $(BIN)/twistd -n --pidfile= gemproxy $$demo $(ARGS)
 
-# Two processes share the tests, each with a daemon of its own.
+# Each of the processes that share the tests has a daemon of its own.
 test: lint node_modules/installed
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 # Without the CLI, be it the fake one, and with fewer examples where there are many: less than a
 # minute.
@@ -83,7 +83,7 @@ clients: $(VENV)/installed-for-tests node_modules/installed $(SDKS) $(CLIENTS)/p
 
 # The image and the compose files, with a real Docker engine: some minutes.
 image: $(VENV)/installed-for-tests
-	docker/with-engine.sh $(BIN)/python -m pytest -q docker $(ARGS)
+	docker/with-engine.sh $(BIN)/python -m pytest -q docker -o faulthandler_timeout=900 $(ARGS)
 
 lint: $(VENV)/installed-for-tests
 	$(BIN)/ruff format --check .

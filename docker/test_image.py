@@ -27,8 +27,6 @@ from attrs import frozen
 
 from testing.processes import free_port
 
-pytestmark = pytest.mark.timeout(900)
-
 ROOT = Path(__file__).parent.parent
 IMAGE = "gemproxy"
 PROJECT = "gemproxy-check"

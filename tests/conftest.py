@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import AsyncIterator
 
@@ -47,6 +48,16 @@ def patience() -> Patience:
 async def relay(patience: Patience) -> AsyncIterator[Relay]:
     async with running_relay(patience) as relay:
         yield relay
+
+
+def pytest_configure() -> None:
+    """What is imported and collected stays: to look for garbage in it costs seconds."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)
