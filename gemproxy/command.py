@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import sqlite3
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from time import time
 from typing import Any
 
 from gemproxy import __version__, healthcheck
+from gemproxy.chat.jsontext import dumps
 from gemproxy.config import (
     CONFIG_VARIABLE,
     BadSetting,
@@ -19,7 +22,12 @@ from gemproxy.config import (
     read_config,
 )
 from gemproxy.routing.table import BadRoute, Member, RoutingTable, as_text
+from gemproxy.usage.prices import Prices
+from gemproxy.usage.recorder import FILE, NoUsage, read_usage
+from gemproxy.usage.report import DEFAULT_DAYS, BadQuestion, question_of
 from gemproxy.util.masking import LOOKALIKES, Masking
+
+EXAMPLE = Path(__file__).with_name("example.toml")
 
 _PROCESS = "read the daemon's options from this process, which is the daemon or has started it"
 
@@ -43,11 +51,19 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
     health = commands.add_parser("health", help=meaning, description=meaning)
     health.add_argument("--process", metavar="PID", type=int, help=_PROCESS)
     _add_doctor(commands)
+    _add_usage(commands)
+    meaning = "print an example of the configuration file, with prices"
+    commands.add_parser("example", help=meaning, description=meaning)
     given = parser.parse_args(arguments)
     if given.command == "health":
         return _health(given.process, environ)
     if given.command == "doctor":
         return _doctor(given, environ)
+    if given.command == "usage":
+        return _usage(given, environ)
+    if given.command == "example":
+        print(EXAMPLE.read_text("utf-8"), end="")
+        return 0
     try:
         path = config_path(given.config, environ)
         config = read_config({}, environ, path, allow_no_key=True)
@@ -113,6 +129,39 @@ def _doctor(given: argparse.Namespace, environ: Mapping[str, str]) -> int:
     except BadSetting as error:
         return doctor.refuse(str(error))
     return doctor.examine(config, environ)
+
+
+def _add_usage(commands: Any) -> None:
+    meaning = "show who used how much of which model, and what it cost"
+    usage = commands.add_parser("usage", help=meaning, description=meaning)
+    parts = "account, model, upstream, and one of minute, hour, day, month"
+    usage.add_argument("--by", default="account,model", help=f"{parts}; default: %(default)s")
+    ago = "a day, a time, or 60m, 24h, 30d for so much until now"
+    usage.add_argument("--from", default=f"{DEFAULT_DAYS}d", help=f"{ago}; default: %(default)s")
+    usage.add_argument("--to", default="", help="likewise, and not in it; default: now")
+    usage.add_argument("--format", choices=("text", "json", "csv"), default="text")
+    usage.add_argument(
+        "--config", metavar="FILE", help=f"the configuration file [{CONFIG_VARIABLE}]"
+    )
+    usage.add_argument("--process", metavar="PID", type=int, help=_PROCESS)
+
+
+def _usage(given: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    options = _options_of(given.process)
+    options += [] if given.config is None else ["--config", given.config]
+    try:
+        config = healthcheck.config_of(options, environ)
+        question = question_of(vars(given), time())
+        report = read_usage(config.data_dir / FILE, question, Prices(config.prices))
+    except (BadSetting, BadQuestion, NoUsage, sqlite3.Error) as error:
+        print(LOOKALIKES.in_text(f"gemproxy: {error}"), file=sys.stderr)
+        return 1
+    if given.format == "json":
+        text = dumps(report.as_json()).decode() + "\n"
+    else:
+        text = report.as_csv() if given.format == "csv" else report.as_text()
+    sys.stdout.buffer.write(text.encode(sys.stdout.encoding or "utf-8", "replace"))
+    return 0
 
 
 def _report(config: Config, path: Path | None) -> str:

@@ -73,7 +73,7 @@ class PriceConfig:
     """
     What a million tokens of a model cost. Of several prices that fit, the first one counts.
 
-    @ivar model: a pattern of the names of models, with C{*}; an upstream may stand in front, as in
+    @ivar models: patterns of the names of models, with C{*}; an upstream may stand in front, as in
         C{newapi/gpt-*}.
     @ivar input: for the prompt.
     @ivar output: for what is generated.
@@ -83,7 +83,7 @@ class PriceConfig:
     @ivar until: the last day (UTC) on which it is the price; None if no end is known.
     """
 
-    model: str
+    models: tuple[str, ...]
     input: float
     output: float
     cached: float | None = None
@@ -267,17 +267,23 @@ def _prices(reader: _Reader) -> PriceListConfig:
 
 
 def _price(reader: _Reader) -> PriceConfig:
-    model = reader.text("model")
-    if not model:
-        raise reader.bad("model", "must be a name, or a pattern with '*'")
-    reader.where = f"prices of '{model}'"
+    models = reader.texts("models")
+    if not models:
+        raise reader.bad("models", "must be there")
+    reader.where = f"prices of '{models[0]}'"
     given, made = reader.number("input"), reader.number("output")
     if given is None or made is None:
         raise reader.bad("input", "and 'output' must be there")
     cached, reasoning = reader.number("cached"), reader.number("reasoning")
-    over, until = reader.number("prompts_over"), reader.day("until")
+    over = reader.number("prompts_over")
     price = PriceConfig(
-        model, given, made, cached, reasoning, -1 if over is None else int(over), until
+        models,
+        given,
+        made,
+        cached,
+        reasoning,
+        -1 if over is None else int(over),
+        reader.day("until"),
     )
     reader.check_rest()
     return price

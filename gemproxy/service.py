@@ -51,7 +51,7 @@ from gemproxy.openai.backend import FINISH_PATIENCE, MODELS_TIMEOUT, OpenAIBacke
 from gemproxy.openai.conversion import Convert
 from gemproxy.openai.headers import NO_OWN_KEYS, OwnKeys
 from gemproxy.routing.router import Router
-from gemproxy.routing.table import RoutingTable
+from gemproxy.routing.table import GEMINI, RoutingTable
 from gemproxy.shutdown import LAST_WORDS, Drain
 from gemproxy.usage import tables
 from gemproxy.usage.meter import Meter
@@ -78,7 +78,7 @@ from gemproxy.web.gemini_proxy import GeminiProxy
 from gemproxy.web.health import Health
 from gemproxy.web.kept_responses import MIGRATIONS, KeptResponses
 from gemproxy.web.live import Live
-from gemproxy.web.passthrough import Passthrough
+from gemproxy.web.passthrough import Destination, Passthrough
 from gemproxy.web.reader import BodyReader
 from gemproxy.web.relay import Heartbeats
 from gemproxy.web.site import make_site
@@ -213,6 +213,7 @@ class Daemon(MultiService):
             self._masking,
             self._log_limit,
             self._accounts(),
+            self._meter,
         )
         self._drain = Drain(
             reactor,
@@ -273,7 +274,10 @@ class Daemon(MultiService):
         )
         if config.port is not None and engine is not None:
             assert google is not None  # noqa: S101 - for mypy
-            chats, passthrough = self._chat_service(()), self._passthrough(lambda: google)
+            chats, passthrough = (
+                self._chat_service(()),
+                self._passthrough(lambda: Destination(GEMINI, google)),
+            )
             dialects = DialectService(chats, self._seal, self._kept_responses)
             proxy = GeminiProxy(
                 engine, engine, self._health, self._admin, chats, dialects, passthrough
@@ -410,7 +414,7 @@ class Daemon(MultiService):
             lambda state: pool.count(MemberState(state)),
         )
 
-    def _passthrough(self, upstream: Callable[[], Forwarder]) -> Passthrough:
+    def _passthrough(self, upstream: Callable[[], Destination]) -> Passthrough:
         return Passthrough(
             self._reactor,
             upstream,
@@ -418,6 +422,7 @@ class Daemon(MultiService):
             self._metrics,
             self._masking,
             self._under_way,
+            self._meter,
         )
 
     def _stream_proxy(self, engine: GeminiEngine | None, google: Forwarder | None) -> Any:
@@ -439,7 +444,7 @@ class Daemon(MultiService):
         except ValueError as error:
             raise BadSetting(str(error)) from None
         self._router = router
-        passthrough = self._passthrough(lambda: router.default.backend())
+        passthrough = self._passthrough(partial(_default_of, router))
         chats = self._chat_service(config.stop_tags)
         counter = engine if another is None else None
         dialects = DialectService(chats, self._seal, self._kept_responses)
@@ -674,6 +679,11 @@ class Daemon(MultiService):
         self._log_limit.stop()
         for agent in self._agents.values():
             await agent.close()
+
+
+def _default_of(router: Router) -> Destination:
+    upstream = router.default
+    return Destination(upstream.config.name, upstream.backend())
 
 
 def _name_of_setting(config: UpstreamConfig) -> str:

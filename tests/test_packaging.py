@@ -78,7 +78,8 @@ def names_in(wheel: Path) -> set[str]:
 
 
 def test_the_wheel_holds_every_module_the_mark_of_types_and_the_console(wheel: Path):
-    ours = [*ROOT.glob("gemproxy/**/*.py"), ROOT / "gemproxy" / "py.typed"]
+    package = ROOT / "gemproxy"
+    ours = [*package.glob("**/*.py"), package / "py.typed", package / "example.toml"]
     ours += ROOT.glob("gemproxy/console/*")
     assert {str(path.relative_to(ROOT)) for path in ours} <= names_in(wheel)
 

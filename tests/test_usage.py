@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import resource
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import UTC, date, datetime
@@ -23,6 +25,8 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
 from gemproxy.chat.chunks import Usage
+from gemproxy.command import EXAMPLE, main
+from gemproxy.config import read_config
 from gemproxy.config_file import (
     BadFile,
     FileConfig,
@@ -32,14 +36,16 @@ from gemproxy.config_file import (
 )
 from gemproxy.database import Database
 from gemproxy.exchange import Exchange
+from gemproxy.gemini.translate.models import BUILT_IN_MODELS
 from gemproxy.usage import recorder, report, tables
 from gemproxy.usage.meter import Meter
 from gemproxy.usage.prices import Prices
 from gemproxy.usage.recorder import FILE, NoUsage, Recorder, read_usage, report_from
 from gemproxy.usage.report import BadQuestion, Report, question_of
 from gemproxy.usage.row import BUCKETS, Names, Row, bucket_of, percentile, shown
+from gemproxy.usage.scan import UsageScanner
 from gemproxy.util.threads import Threads
-from testing.fake_newapi import document, stream
+from testing.fake_newapi import document, hang, stream
 from tests.support import Reply, gpt, running_relay, until
 
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC).timestamp()
@@ -50,13 +56,13 @@ PRICES = Prices(
         date(2026, 11, 28),
         "EUR",
         (
-            PriceConfig("pro", 4, 18, cached=0.4, prompts_over=200_000),
-            PriceConfig("pro", 2, 12, cached=0.2),
-            PriceConfig("thinker-*", 1, 2, reasoning=5),
-            PriceConfig("other/gpt-*", 7, 7),
-            PriceConfig("gpt-*", 1, 1),
-            PriceConfig("promoted", 0.75, 3.75, until=date(2026, 11, 28)),
-            PriceConfig("promoted", 1.5, 7.5),
+            PriceConfig(("pro",), 4, 18, cached=0.4, prompts_over=200_000),
+            PriceConfig(("pro",), 2, 12, cached=0.2),
+            PriceConfig(("thinker-*",), 1, 2, reasoning=5),
+            PriceConfig(("other/gpt-*",), 7, 7),
+            PriceConfig(("gpt-*",), 1, 1),
+            PriceConfig(("promoted",), 0.75, 3.75, until=date(2026, 11, 28)),
+            PriceConfig(("promoted",), 1.5, 7.5),
         ),
     )
 )
@@ -119,16 +125,16 @@ def test_prices_are_in_the_configuration_file() -> None:
     [prices]
     as_of = 2026-11-28
     per_million = [
-      { model = "a*", input = 1, output = 2.5, cached = 0.1, reasoning = 3, until = 2026-12-31 },
-      { model = "b", input = 0, output = 0, prompts_over = 200_000 },
+      { models = ["a*", "c"], input = 1, output = 2.5, cached = 0.1, reasoning = 3 },
+      { models = ["b"], input = 0, output = 0, prompts_over = 200_000, until = 2026-12-31 },
     ]
     """
     assert parse_config_file(text, (), str).prices == PriceListConfig(
         date(2026, 11, 28),
         "USD",
         (
-            PriceConfig("a*", 1, 2.5, 0.1, 3, until=date(2026, 12, 31)),
-            PriceConfig("b", 0, 0, prompts_over=200_000),
+            PriceConfig(("a*", "c"), 1, 2.5, 0.1, 3),
+            PriceConfig(("b",), 0, 0, prompts_over=200_000, until=date(2026, 12, 31)),
         ),
     )
 
@@ -137,16 +143,19 @@ def test_prices_are_in_the_configuration_file() -> None:
     ("text", "complaint"),
     [
         ("prices = 3", "below"),
-        ("[prices]\nper_million = [{ model = 'a', input = 1, output = 1 }]", "'as_of' must be"),
+        ("[prices]\nper_million = [{ models = ['a'], input = 1, output = 1 }]", "'as_of' must be"),
         ("[prices]\nas_of = '2026-11-28'", "without quotes"),
         ("[prices]\nas_of = 2026-11-28T10:00:00Z", "'as_of' must be a day"),
         ("[prices]\ncurrency = 'dollars'", "code such as USD"),
-        ("[prices]\nper_million = [{ model = 'a', input = 1 }]", "'output' must be there"),
-        ("[prices]\nper_million = [{ model = 'a', input = -1, output = 1 }]", "prices of 'a'"),
-        ("[prices]\nper_million = [{ model = 'a', input = nan, output = 1 }]", "a number"),
+        ("[prices]\nper_million = [{ models = ['a'], input = 1 }]", "'output' must be there"),
+        ("[prices]\nper_million = [{ models = ['a'], input = -1, output = 1 }]", "prices of 'a'"),
+        ("[prices]\nper_million = [{ models = ['a'], input = nan, output = 1 }]", "a number"),
         ("[prices]\nper_million = [{ input = 1, output = 1 }]", "line 1 of 'per_million'"),
-        ("[prices]\nper_million = [{ model = 'a', input = 1, output = 1, cahced = 1 }]", "cached"),
-        ("[prices]\nper_million = { model = 'a' }", "a list of tables"),
+        (
+            "[prices]\nper_million = [{ models = ['a'], input = 1, output = 1, cahced = 1 }]",
+            "cached",
+        ),
+        ("[prices]\nper_million = { models = ['a'] }", "a list of tables"),
         ("[pricse]\n", "did you mean 'prices'"),
     ],
 )
@@ -584,6 +593,136 @@ async def test_without_a_folder_there_is_a_warning_and_no_usage(tmp_path: Path):
         assert "not recorded" in said and "(DATA_DIR)" in said
 
 
+# --- The command.
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str, **environ: str) -> tuple[int, str]:
+    status = main(arguments, environ)
+    said = capsys.readouterr()
+    return status, said.err if status else said.out
+
+
+def test_the_command_shows_usage_with_and_without_a_daemon(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environ = {"DATA_DIR": str(tmp_path), "GEMPROXY_CONFIG": str(EXAMPLE)}
+    assert run(capsys, "usage", **environ) == (
+        1,
+        f"gemproxy: No usage has been recorded in {tmp_path} yet (DATA_DIR).\n",
+    )
+    database = Database(reactor, tmp_path / FILE, tables.MIGRATIONS)
+    database._transaction(tables.write, [[row(time=time.time(), account="\u202e", cost=None)]])
+    for is_running in (True, False):
+        status, text = run(capsys, "usage", "--by", "account,hour", "--from", "24h", **environ)
+        assert status == 0 and "by the prices of 2026-11-28; requests without a price: 1" in text
+        status, text = run(capsys, "usage", "--format", "json", **environ)
+        assert json.loads(text)["total"]["requests"] == 1
+        status, text = run(capsys, "usage", "--by", "model", "--format", "csv", **environ)
+        assert text.splitlines()[1].startswith("gpt-x,1,0,0,10,4,5,1,,1,")
+        if is_running:
+            database._close()
+    assert run(capsys, "usage", "--by", "x", **environ)[1].startswith("gemproxy: 'by' may have")
+    overwrite(tmp_path / FILE, 0)
+    assert run(capsys, "usage", **environ) == (1, "gemproxy: file is not a database\n")
+
+
+def test_the_example_is_a_configuration_with_todays_prices(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "gemproxy.toml"
+    path.write_text(run(capsys, "example")[1])
+    assert run(capsys, "check", "--config", str(path))[0] == 0
+    prices = Prices(read_config({}, {}, path, allow_no_key=True).prices)
+    assert prices.as_of == "2026-11-28"
+    million = Usage(1_000_000, 1_000_000, cached=500_000)
+    assert prices.cost("gemini-3.8-flash", million, NOON) == pytest.approx(0.4125 + 3.75)
+    assert prices.cost("gemini-3.8-flash", million, NOON + 40 * DAY) == pytest.approx(0.825 + 7.5)
+    assert prices.cost("gemini-3.1-pro-preview", million, NOON) == pytest.approx(2.2 + 18)
+    assert prices.cost("gemini-9", million, NOON) is None
+
+
+@pytest.mark.parametrize("model", BUILT_IN_MODELS)
+def test_the_example_has_a_price_for_every_model_of_google(model: str) -> None:
+    prices = Prices(read_config({}, {}, EXAMPLE, allow_no_key=True).prices)
+    assert prices.cost(model, Usage(1, 1), NOON) is not None
+
+
+# --- Responses that pass as they are.
+
+COUNTS = {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}}
+ANTHROPIC = [
+    {
+        "type": "message_start",
+        "message": {
+            "usage": {
+                "input_tokens": 3,
+                "output_tokens": 1,
+                "cache_read_input_tokens": 5,
+                "cache_creation_input_tokens": 1,
+            }
+        },
+    },
+    {"type": "content_block_delta", "delta": {"text": 'I say "usage": {"output_tokens": 77}'}},
+    {"type": "message_delta", "usage": {"output_tokens": 20, "input_tokens": None}},
+]
+RESPONSES = {
+    "type": "response.completed",
+    "response": {
+        "output": ["x" * 60_000],
+        "usage": {
+            "input_tokens": 9,
+            "output_tokens": 5,
+            "input_tokens_details": {"cached_tokens": 4},
+            "output_tokens_details": {"reasoning_tokens": 2},
+        },
+        "metadata": {},
+    },
+}
+GOOGLE = {
+    "promptTokenCount": 8,
+    "toolUsePromptTokenCount": 1,
+    "candidatesTokenCount": 3,
+    "thoughtsTokenCount": 2,
+    "cachedContentTokenCount": 4,
+}
+
+
+def as_events(*data: Any) -> bytes:
+    return b"".join(b"event: x\ndata: " + json.dumps(one).encode() + b"\n\n" for one in data)
+
+
+@pytest.mark.parametrize(
+    ("body", "usage"),
+    [
+        (
+            json.dumps({"data": [[0.1] * 9000], "usage": COUNTS}, indent=1).encode(),
+            Usage(9, 2, 0, 4),
+        ),
+        (json.dumps({"usage": COUNTS, "choices": []}).encode(), Usage(9, 2, 0, 4)),
+        (as_events({"usage": None}, {"usage": COUNTS}), Usage(9, 2, 0, 4)),
+        (as_events(*ANTHROPIC), Usage(9, 20, 0, 5)),
+        (as_events({"type": "response.created"}, RESPONSES), Usage(9, 5, 2, 4)),
+        (
+            as_events({"usageMetadata": {"promptTokenCount": 9}}, {"usageMetadata": GOOGLE}),
+            Usage(9, 5, 2, 4),
+        ),
+        (as_events({"text": '"usage": {"prompt_tokens": 1}'}), None),
+        (b'{"usage": {"prompt_tokens": 1', None),
+        (b'{"usage": {"size": 3}}', None),
+        (b'"usage":' + b'{"a":' * 5000, None),
+        (b"\xff\x00", None),
+    ],
+)
+def test_token_counts_are_found_wherever_the_response_is_cut(
+    body: bytes, usage: Usage | None
+) -> None:
+    for size in (1, 1000, 10**9):
+        scanner = UsageScanner()
+        for start in range(0, len(body), size):
+            scanner.feed(body[start : start + size])
+        assert scanner.usage() == usage
+
+
 # --- The daemon.
 
 
@@ -592,7 +731,7 @@ async def test_who_answered_is_told_with_what_it_costs(tmp_path: Path):
     file = FileConfig(
         routes={"best": ("newapi/first", "gemini/gemini-3.8-flash")},
         prices=PriceListConfig(
-            date(2026, 11, 28), "USD", (PriceConfig("gemini/gemini-*", 1000, 2000),)
+            date(2026, 11, 28), "USD", (PriceConfig(("gemini/gemini-*",), 1000, 2000),)
         ),
     )
     settings = {"USAGE_DAYS": 90, "DATA_DIR": tmp_path, "PROXY_API_KEYS": "key-of-anna"}
@@ -630,3 +769,39 @@ async def test_who_answered_is_told_with_what_it_costs(tmp_path: Path):
         metrics = await (await relay.send("GET", "/metrics", **headers)).reply()
         labels = b'{account="key-1",currency="USD",model="gemini-3.8-flash"}'
         assert b"gemproxy_cost_total" + labels + b" 0.013" in metrics.body
+
+
+@ensureDeferred
+async def test_what_passes_and_what_is_refused_has_a_row(tmp_path: Path):
+    async with running_relay(USAGE_DAYS=90, DATA_DIR=tmp_path) as relay:
+        embeddings = document({"data": [], "usage": {"prompt_tokens": 7, "total_tokens": 7}})
+        bad = document({"error": {"message": "No."}}, 400)
+        relay.upstream.play(embeddings, document({"data": []}), bad, hang())
+
+        async def ask(method: str, path: str, body: Any = None, **headers: str) -> int:
+            return (await (await relay.send(method, path, body, **headers)).reply()).status
+
+        asked = {"model": "e", "input": "x"}
+        assert await ask("POST", "/v1/embeddings", asked, Accept_Encoding="gzip") == 200
+        assert relay.upstream.calls[0].all_headers("accept-encoding") == ["identity"]
+        assert await ask("GET", "/v1/files") == 200
+        assert await ask("POST", "/v1/embeddings", asked) == 400
+        assert await ask("POST", "/v1/chat/completions", b"{") == 400
+        # Nobody is told of these.
+        assert await ask("POST", "/admin/nothing") == 404
+        assert await ask("GET", "/v1") == 404
+        gone = await relay.send("POST", "/v1/embeddings", asked)
+        await until(lambda: len(relay.upstream.calls) == 4, "the upstream is asked")
+        gone.drop()
+        await until(lambda: len(ids_in(tmp_path)) == 5, "the rows are written")
+        with closing(sqlite3.connect(tmp_path / FILE)) as connection:
+            rows = connection.execute(
+                "SELECT upstream, model, status, input, first_token IS NULL FROM request"
+            ).fetchall()
+        assert rows == [
+            ("newapi", "e", 200, 7, 0),
+            ("newapi", "", 200, None, 0),
+            ("newapi", "e", 400, None, 1),
+            ("", "", 400, None, 1),
+            ("newapi", "e", 499, None, 1),
+        ]

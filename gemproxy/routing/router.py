@@ -155,6 +155,11 @@ class Route:
     forwarder: Forwarder | None = None
     asked: str = ""
 
+    @property
+    def name(self) -> str:
+        """That of the upstream; GEMINI for Gemini."""
+        return GEMINI if self.upstream is None else self.upstream.config.name
+
 
 class Router(MultiService):
     """

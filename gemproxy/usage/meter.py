@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from time import time
 
 from attrs import define, field
 
@@ -32,10 +33,12 @@ class Meter:
 
     @ivar prices: those of now.
     @ivar keep: takes the rows.
+    @ivar wall_clock: in seconds since the epoch.
     """
 
     prices: Prices = field(factory=Prices)
     keep: Callable[[Row], object] = lambda row: None
+    wall_clock: Callable[[], float] = time
     _names: Names = field(factory=lambda: Names(_MODELS))
     _totals: dict[tuple[str, str], _Total] = field(factory=dict)
 
@@ -60,21 +63,22 @@ class Meter:
         self,
         *,
         id: str,
-        time: float,
+        time: float | None = None,
         account: str | None,
         model: str,
         upstream: str,
         status: int,
-        finish: str | None,
-        usage: Usage | None,
-        first_token: float | None,
         duration: float,
+        finish: str | None = None,
+        usage: Usage | None = None,
+        first_token: float | None = None,
         retries: int = 0,
     ) -> float | None:
         """
         A request has ended.
 
-        @param time: that of the request, in seconds since the epoch.
+        @param time: that of the request, in seconds since the epoch; None if that is the duration
+            before now.
         @param account: the name of that which asked; None for none.
         @param model: empty if it asked for none; likewise C{upstream}, if nobody was asked.
         @param usage: None if it is not known.
@@ -82,6 +86,7 @@ class Meter:
         @param duration: seconds until its end.
         @return: what it costs; None if that is not known.
         """
+        time = self.wall_clock() - duration if time is None else time
         name, cost = self._names.known(model), None
         if usage is not None:
             usage = within_bounds(usage)

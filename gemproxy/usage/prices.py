@@ -28,7 +28,7 @@ class Prices:
         config = config or PriceListConfig()
         self.currency = config.currency
         self.as_of = None if config.as_of is None else config.as_of.isoformat()
-        self._prices = tuple((_compiled(one.model), one) for one in config.per_million)
+        self._prices = [([*map(_compiled, one.models)], one) for one in config.per_million]
         self._fitting = lru_cache(_REMEMBERED)(self._find)
 
     def cost(self, model: str, usage: Usage, time: float, upstream: str = "") -> float | None:
@@ -49,8 +49,8 @@ class Prices:
         names = (model, f"{upstream}/{model}")
         return [
             (_end_of(price), price)
-            for pattern, price in self._prices
-            if any(pattern.fullmatch(name) for name in names)
+            for patterns, price in self._prices
+            if any(pattern.fullmatch(name) for pattern in patterns for name in names)
         ]
 
 

@@ -225,8 +225,10 @@ class Report:
         return f"{text}\n{self._about_costs()}\n"
 
     def _about_costs(self) -> str:
-        if self.as_of is None:
+        if self.as_of is None and not self.total().cost:
             return "There are no prices in the configuration file, and no costs without them."
+        if self.as_of is None:
+            return "Costs are those of the time of each request; there are no prices any more."
         unpriced = int(self.total()["unpriced"])
         missing = f"; requests without a price: {unpriced:,}" if unpriced else ""
         return f"Costs in {self.currency}, by the prices of {self.as_of}{missing}. Days are UTC's."

@@ -12,7 +12,10 @@ OTHER = "(other)"
 """Stands for the names of models beyond those that are told apart."""
 
 CLIENT_GONE = 499
-"""The status of a request whose client did not wait for the answer, which is nobody's error."""
+"""
+The status of a request whose client did not wait for the answer, which is nobody's error. It is the
+one that nginx logs for this, and is never sent.
+"""
 
 _NAME_LENGTH = 200
 _WORD_LENGTH = 40

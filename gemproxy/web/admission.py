@@ -24,6 +24,7 @@ from gemproxy.http.client_connections import host_of
 from gemproxy.http.loops import LOOP_HEADERS, LoopMark
 from gemproxy.http.server_request import ServerRequest
 from gemproxy.metrics import Metrics
+from gemproxy.usage.meter import Meter
 from gemproxy.util.heap import HeapTrimmer
 from gemproxy.util.log import make_logger
 from gemproxy.util.log_limit import LogLimit
@@ -93,12 +94,14 @@ class Admission:
         own_keys: Masking = NO_KEYS,
         log_limit: LogLimit | None = None,
         accounts: KnownKeys[Account] | None = None,
+        meter: Meter | None = None,
     ) -> None:
         """
         @param mark: that of this daemon's own requests, which are refused; None for none.
         @param own_keys: of this daemon, which errors may quote.
         @param log_limit: for the lines of requests that were refused; None for no limit.
         @param accounts: by the keys of clients; None if clients need none.
+        @param meter: learns of requests that were refused.
         """
         self.clock = clock
         self.access = access
@@ -110,6 +113,7 @@ class Admission:
         self.own_keys = own_keys
         self.log_limit = log_limit
         self.accounts = accounts
+        self.meter = meter or Meter()
         self.stopping = False
         self.held = 0
         self._heap = HeapTrimmer(clock)
@@ -216,6 +220,15 @@ class Admission:
     def answered(self, request: ProxyRequest) -> None:
         """A response is complete."""
         self.metrics.responses.labels(str(request.code)).inc()
+        if not request.is_counted and self._counts(request):
+            self.meter.count(
+                id=request.id,
+                account=None if request.account is None else request.account.name,
+                model="",
+                upstream="",
+                status=request.code,
+                duration=request.age(),
+            )
         if (
             request.path not in _UNLOGGED_PATHS
             and not request.is_logged
@@ -229,6 +242,17 @@ class Admission:
                 status=request.code,
                 seconds=request.age(),
             )
+
+    def _counts(self, request: ProxyRequest) -> bool:
+        """Whether a request was refused that would have been answered by a model, or so."""
+        is_known = request.is_let_in or request.account is not None
+        return (
+            request.code >= 400
+            and request.code != 401
+            and request.method == b"POST"
+            and is_known
+            and request.path.startswith(b"/v1")
+        )
 
     def _has_a_line(self, request: ProxyRequest) -> bool:
         """Whether a response has a line: whoever has no key must not be able to fill a disk."""
@@ -256,6 +280,7 @@ class ProxyRequest(ServerRequest):
 
     @ivar id: identifies it in the response and in the log.
     @ivar is_logged: its handler writes the log line.
+    @ivar is_counted: its handler has told, or will tell, the meter of it.
     @ivar is_let_in: whether it was admitted.
     @ivar body_limit: bytes of its body at most.
     @ivar held: bytes of its body that are in memory, or may be.
@@ -276,6 +301,7 @@ class ProxyRequest(ServerRequest):
         "body_limit",
         "held",
         "id",
+        "is_counted",
         "is_let_in",
         "is_logged",
     )
@@ -285,7 +311,7 @@ class ProxyRequest(ServerRequest):
     ) -> None:
         super().__init__(*args, **kwargs)
         self.id = admission.new_id()
-        self.is_logged = False
+        self.is_logged = self.is_counted = False
         self.held = 0
         self.body_limit = admission.limits.body
         self._admission = admission

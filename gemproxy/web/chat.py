@@ -23,6 +23,7 @@ from gemproxy.exchange import Exchange
 from gemproxy.journal import Journal
 from gemproxy.metrics import Metrics
 from gemproxy.usage.meter import Meter
+from gemproxy.usage.row import CLIENT_GONE
 from gemproxy.util.log import make_logger
 from gemproxy.util.log_limit import LogLimit
 from gemproxy.util.masking import NO_KEYS, Masking
@@ -35,9 +36,6 @@ from gemproxy.web.together import Together
 from gemproxy.web.under_way import UnderWay
 
 _SECONDS = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,3})?")
-
-# The status that nginx logs for this; it is never sent.
-_CLIENT_GONE = 499
 
 
 @frozen(eq=False)
@@ -135,7 +133,7 @@ class ChatService:
         account = None if request.account is None else request.account.name
         exchange = self.journal.begin(route, chat.model, chat.stream, sent, keys, account)
         request.setHeader(b"x-request-id", exchange.id.encode())
-        request.is_logged = True
+        request.is_logged = request.is_counted = True
         heartbeats = evolve(self.heartbeats, stream_delay=_commits_in(chat.headers))
         relay = kind(
             request,
@@ -157,7 +155,7 @@ class ChatService:
                 exchange.error, exchange.status = str(error), error.status
                 relay.fail(error)
         except CancelledError:
-            exchange.error, exchange.status = "the client disconnected", _CLIENT_GONE
+            exchange.error, exchange.status = "the client disconnected", CLIENT_GONE
             self.metrics.aborted.inc()
             raise
         finally:

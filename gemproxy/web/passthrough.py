@@ -23,6 +23,9 @@ from gemproxy.dialects.registry import error_form_at
 from gemproxy.http.body import BytesBody, read_beginning
 from gemproxy.http.headers import without
 from gemproxy.metrics import Metrics
+from gemproxy.usage.meter import Meter
+from gemproxy.usage.row import CLIENT_GONE
+from gemproxy.usage.scan import UsageScanner
 from gemproxy.util.idle_timeout import IdleTimeout
 from gemproxy.util.masked_stream import ErrorEventMask, NoMask, StreamMask, TextMask
 from gemproxy.util.masking import NO_KEYS, Masking
@@ -47,6 +50,18 @@ _ERROR_LIMIT = 64 * 1024
 _ERROR_PATIENCE = 5.0
 
 
+@frozen
+class Destination:
+    """
+    Whom requests are passed on to.
+
+    @ivar name: that of the upstream; C{gemini} for Gemini.
+    """
+
+    name: str
+    forwarder: Forwarder
+
+
 @frozen(eq=False)
 class Passthrough:
     """
@@ -54,20 +69,22 @@ class Passthrough:
     @ivar timeout: seconds of silence of the upstream after which a request fails.
     @ivar own_keys: of this daemon, which an upstream may quote.
     @ivar under_way: told of each response.
+    @ivar meter: learns of each request that ended.
     """
 
     clock: IReactorTime
-    upstream: Callable[[], Forwarder]
+    upstream: Callable[[], Destination]
     timeout: float
     metrics: Metrics
     own_keys: Masking = NO_KEYS
     under_way: UnderWay = field(factory=UnderWay)
+    meter: Meter = field(factory=Meter)
 
     async def serve(
         self,
         request: ProxyRequest,
         raw: bytes = b"",
-        forwarder: Forwarder | None = None,
+        destination: Destination | None = None,
         cutter: StopTagCutter | None = None,
         may_be_unserved: bool = False,
         path: bytes | None = None,
@@ -77,7 +94,7 @@ class Passthrough:
         Answer a request with whatever the upstream answers.
 
         @param raw: the body, unless it is still arriving.
-        @param forwarder: the upstream, if not the usual one.
+        @param destination: the upstream, if not the usual one.
         @param cutter: what ends the response at a stop tag; None to pass it on as it is.
         @param may_be_unserved: whether to leave the request unanswered if the upstream does not
             serve such requests.
@@ -88,9 +105,9 @@ class Passthrough:
         """
         is_answered = True
         idle_timeout = IdleTimeout(self.clock, self.timeout)
-        forwarder = forwarder or self.upstream()
-        began = self.clock.seconds()
-        relay = _ResponseRelay(request, began, model, idle_timeout, self.own_keys, cutter)
+        destination = destination or self.upstream()
+        forwarder = destination.forwarder
+        relay = _ResponseRelay(request, self.clock, model, idle_timeout, self.own_keys, cutter)
         self.under_way.add(request.id, relay)
         target = _target(request, path)
         asking = self._relay(request, relay, idle_timeout, raw, forwarder, may_be_unserved, target)
@@ -103,6 +120,7 @@ class Passthrough:
         except CancelledError:
             relay.abort()
             if relay.interruption is None:
+                relay.is_left = True
                 raise
             relay.fail(relay.interruption)
         except TimeoutError:
@@ -116,7 +134,25 @@ class Passthrough:
             self.under_way.remove(request.id)
             if is_answered:
                 self.metrics.passed(request.code)
+                self._count(request, relay, destination.name, model)
         return is_answered
+
+    def _count(
+        self, request: ProxyRequest, relay: _ResponseRelay, upstream: str, model: str | None
+    ) -> None:
+        request.is_counted = True
+        # What was answered before, and is only shown, has been counted.
+        is_new = request.method == b"POST"
+        self.meter.count(
+            id=request.id,
+            account=None if request.account is None else request.account.name,
+            model=model or "",
+            upstream=upstream,
+            status=CLIENT_GONE if relay.is_left else request.code,
+            usage=relay.scanner.usage() if relay.scanner is not None and is_new else None,
+            first_token=relay.first_data if request.code < _ERRORS_FROM else None,
+            duration=self.clock.seconds() - relay.began,
+        )
 
     async def _relay(
         self,
@@ -133,8 +169,8 @@ class Passthrough:
             body = request.content
             body.watch(idle_timeout)
         headers = headers_of(request)
-        if relay.cutter is not None:
-            # What is compressed cannot be searched.
+        if relay.cutter is not None or (relay.model is not None and request.method == b"POST"):
+            # What is compressed cannot be searched for stop tags and token counts.
             identity = (b"Accept-Encoding", b"identity")
             headers = (*without(headers, b"accept-encoding"), identity)
         asked = forwarder.forward(request.method, target, headers, body)
@@ -168,23 +204,30 @@ class _ResponseRelay(Protocol):
     Hands a response on as it comes, at the client's pace.
 
     @ivar began: see L{Running}.
+    @ivar model: see L{Passthrough.serve}.
     @ivar interruption: the error with which the daemon ended the response, if it did.
     @ivar end_early: stops the upstream's response.
     @ivar cutter: what ends the response at a stop tag; None if nothing does.
+    @ivar is_left: the client has disconnected.
+    @ivar first_data: seconds until the first data of the response; None if there are none yet.
+    @ivar scanner: finds the token counts; None if there are none in such a response.
     """
 
     def __init__(
         self,
         request: ProxyRequest,
-        began: float,
+        clock: IReactorTime,
         model: str | None,
         idle_timeout: IdleTimeout,
         own_keys: Masking,
         cutter: StopTagCutter | None,
     ) -> None:
-        """@param model: see L{Passthrough.serve}."""
-        self.began = began
-        self._model = model
+        self.began = clock.seconds()
+        self._clock = clock
+        self.model = model
+        self.is_left = False
+        self.first_data: float | None = None
+        self.scanner: UsageScanner | None = None
         self.interruption: ChatError | None = None
         self.cutter = cutter
         self.end_early: Callable[[], None] = lambda: None
@@ -202,7 +245,7 @@ class _ResponseRelay(Protocol):
         self._is_paused = False
 
     def facts(self) -> dict[str, Any]:
-        return facts_of(self._request, self._request.id, "passed", self._model, None)
+        return facts_of(self._request, self._request.id, "passed", self.model, None)
 
     def progress(self) -> Progress:
         return Progress(self._in_words(), 0, None, self._request.sentLength)
@@ -262,6 +305,9 @@ class _ResponseRelay(Protocol):
             self._mask = TextMask(masking)
         elif self._is_events:
             self._mask = ErrorEventMask(self._own_keys.in_errors(self._shown))
+            self.scanner = UsageScanner()
+        elif b"json" in kind.lower():
+            self.scanner = UsageScanner()
         if self.cutter is not None:
             self._begin_cutting(response)
         length: Any = response.length
@@ -316,6 +362,10 @@ class _ResponseRelay(Protocol):
         self._idle_timeout.reset()
         if not self._is_producing:
             return
+        if self.first_data is None:
+            self.first_data = self._clock.seconds() - self.began
+        if self.scanner is not None:
+            self.scanner.feed(data)
         if self.cutter is None:
             self._write(self._mask.feed(data))
             return

@@ -16,6 +16,7 @@ from gemproxy.dialects.dialect import Counting, Dialect
 from gemproxy.dialects.native.dialect import NATIVE_COUNTING
 from gemproxy.http.headers import asks_for_websocket
 from gemproxy.routing.router import Route, Router
+from gemproxy.routing.table import GEMINI
 from gemproxy.routing.upstream_models import ListedModels
 from gemproxy.util.log import make_logger
 from gemproxy.web import completions
@@ -28,7 +29,7 @@ from gemproxy.web.dialect_routes import add_dialect_routes
 from gemproxy.web.dialects import DialectService
 from gemproxy.web.google import COUNTING, KEPT, KEPT_METHODS, LISTS, MODELS, OF_MODELS
 from gemproxy.web.health import Health
-from gemproxy.web.passthrough import Passthrough
+from gemproxy.web.passthrough import Destination, Passthrough
 from gemproxy.web.paths import PASSED_PREFIXES, model_in_path, names_a_model, with_model
 from gemproxy.web.responses import send_json, send_model, send_models
 from gemproxy.web.site import (
@@ -71,7 +72,7 @@ class StreamProxy:
         @param counter: counts the tokens of requests to Gemini; None if that gemproxy does.
         """
         self._counter = counter
-        self._google = google
+        self._google = Destination(GEMINI, google)
         self._router = router
         self._passthrough = passthrough
         self.health = health
@@ -122,7 +123,7 @@ class StreamProxy:
         self, request: ProxyRequest, counting: Counting, raw: bytes, route: Route | None
     ) -> None:
         if route is None or (route.upstream is None and self._counter is None):
-            there = None if route is None else evolve(route, forwarder=self._google)
+            there = None if route is None else evolve(route, forwarder=self._google.forwarder)
             await self._pass_on(request, raw, there)
             return
         if route.upstream is not None:
@@ -302,17 +303,19 @@ class StreamProxy:
         if request.path == completions.PATH and raw and self._chats.stop_tags:
             choices = await self._reader.choices(raw)
             cutter = StopTagCutter(self._chats.stop_tags, choices, self._chats.limits)
-        path, forwarder, model = None, None, None
+        path, destination, model = None, None, None
         if route is not None:
             # An alias, or a prefix: the upstream has another name for it.
-            forwarder, model = route.forwarder, route.model
+            model = route.model
+            if route.forwarder is not None:
+                destination = Destination(route.name, route.forwarder)
             if (named := model_in_path(request.path)) is not None:
                 if named != route.model:
                     path = with_model(request.path, route.model)
             elif raw and route.asked != route.model:
                 raw = await self._reader.renamed(raw, route.model)
         passing = self._passthrough.serve(
-            request, raw, forwarder, cutter, may_be_unserved, path, model
+            request, raw, destination, cutter, may_be_unserved, path, model
         )
         del raw
         return await passing
