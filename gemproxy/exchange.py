@@ -36,6 +36,7 @@ class Exchange:
     @ivar began: the same on the clock that measures how long the answer takes, in seconds.
     @ivar request: the JSON sent by the client.
     @ivar account: the name of the client's account; None if it has none.
+    @ivar path: what the client asked for, without the query, in which there may be keys.
     @ivar upstream: who answers, or was the last one to be asked: an upstream, or C{gemini}.
     @ivar upstream_request: what the upstream calls the request.
     @ivar cost: what the answer costs, in the currency of the prices; None if that is not known.
@@ -51,6 +52,7 @@ class Exchange:
     request: bytes = field(repr=False)
     masking: Masking = field(default=NO_KEYS, repr=False)
     account: str | None = None
+    path: str | None = None
     upstream: str = "gemini"
     first_token: float | None = None
     duration: float | None = None
@@ -173,41 +175,68 @@ class Exchange:
         """The content of the request's file."""
         if self._input is not None:
             return self._input
-        document = {
+        known = {name: value for name, value in self._asked().items() if value is not None}
+        document = known | {"request": without_media(loads(self.request))}
+        return self.masking.in_bytes(_readable(document))
+
+    def _asked(self) -> dict[str, Any]:
+        """What both files say of the request."""
+        return {
             "id": self.id,
             "time": datetime.fromtimestamp(self.time, UTC).isoformat(timespec="milliseconds"),
-            **({} if self.account is None else {"account": self.account}),
+            "account": self.account,
+            "path": self.path,
             "route": self.route,
             "model": self.model,
             "stream": self.stream,
-            "request": without_media(loads(self.request)),
         }
-        return self.masking.in_bytes(_readable(document))
 
     def output(self) -> bytes:
-        """The content of the response's file: the facts, a blank line and the text."""
+        """
+        The content of the response's file: the facts, each in a line, a blank line and the text.
+        The fact C{parts} is JSON: the name of each part of the text, the byte of the text at which
+        it begins, and its length. L{gemproxy.journal_entry} reads it.
+        """
         usage = self.usage or {}
-        facts = {
-            "id": self.id,
-            "account": self.account,
+        text, parts = self._parts_in_one()
+        facts = self._asked() | {
+            "upstream": self.upstream,
+            "status": self.status,
             "finish_reason": self.finish_reason,
             "native_finish_reason": self.native_finish_reason,
             "prompt_tokens": usage.get("prompt_tokens"),
             "completion_tokens": usage.get("completion_tokens"),
+            "cost": self.cost,
             "duration": _seconds(self.duration),
             "first_token": _seconds(self.first_token),
             "retries": self.retries,
             "upstream_request": self.upstream_request and _one_word(self.upstream_request),
-            "error": self.error and " ".join(self.error.split()),
+            "error": self.error,
+            "parts": dumps(parts).decode(),
         }
-        head = "".join(f"{name}: {value}\n" for name, value in facts.items() if value is not None)
-        pieces = [head.encode("utf-8", "replace"), b"\n", self._texts.get("content", b"")]
-        for part, text in self._texts.items():
-            if part != "content":
-                pieces += [f"\n\n--- {part} ---\n".encode("utf-8", "replace"), text]
+        # A line is a fact, whatever others have put into their words.
+        lines = [
+            f"{name}: {' '.join(str(value).split())}\n"
+            for name, value in facts.items()
+            if value is not None
+        ]
+        return self.masking.in_bytes("".join(lines).encode("utf-8", "replace")) + b"\n" + text
+
+    def _parts_in_one(self) -> tuple[bytes, list[tuple[str, int, int]]]:
+        """The text as it is written, and the name, the beginning and the length of each part."""
+        mask = self.masking.in_bytes
+        texts = {"content": bytearray(), **self._texts}
+        written, parts = bytearray(), list[tuple[str, int, int]]()
+        for name, text in texts.items():
+            if name != "content":
+                written += mask(f"\n\n--- {name} ---\n".encode("utf-8", "replace"))
+            masked = mask(bytes(text))
+            parts.append((name, len(written), len(masked)))
+            written += masked
         if self._size > TEXT_LIMIT:
-            pieces.append(b"\n\n--- truncated: the rest is not kept ---")
-        return self.masking.in_bytes(b"".join([*pieces, b"\n"]))
+            written += b"\n\n--- truncated: the rest is not kept ---"
+        written += b"\n"
+        return bytes(written), parts
 
     def _quoted(self, text: str) -> str:
         """A text for the log: in one line, not too long, without keys."""

@@ -20,6 +20,22 @@ _PART = ".gemproxy-part-"
 _LOCK_TIME, _LOCK_PAUSE = 5.0, 0.02
 
 
+def paths_of(folder: Path, number: int) -> tuple[Path, Path]:
+    """The files of a request and its answer."""
+    return folder / f"{number:06d}_input.json", folder / f"{number:06d}_output.txt"
+
+
+def numbers_in(folder: Path) -> list[int]:
+    """
+    The numbers of the answers that there are, the newest first.
+
+    @raise OSError: the folder cannot be read.
+    """
+    answers = (name for name in os.listdir(folder) if name.endswith("_output.txt"))
+    matches = map(_NUMBERED.fullmatch, answers)
+    return sorted((int(match[1]) for match in matches if match), reverse=True)
+
+
 class JournalFolder:
     """
     Writes pairs of files and removes old ones. It blocks, and is used by one thread at a time.
@@ -93,7 +109,7 @@ class JournalFolder:
         return problem
 
     def _paths(self, number: int) -> tuple[Path, Path]:
-        return self._path / f"{number:06d}_input.json", self._path / f"{number:06d}_output.txt"
+        return paths_of(self._path, number)
 
     def _list(self) -> None:
         """Learn what is in the folder, and remove what a crash has left half-written."""

@@ -45,6 +45,7 @@ from gemproxy.http.reactor_turns import TurnService
 from gemproxy.http.url import BaseURL
 from gemproxy.http.write_coalescer import WriteCoalescer
 from gemproxy.journal import DiskJournal, Journal, NoJournal
+from gemproxy.journal_reader import JournalReader
 from gemproxy.metrics import Metrics
 from gemproxy.offload.pool import Offload, OffloadLimits
 from gemproxy.openai.backend import FINISH_PATIENCE, MODELS_TIMEOUT, OpenAIBackend, base_url
@@ -67,6 +68,7 @@ from gemproxy.util.turns import BOUNDS, SLOW, Turns
 from gemproxy.web.access import Access
 from gemproxy.web.admin import Admin
 from gemproxy.web.admin_checks import checks_endpoint
+from gemproxy.web.admin_journal import AdminJournal
 from gemproxy.web.admin_routes import AdminRoutes
 from gemproxy.web.admin_sessions import AdminSessions
 from gemproxy.web.admin_usage import AdminUsage
@@ -267,6 +269,7 @@ class Daemon(MultiService):
             [
                 *AdminRoutes(self._routing_table, self._admin_reload, self._masking).endpoints(),
                 *self._live.endpoints(),
+                *self._admin_journal().endpoints(),
                 checks_endpoint(Doctor(reactor, lambda: self._config, environ).examine),
                 *AdminUsage(self._usage).endpoints(),
             ],
@@ -610,6 +613,12 @@ class Daemon(MultiService):
         )
         journal.setServiceParent(self)
         return journal
+
+    def _admin_journal(self) -> AdminJournal:
+        folder = self._config.log_dir
+        reader = None if folder is None else JournalReader(folder)
+        in_thread = Threads(self._reactor, 1, "journal reader").call
+        return AdminJournal(reader, in_thread, self._masking)
 
     def _api_url(self) -> Callable[[], BaseURL]:
         if not self._config.demo:

@@ -72,7 +72,7 @@ def parts_of(output: bytes) -> tuple[dict[str, str], str]:
 
 
 def test_the_output_is_the_text_and_what_is_known_of_it() -> None:
-    kept = exchange()
+    kept = exchange(path="/v1/chat/completions")
     kept.add(chunk(delta={"role": "assistant", "content": ""}), BEGAN + 1)
     kept.add(chunk("One\n\n"), BEGAN + 1.5)
     kept.add(chunk("two"), BEGAN + 2)
@@ -82,12 +82,20 @@ def test_the_output_is_the_text_and_what_is_known_of_it() -> None:
     head, text = parts_of(kept.output())
     assert head == {
         "id": "x1",
+        "time": "2025-06-15T15:06:40.000+00:00",
+        "path": "/v1/chat/completions",
+        "route": "stream/upstream",
+        "model": "gpt-x",
+        "stream": "True",
+        "upstream": "gemini",
+        "status": "200",
         "finish_reason": "stop",
         "prompt_tokens": "3",
         "completion_tokens": "4",
         "duration": "2.250s",
         "first_token": "1.500s",
         "retries": "1",
+        "parts": '[["content",0,8]]',
     }
     assert text == "One\n\ntwo\n"
 

@@ -132,6 +132,7 @@ class ChatService:
         keys = self.own_keys.with_keys(request.credentials.secrets())
         account = None if request.account is None else request.account.name
         exchange = self.journal.begin(route, chat.model, chat.stream, sent, keys, account)
+        exchange.path = request.path.decode("utf-8", "replace")
         request.setHeader(b"x-request-id", exchange.id.encode())
         request.is_logged = request.is_counted = True
         heartbeats = evolve(self.heartbeats, stream_delay=_commits_in(chat.headers))

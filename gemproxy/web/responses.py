@@ -66,7 +66,11 @@ def _models_form_of(request: Request) -> ModelsForm | None:
 
 
 def send_json(request: Request, document: Any, status: int = 200) -> None:
-    body = dumps(document)
+    send_rendered(request, dumps(document), status)
+
+
+def send_rendered(request: Request, body: bytes, status: int = 200) -> None:
+    """@param body: a JSON document."""
     request.setResponseCode(status)
     request.setHeader(b"content-type", b"application/json")
     request.setHeader(b"content-length", str(len(body)).encode())
