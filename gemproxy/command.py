@@ -11,7 +11,7 @@ from pathlib import Path
 from time import time
 from typing import Any
 
-from gemproxy import __version__, healthcheck
+from gemproxy import __version__, healthcheck, keys_command
 from gemproxy.chat.jsontext import dumps
 from gemproxy.config import (
     CONFIG_VARIABLE,
@@ -54,6 +54,7 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
     _add_usage(commands)
     meaning = "print an example of the configuration file, with prices"
     commands.add_parser("example", help=meaning, description=meaning)
+    _add_keys(commands)
     given = parser.parse_args(arguments)
     if given.command == "health":
         return _health(given.process, environ)
@@ -64,6 +65,8 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
     if given.command == "example":
         print(EXAMPLE.read_text("utf-8"), end="")
         return 0
+    if given.command == "keys":
+        return _keys(given, environ)
     try:
         path = config_path(given.config, environ)
         config = read_config({}, environ, path, allow_no_key=True)
@@ -162,6 +165,27 @@ def _usage(given: argparse.Namespace, environ: Mapping[str, str]) -> int:
         text = report.as_csv() if given.format == "csv" else report.as_text()
     sys.stdout.buffer.write(text.encode(sys.stdout.encoding or "utf-8", "replace"))
     return 0
+
+
+def _add_keys(commands: Any) -> None:
+    meaning = "the accounts of clients: add, list, show, limit or revoke them"
+    keys = commands.add_parser("keys", help=meaning, description=meaning)
+    keys.add_argument(
+        "--config", metavar="FILE", help=f"the configuration file [{CONFIG_VARIABLE}]"
+    )
+    keys.add_argument("--process", metavar="PID", type=int, help=_PROCESS)
+    keys_command.add_commands(keys.add_subparsers(dest="action", required=True))
+
+
+def _keys(given: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    options = _options_of(given.process)
+    options += [] if given.config is None else ["--config", given.config]
+    try:
+        config = healthcheck.config_of(options, environ)
+    except BadSetting as error:
+        print(LOOKALIKES.in_text(f"gemproxy: {error}"), file=sys.stderr)
+        return 1
+    return keys_command.run(given, config)
 
 
 def _report(config: Config, path: Path | None) -> str:

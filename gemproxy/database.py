@@ -26,6 +26,46 @@ _MAGIC = b"SQLite format 3\0"
 _DAMAGES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
+def open_database(
+    path: Path, migrations: Sequence[str], patience: float = _PATIENCE
+) -> sqlite3.Connection:
+    """
+    Open a SQLite file, and bring its schema up to date. Threads may use it one after the other.
+
+    @param migrations: see L{Database}; likewise C{patience}.
+    @raise sqlite3.Error: it cannot be read or written, or a newer version of gemproxy wrote it.
+    """
+    connection = sqlite3.connect(path, timeout=patience, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        while (version := _version_of(connection)) < len(migrations):
+            _migrate(connection, migrations[version], version)
+        if version > len(migrations):
+            raise sqlite3.NotSupportedError(f"{path} was written by a newer version of gemproxy")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _version_of(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _migrate(connection: sqlite3.Connection, script: str, version: int) -> None:
+    """@param version: the one from which the script leads to the next."""
+    try:
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {version + 1}; COMMIT;"
+        )
+    except sqlite3.OperationalError:
+        connection.rollback()
+        # Another process may have done it meanwhile.
+        if _version_of(connection) == version:
+            raise
+
+
 class Database(Service):
     """
     A SQLite file. Its schema is the result of all migrations; the file knows how many it has had. A
@@ -50,7 +90,9 @@ class Database(Service):
         self._patience = patience
         self._threads = ThreadPool(0, 1, "database")
         self._connection: sqlite3.Connection | None = None
-        self._inode = 0
+        # Kept open as long as the connection: to close any descriptor of the file would release the
+        # locks of all connections of this process (sqlite.org/howtocorrupt.html).
+        self._file: int | None = None
 
     def startService(self) -> None:
         """@raise OSError: nothing can be written in the folder."""
@@ -111,34 +153,18 @@ class Database(Service):
             self._close()
         if self._connection is None:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            connection = sqlite3.connect(self.path, timeout=self._patience)
-            try:
-                self._migrate(connection)
-            except BaseException:
-                connection.close()
-                raise
-            self._connection, self._inode = connection, self.path.stat().st_ino
+            self._connection = open_database(self.path, self._migrations, self._patience)
+            self._file = os.open(self.path, os.O_RDONLY)
         return self._connection
 
     def _is_intact(self) -> bool:
         """Whether the file is still the one that was opened, by its name and its first bytes."""
+        assert self._file is not None  # noqa: S101 - for mypy
         try:
-            with self.path.open("rb") as file:
-                is_same = os.fstat(file.fileno()).st_ino == self._inode
-                return is_same and file.read(len(_MAGIC)) == _MAGIC
+            is_same = os.path.samestat(os.fstat(self._file), self.path.stat())
+            return is_same and os.pread(self._file, len(_MAGIC), 0) == _MAGIC
         except OSError:
             return False
-
-    def _migrate(self, connection: sqlite3.Connection) -> None:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version > len(self._migrations):
-            raise sqlite3.NotSupportedError(
-                f"{self.path} was written by a newer version of gemproxy"
-            )
-        for number, script in enumerate(self._migrations[version:], version + 1):
-            connection.executescript(f"BEGIN; {script}; PRAGMA user_version = {number}; COMMIT;")
 
     def _set_aside(self, error: sqlite3.DatabaseError) -> None:
         self._close()
@@ -157,6 +183,9 @@ class Database(Service):
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file)
 
 
 def is_damage(error: sqlite3.Error) -> bool:

@@ -14,8 +14,10 @@ from twisted.internet.defer import Deferred
 from twisted.web.iweb import IAgent
 
 from gemproxy import __version__
-from gemproxy.accounts.account import Account, accounts_of_keys
-from gemproxy.accounts.known_keys import KnownKeys, digest_of
+from gemproxy.accounts.account import accounts_of_keys
+from gemproxy.accounts.directory import Directory
+from gemproxy.accounts.file import FILE as ACCOUNTS_FILE
+from gemproxy.accounts.file import KEY_PREFIX, AccountsFile
 from gemproxy.backend import Backend, Forwarder
 from gemproxy.backoff import RetryPolicy
 from gemproxy.chat.answer_limits import AnswerLimits
@@ -69,6 +71,7 @@ from gemproxy.web.access import Access
 from gemproxy.web.admin import Admin
 from gemproxy.web.admin_checks import checks_endpoint
 from gemproxy.web.admin_journal import AdminJournal
+from gemproxy.web.admin_keys import AdminKeys
 from gemproxy.web.admin_routes import AdminRoutes
 from gemproxy.web.admin_sessions import AdminSessions
 from gemproxy.web.admin_usage import AdminUsage
@@ -179,6 +182,8 @@ class Daemon(MultiService):
         self._log_limit = LogLimit(reactor, self._tell_of_lines)
         self._seal = Seal.of_keys(config.secrets)
         self._kept_responses = self._add_kept_responses()
+        self._accounts_file = AccountsFile(config.data_dir / ACCOUNTS_FILE)
+        self._accounts = self._add_accounts()
         self._under_way = UnderWay()
         self._recorder: Recorder | None = None
         self._meter = self._add_meter()
@@ -199,7 +204,7 @@ class Daemon(MultiService):
         )
         self._admission = Admission(
             reactor,
-            Access(bool(config.proxy_api_keys), config.cors_origins, config.allowed_hosts),
+            Access(lambda: self._accounts.are_needed, config.cors_origins, config.allowed_hosts),
             Limits(
                 config.max_body,
                 config.max_bodies or _most_bodies(config.max_body),
@@ -214,7 +219,7 @@ class Daemon(MultiService):
             self._mark,
             self._masking,
             self._log_limit,
-            self._accounts(),
+            self._accounts,
             self._meter,
         )
         self._drain = Drain(
@@ -264,12 +269,15 @@ class Daemon(MultiService):
         )
         self._admin = Admin(
             config.admin_key,
-            bool(config.proxy_api_keys),
+            lambda: self._accounts.are_needed,
             AdminSessions(reactor.seconds),
             [
                 *AdminRoutes(self._routing_table, self._admin_reload, self._masking).endpoints(),
                 *self._live.endpoints(),
                 *self._admin_journal().endpoints(),
+                *AdminKeys(
+                    self._accounts, self._accounts_file, config.admin_key is not None
+                ).endpoints(),
                 checks_endpoint(Doctor(reactor, lambda: self._config, environ).examine),
                 *AdminUsage(self._usage).endpoints(),
             ],
@@ -289,9 +297,15 @@ class Daemon(MultiService):
         if config.stream_port is not None:
             self._listen("Stream Proxy", self._stream_proxy(engine, google), is_passed_through)
 
-    def _accounts(self) -> KnownKeys[Account] | None:
-        accounts = accounts_of_keys(self._config.proxy_api_keys)
-        return KnownKeys({digest_of(key): one for key, one in accounts.items()}) or None
+    def _add_accounts(self) -> Directory:
+        directory = Directory(
+            self._reactor,
+            Threads(self._reactor, 1, "accounts").call,
+            self._accounts_file,
+            accounts_of_keys(self._config.proxy_api_keys),
+        )
+        directory.setServiceParent(self)
+        return directory
 
     def _make_agent(self, proxies: Proxies, name: str = "") -> PersistentAgent:
         agent = self._agents[name] = PersistentAgent(
@@ -539,7 +553,7 @@ class Daemon(MultiService):
             self._mark,
             limits=self._limits,
             # Another gemproxy has the same ones.
-            own_keys=NO_OWN_KEYS if is_gemproxy else OwnKeys(self._config.own_keys),
+            own_keys=NO_OWN_KEYS if is_gemproxy else OwnKeys([*self._config.own_keys, KEY_PREFIX]),
             masking=self._masking,
         )
 
@@ -572,6 +586,7 @@ class Daemon(MultiService):
 
     def _add_meter(self) -> Meter:
         config, meter = self._config, Meter(Prices(self._config.prices))
+        meter.charge = self._accounts.charge
         self._metrics.watch_counts_by(
             "tokens",
             "Tokens of all requests; those that were cached are part of the input, and those of "
@@ -661,10 +676,10 @@ class Daemon(MultiService):
                 scheme=scheme.decode(),
                 proxy=proxy,
             )
-        if not self._is_local and not self._config.proxy_api_keys:
+        if not self._is_local and not self._accounts.are_needed:
             self.log.warn(
                 "Other machines can connect to {addresses}, and use this proxy without a key: "
-                "set PROXY_API_KEYS.",
+                "set PROXY_API_KEYS, or add an account with 'gemproxy keys add'.",
                 addresses=", ".join(address.shown for address in self._addresses.values()),
             )
         for sentence in self._advice:

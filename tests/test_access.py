@@ -10,7 +10,7 @@ from gemproxy.accounts.account import Account
 from gemproxy.web.access import Access
 
 OPEN = Access()
-KEYS = Access(needs_key=True)
+KEYS = Access(needs_key=lambda: True)
 TEAM = Account("team")
 HOME = "localhost:3000"
 
@@ -137,7 +137,7 @@ def test_all_names_are_welcome_with_a_star_but_not_their_pages() -> None:
 def test_pages_of_other_origins_are_refused_with_or_without_a_key(
     origin: str, needs_key: bool
 ) -> None:
-    error = Access(needs_key).refusal(b"/v1/chat/completions", HOME, origin, TEAM)
+    error = Access(lambda: needs_key).refusal(b"/v1/chat/completions", HOME, origin, TEAM)
     assert error is not None
     assert (error.status, error.code) == (403, "origin_not_allowed")
     assert len(error.message) < 400

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from attrs import define
 from hypothesis import given
 from hypothesis import strategies as st
-from pytest_twisted import ensureDeferred
+from pytest_twisted import async_yield_fixture, ensureDeferred
 from twisted.logger import formatEvent
 
 from gemproxy.accounts.account import Account, accounts_of_keys
+from gemproxy.accounts.file import FILE
 from gemproxy.accounts.known_keys import KnownKeys, digest_of
+from gemproxy.command import main
 from gemproxy.web.credentials import Credentials
-from testing.fake_newapi import document, stream
-from tests.support import gpt, running_relay, until
+from testing.fake_newapi import document, hang, stream
+from tests.support import Relay, Reply, gpt, running_relay, until
 
 ACCOUNTS = accounts_of_keys(["first-key", "second-key"])
 KNOWN = KnownKeys({digest_of(key): account for key, account in ACCOUNTS.items()})
@@ -117,3 +122,270 @@ async def test_a_key_in_the_query_is_as_good_as_one_in_a_header(tmp_path: Path) 
         at = f"/v1/responses/{reply.json['id']}"
         assert (await relay.get(f"{at}?key={key}")).status == 200
         assert (await relay.get(f"{at}?key=another")).status == 400
+
+
+# A running daemon
+
+ADMIN = {"Authorization": "Bearer the-key-of-the-admin"}
+
+
+@define
+class Office:
+    """A daemon, and who runs it."""
+
+    relay: Relay
+    folder: Path
+
+    async def admin(self, method: str, path: str = "", body: Any = None) -> Reply:
+        sent = await self.relay.send(method, f"/admin/keys{path}", body, **ADMIN)
+        return await sent.reply()
+
+    async def account(self, name: str, **limits: Any) -> dict[str, str]:
+        """What a client with a new account shows."""
+        reply = await self.admin("POST", body={"name": name} | limits)
+        assert reply.status == 201, reply.body
+        return {"Authorization": f"Bearer {reply.json['secret']}"}
+
+    async def spent(self, name: str) -> dict[str, Any]:
+        return (await self.admin("GET", f"/{name}")).json["spent"]["month"]
+
+    def keys(self, *arguments: str) -> int:
+        """The command."""
+        return main(["keys", *arguments], {"DATA_DIR": str(self.folder)})
+
+
+@async_yield_fixture
+async def office(tmp_path: Path) -> AsyncIterator[Office]:
+    async with running_relay(DATA_DIR=tmp_path, ADMIN_KEY="the-key-of-the-admin") as relay:
+        relay.upstream.always(stream("Hello", usage=True))
+        yield Office(relay, tmp_path)
+
+
+@ensureDeferred
+async def test_the_command_and_a_running_daemon(
+    office: Office, capsys: pytest.CaptureFixture[str]
+) -> None:
+    relay = office.relay
+    assert (await relay.ask(gpt())).status == 200
+    assert office.keys("add", "bob", "--budget", "5USD/month", "--models", "gpt-*,o?") == 0
+    key, told = capsys.readouterr()
+    assert "need a key" in told
+    assert "ADMIN_KEY" in told
+    await until(lambda: relay.daemon._accounts.are_needed, "the daemon knows of it", 5)
+    shown = {"x_api_key": key.strip()}
+    assert (await relay.ask(gpt())).status == 401
+    assert (await relay.ask(gpt(), **shown)).status == 200
+    lines = [formatEvent(event) for event in relay.logged]
+    assert any("account=bob route=" in line for line in lines)
+    # It is nobody else's business.
+    assert not relay.upstream.calls[-1].header("x-api-key")
+    assert office.keys("limit", "bob", "--off") == 0
+    await relay.daemon._accounts.look()
+    assert (await relay.ask(gpt(), **shown)).error["code"] == "api_key_disabled"
+    office.keys("list")
+    office.keys("show", "bob")
+    out, _ = capsys.readouterr()
+    assert "off, 5USD/month, models gpt-* o?" in out
+    assert key.strip() not in out
+    assert office.keys("revoke", "bob") == 0
+    await relay.daemon._accounts.look()
+    # Nobody is let in because the last account is gone.
+    for headers in (shown, {}):
+        assert (await relay.ask(gpt(), **headers)).error["code"] == "invalid_api_key"
+    for wrong in (
+        ("revoke", "bob"),
+        ("add", "key-1"),
+        ("add", "eve", "--budget", "much"),
+        ("add", "eve", "--expires", "x"),
+    ):
+        assert office.keys(*wrong) == 1
+        assert capsys.readouterr().err.startswith("gemproxy: ")
+    assert [record.account.name for record in relay.daemon._accounts.records] == ["bob"]
+
+
+@ensureDeferred
+async def test_accounts_over_http(office: Office) -> None:
+    bob = await office.account("bob", requests_per_minute=9, budgets=["100 tokens/day"])
+    (shown,) = (await office.admin("GET")).json["data"]
+    assert shown == (await office.admin("GET", "/bob")).json
+    assert shown["requests_per_minute"] == 9
+    assert shown["key"] == f"...{bob['Authorization'][-4:]}"
+    assert "secret" not in shown
+    changed = await office.admin("PATCH", "/bob", {"requests_per_minute": None, "expires": 1})
+    assert (changed.json["requests_per_minute"], changed.json["budgets"]) == (
+        None,
+        ["100 tokens/day"],
+    )
+    assert (await office.relay.ask(gpt(), **bob)).error["code"] == "api_key_expired"
+    assert (await office.admin("DELETE", "/bob")).json == {"name": "bob", "revoked": True}
+    for method, path, body, status, code in (
+        ("POST", "", {"name": "<b>"}, 400, None),
+        ("POST", "", {"name": "eve", "rpm": 1}, 400, None),
+        ("POST", "", {}, 400, None),
+        ("POST", "", b"[", 400, None),
+        ("GET", "/bob", None, 404, "no_such_account"),
+        ("PATCH", "/bob", {}, 404, "no_such_account"),
+        ("DELETE", "/bob", None, 404, "no_such_account"),
+    ):
+        reply = await office.admin(method, path, body)
+        assert (reply.status, reply.error["code"]) == (status, code), (method, body)
+    await office.account("eve")
+    reply = await office.admin("POST", body={"name": "eve"})
+    assert (reply.status, reply.error["code"]) == (409, "account_exists")
+    assert (await office.relay.get("/admin/keys")).status == 401
+
+
+@ensureDeferred
+async def test_nobody_locks_themselves_out_of_admin(tmp_path: Path) -> None:
+    async with running_relay(DATA_DIR=tmp_path) as relay:
+        reply = await (await relay.send("POST", "/admin/keys", {"name": "bob"})).reply()
+        assert (reply.status, reply.error["code"]) == (409, "admin_key_needed")
+    async with running_relay(DATA_DIR=tmp_path, PROXY_API_KEYS="k,l", ADMIN_KEY="boss") as relay:
+        reply = await (await relay.send("GET", "/admin/keys", x_api_key="boss")).reply()
+        assert [(one["name"], one["is_setting"]) for one in reply.json["data"]] == [
+            ("key-1", True),
+            ("key-2", True),
+        ]
+
+
+MESSAGES = {"model": "gpt-x", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
+ASKED = (
+    ("/v1/chat/completions", gpt(), lambda error: error["code"]),
+    ("/v1/embeddings", {"model": "gpt-x", "input": "x"}, lambda error: error["code"]),
+    ("/v1/images/generations", {"model": "gpt-x", "prompt": "x"}, lambda error: error["code"]),
+    ("/v1/responses", {"model": "gpt-x", "input": "x"}, lambda error: error["code"]),
+    ("/v1/messages", MESSAGES, lambda error: error["type"]),
+    (
+        "/v1beta/models/gpt-x:generateContent",
+        {"contents": [{"parts": [{"text": "Hi"}]}]},
+        lambda error: error["status"],
+    ),
+)
+
+
+@ensureDeferred
+async def test_limits_answer_as_each_dialect_does(office: Office) -> None:
+    shown = await office.account("bob", requests_per_minute=1)
+    reply = await office.relay.ask(gpt(), **shown)
+    assert (reply.status, reply.headers["x-ratelimit-limit-requests"]) == (200, "1")
+    assert reply.headers["x-ratelimit-remaining-requests"] == "0"
+    codes = []
+    for path, body, code_of in ASKED:
+        reply = await (await office.relay.send("POST", path, body, **shown)).reply()
+        assert reply.status == 429, path
+        assert 50 < float(reply.headers["retry-after"]) <= 60
+        assert reply.headers["x-ratelimit-remaining-requests"] == "0"
+        codes.append(code_of(reply.error))
+    assert codes == [*["rate_limit_exceeded"] * 4, "rate_limit_error", "RESOURCE_EXHAUSTED"]
+    # Each was refused before anybody was asked. What only reads is not counted.
+    assert len(office.relay.upstream.calls) == 1
+    office.relay.upstream.play(document({"data": []}))
+    assert (await (await office.relay.send("GET", "/v1/models", **shown)).reply()).status == 200
+
+
+@ensureDeferred
+async def test_what_is_refused_is_not_received(office: Office) -> None:
+    shown = await office.account("bob", requests_per_minute=1)
+    assert (await office.relay.ask(gpt(), **shown)).status == 200
+    client = await office.relay.connect()
+    lines = ["POST /v1/chat/completions HTTP/1.1", "Host: localhost", "Content-Length: 1000000"]
+    lines.append(f"Authorization: {shown['Authorization']}")
+    client.transport.write("\r\n".join([*lines, "", ""]).encode())
+    assert (await client.reply()).status == 429
+
+
+@ensureDeferred
+async def test_a_budget_ends_nothing_that_runs_and_lasts_over_a_restart(tmp_path: Path) -> None:
+    settings = {"DATA_DIR": tmp_path, "ADMIN_KEY": "the-key-of-the-admin"}
+    async with running_relay(**settings) as relay:
+        office = Office(relay, tmp_path)
+        shown = await office.account("bob", budgets=["10 tokens/month"])
+        relay.upstream.play(stream("Hello", usage=True))
+        first = await relay.begin(gpt(stream=True), **shown)
+        reply = await first.reply()
+        assert (reply.status, reply.content) == (200, "Hello")
+        reply = await relay.ask(gpt(), **shown)
+        assert (reply.status, reply.error["code"]) == (429, "insufficient_quota")
+        assert reply.error["type"] == "insufficient_quota"
+        assert reply.headers["x-should-retry"] == "false"
+        assert (await office.spent("bob"))["tokens"] == 11
+    async with running_relay(**settings) as relay:
+        assert (await relay.ask(gpt(), **shown)).error["code"] == "insufficient_quota"
+        assert await Office(relay, tmp_path).spent("bob") == {
+            "requests": 1,
+            "tokens": 11,
+            "cost": 0.0,
+        }
+
+
+@ensureDeferred
+async def test_requests_at_once_are_those_that_are_under_way(office: Office) -> None:
+    shown = await office.account("bob", concurrent=1)
+    office.relay.upstream.play(hang())
+    running = await office.relay.begin(gpt(stream=True), **shown)
+    await office.relay.upstream.when_asked()
+    reply = await office.relay.ask(gpt(), **shown)
+    assert (reply.status, reply.headers["retry-after"]) == (429, "1")
+    running.drop()
+    await until(lambda: not office.relay.daemon._admission.open, "it has ended")
+    assert (await office.relay.ask(gpt(), **shown)).status == 200
+
+
+@ensureDeferred
+async def test_models_that_are_for_others(office: Office) -> None:
+    shown = await office.account("bob", models=["gpt-*", "gemini-2.5-flash"])
+    relay = office.relay
+
+    async def status(method: str, path: str, body: Any = None, **headers: str) -> int:
+        reply = await (await relay.send(method, path, body, **(shown | headers))).reply()
+        if reply.status == 403 and path.startswith("/v1/"):
+            assert "bob" in reply.body.decode()
+        return reply.status
+
+    for path, model, expected in (
+        ("/v1/chat/completions", "gpt-x", 200),
+        ("/v1/chat/completions", "models/Gemini-2.5-flash", 200),
+        ("/v1/chat/completions", "o3", 403),
+        ("/v1/chat/completions", "newapi/gpt-x", 403),
+        ("/v1/embeddings", "gpt-x", 200),
+        ("/v1/embeddings", "o3", 403),
+        ("/v1/images/generations", "o3", 403),
+        ("/v1/responses", "o3", 403),
+    ):
+        body = gpt(prompt="x", input="x", model=model)
+        assert await status("POST", path, body) == expected, (path, model)
+    assert await status("POST", "/v1/messages", MESSAGES | {"model": "claude-x"}) == 403
+    assert await status("POST", "/v1beta/models/o3:generateContent", {"contents": []}) == 403
+    assert await status("POST", "/v1beta/models/o3:countTokens", {"contents": []}) == 403
+    # Servers in Go take both for the model.
+    assert await status("POST", "/v1/embeddings", {"model": "gpt-x", "MODEL": "o3"}) == 403
+    assert await status("POST", "/v1/chat/completions", gpt(models=["gpt-y", "o3"])) == 403
+    # What names no model may be for any.
+    assert await status("POST", "/v1/audio/transcriptions", b"x", content_type="audio/wav") == 403
+    websocket = {"Connection": "Upgrade", "Upgrade": "websocket"}
+    assert await status("GET", "/v1/realtime?model=o3", **websocket) == 403
+    assert await status("GET", "/v1/realtime", **websocket) == 403
+    asked = len(relay.upstream.calls)
+    models = [{"id": name, "object": "model"} for name in ("gpt-1", "o3", "gemini-2.5-flash")]
+    relay.upstream.always(document({"object": "list", "data": models}))
+    listed = await (await relay.send("GET", "/v1/models", **shown)).reply()
+    assert {model["id"] for model in listed.json["data"]} == {"gpt-1", "gemini-2.5-flash"}
+    assert await status("GET", "/v1/models/gpt-1") == 200
+    assert await status("GET", "/v1/models/o3") == 403
+    assert await status("GET", "/v1beta/models/o3") == 403
+    assert all(b"o3" not in call.body for call in relay.upstream.calls[:asked])
+
+
+@ensureDeferred
+async def test_a_file_that_cannot_be_read_lets_nobody_in(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"no database" * 1000)
+    with pytest.raises(OSError, match=r"^The accounts cannot be read \(DATA_DIR\): "):
+        async with running_relay(DATA_DIR=tmp_path):
+            pass
+    (tmp_path / FILE).unlink()
+    async with running_relay(DATA_DIR=tmp_path, ADMIN_KEY="the-key-of-the-admin") as relay:
+        await Office(relay, tmp_path).account("bob")
+        for path in tmp_path.glob(f"{FILE}*"):
+            path.unlink()
+        await relay.daemon._accounts.look()
+        assert (await relay.ask(gpt())).status == 401

@@ -674,7 +674,7 @@ async def painted() -> AsyncIterator[tuple[Client, Painter]]:
     reader = BodyReader(Offload(reactor), JsonLimits())
     chats = ChatService(reactor, Heartbeats(9, None), journal, metrics, reader)
     health = Health(metrics, lambda: True, lambda: True, dict)
-    admin = Admin(None, False, AdminSessions(reactor.seconds))
+    admin = Admin(None, lambda: False, AdminSessions(reactor.seconds))
     dialects = DialectService(chats, Seal(b""))
     passthrough = Passthrough(reactor, lambda: pytest.fail("nothing passes"), 9, metrics)
     proxy = GeminiProxy(painter, painter, health, admin, chats, dialects, passthrough)

@@ -207,6 +207,24 @@ def body_and_model(raw: bytes) -> tuple[dict[str, Any], str]:
     return body, model
 
 
+def models_beside(raw: bytes) -> list[str]:
+    """
+    The models that a body names elsewhere than in C{model}: in C{Model}, which is the same to
+    servers written in Go, and in the C{models} that OpenRouter falls back to.
+
+    @param raw: within L{JsonLimits}, if it is JSON.
+    """
+    try:
+        body = peek(raw.removeprefix(BOM))
+    except ValueError:
+        return []
+    named: list[Any] = []
+    for key, value in body.items() if isinstance(body, dict) else ():
+        if key != "model" and key.lower() in ("model", "models"):
+            named += value if isinstance(value, list) else [value]
+    return [name for name in named if isinstance(name, str)]
+
+
 def model_of(raw: bytes) -> str | None:
     """
     The model that a request's body names, whatever it is for; None if it names none.

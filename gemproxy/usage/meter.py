@@ -12,6 +12,8 @@ from gemproxy.exchange import Exchange
 from gemproxy.usage.prices import Prices
 from gemproxy.usage.row import OTHER, Names, Row, bucket_of, shown, within_bounds
 
+_ERRORS_FROM = 400
+
 # Names of models that are told apart from the start of the daemon on.
 _MODELS = 1000
 # Pairs of account and model in the metrics.
@@ -34,11 +36,13 @@ class Meter:
     @ivar prices: those of now.
     @ivar keep: takes the rows.
     @ivar wall_clock: in seconds since the epoch.
+    @ivar charge: called with the account, the tokens and the cost of each request of an account.
     """
 
     prices: Prices = field(factory=Prices)
     keep: Callable[[Row], object] = lambda row: None
     wall_clock: Callable[[], float] = time
+    charge: Callable[[str, int, float], object] = lambda account, tokens, cost: None
     _names: Names = field(factory=lambda: Names(_MODELS))
     _totals: dict[tuple[str, str], _Total] = field(factory=dict)
 
@@ -92,6 +96,9 @@ class Meter:
             usage = within_bounds(usage)
             cost = self.prices.cost(model, usage, time, upstream)
             self._add(account or "", name, usage, cost)
+        if account is not None and (usage is not None or status < _ERRORS_FROM):
+            tokens = 0 if usage is None else usage.prompt + usage.completion
+            self.charge(account, tokens, cost or 0.0)
         self.keep(
             Row(
                 time=time,

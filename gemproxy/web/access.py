@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from attrs import frozen
@@ -62,13 +63,13 @@ def is_same_origin(origin: str | None, host: str | None, fetch_site: str | None)
 @frozen
 class Access:
     """
-    @ivar needs_key: whether a client must show the key of an account.
+    @ivar needs_key: whether a client must show the key of an account, now.
     @ivar origins: the origins of web pages with access; C{"*"} for all.
     @ivar hosts: the host names of this proxy in public DNS, in lower case; one that begins with a
         dot stands for all below it, and C{"*"} for every name.
     """
 
-    needs_key: bool = False
+    needs_key: Callable[[], bool] = lambda: False
     origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
 
@@ -99,7 +100,7 @@ class Access:
         if (
             origin is None
             and fetch_site == "cross-site"
-            and not (self.needs_key or "*" in self.origins)
+            and not (self.needs_key() or "*" in self.origins)
         ):
             # What a page shows or links to has no Origin. The page could not read the response, but
             # the request would be served, with the keys of this proxy.
@@ -110,7 +111,7 @@ class Access:
                 "PROXY_API_KEYS.",
                 "cross_site",
             )
-        if not self.needs_key and not self._is_own_name(host):
+        if not self.needs_key() and not self._is_own_name(host):
             # Prevents DNS rebinding: a web page whose host name resolves to this machine, or to
             # another one in the network of its reader, would otherwise count as same-origin.
             return ChatError(
@@ -120,7 +121,7 @@ class Access:
                 "name, add it to ALLOWED_HOSTS, or set PROXY_API_KEYS.",
                 "host_not_allowed",
             )
-        if self.needs_key and account is None and not is_open(path):
+        if self.needs_key() and account is None and not is_open(path):
             return ChatError(
                 401,
                 INVALID_REQUEST,

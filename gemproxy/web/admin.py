@@ -59,7 +59,7 @@ class Admin:
     """
 
     key: str | None
-    has_client_keys: bool
+    has_client_keys: Callable[[], bool]
     sessions: AdminSessions
     endpoints: Sequence[Endpoint] = ()
     refused: Callable[[], None] = lambda: None
@@ -118,11 +118,11 @@ class Admin:
                 return None
             if not self.sessions.knows(_token_of(request)):
                 return _key_needed()
-        elif self.has_client_keys or not is_loopback(request.client_address):
+        elif self.has_client_keys() or not is_loopback(request.client_address):
             return ChatError(
                 403,
                 "permission_error",
-                "This is open to the daemon's own machine, as long as there are no PROXY_API_KEYS."
+                "This is open to the daemon's own machine, as long as clients need no keys."
                 " Set ADMIN_KEY to use it.",
                 "admin_closed",
             )

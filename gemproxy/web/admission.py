@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from io import BytesIO
+from time import time
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
@@ -16,7 +17,9 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 
 from gemproxy.accounts.account import Account
-from gemproxy.accounts.known_keys import KnownKeys
+from gemproxy.accounts.directory import Directory
+from gemproxy.accounts.limiter import Permit
+from gemproxy.accounts.refusals import model_not_allowed
 from gemproxy.chat.errors import INVALID_REQUEST, SERVER_ERROR, ChatError, bad_request, overloaded
 from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.request import Headers
@@ -38,6 +41,10 @@ from gemproxy.web.throttle import AdmissionThrottle
 
 # TRACK is what Microsoft's servers call TRACE.
 _REFUSED_METHODS = (b"TRACE", b"TRACK", b"CONNECT")
+
+# These ask for nothing that costs anything.
+_READS = (b"GET", b"HEAD", b"OPTIONS")
+_RATE_LIMITS = b"x-ratelimit-"
 
 # Seconds until large requests may be fewer.
 _FULL_RETRY_AFTER = 5
@@ -93,15 +100,17 @@ class Admission:
         mark: LoopMark | None = None,
         own_keys: Masking = NO_KEYS,
         log_limit: LogLimit | None = None,
-        accounts: KnownKeys[Account] | None = None,
+        accounts: Directory | None = None,
         meter: Meter | None = None,
+        wall_clock: Callable[[], float] = time,
     ) -> None:
         """
         @param mark: that of this daemon's own requests, which are refused; None for none.
         @param own_keys: of this daemon, which errors may quote.
         @param log_limit: for the lines of requests that were refused; None for no limit.
-        @param accounts: by the keys of clients; None if clients need none.
+        @param accounts: those of clients; None if there are none.
         @param meter: learns of requests that were refused.
+        @param wall_clock: in seconds since the epoch.
         """
         self.clock = clock
         self.access = access
@@ -114,6 +123,7 @@ class Admission:
         self.log_limit = log_limit
         self.accounts = accounts
         self.meter = meter or Meter()
+        self.wall_clock = wall_clock
         self.stopping = False
         self.held = 0
         self._heap = HeapTrimmer(clock)
@@ -141,6 +151,8 @@ class Admission:
             request.account,
             request.header_text(b"sec-fetch-site"),
         )
+        if error is None and request.account is not None and not is_open(path):
+            error = request.account.refusal(self.wall_clock())
         limit = self.limits.per_client
         if error is not None or limit is None or path in OPEN_PATHS:
             return error
@@ -256,7 +268,7 @@ class Admission:
 
     def _has_a_line(self, request: ProxyRequest) -> bool:
         """Whether a response has a line: whoever has no key must not be able to fill a disk."""
-        is_refused = not request.is_let_in or request.code == 401
+        is_refused = not request.is_let_in or request.code == 401 or request.is_over_limits
         return not is_refused or self.log_limit is None or self.log_limit.allows(request.code)
 
     def closed(self, request: ProxyRequest) -> None:
@@ -265,6 +277,7 @@ class Admission:
             return
         self.open.discard(request)
         self.release(request)
+        request.end_permit()
         self._clients[request.client_address] -= 1
         if not self._clients[request.client_address]:
             del self._clients[request.client_address]
@@ -294,6 +307,9 @@ class ProxyRequest(ServerRequest):
         "_client_address",
         "_credentials",
         "_deadline",
+        "_limit_error",
+        "_permit",
+        "_permitted",
         "_refused",
         "_size",
         "_target",
@@ -320,6 +336,10 @@ class ProxyRequest(ServerRequest):
         self._client_address: str | None = None
         self._credentials: Credentials | None = None
         self._account: Account | None = None
+        # Whether its account may ask now; None if nothing limits it.
+        self._permitted: Deferred[None] | None = None
+        self._permit: Permit | None = None
+        self._limit_error: ChatError | None = None
         self.is_let_in = False
         self._refused = False
         self._target: bytes | None = None
@@ -362,6 +382,33 @@ class ProxyRequest(ServerRequest):
         """As the client wrote it, also before the request is there."""
         is_there = self.uri != Request.uri
         return self.uri if is_there else self.request_line[1]
+
+    @property
+    def is_over_limits(self) -> bool:
+        """Whether the limits of its account do not allow it."""
+        return self._limit_error is not None
+
+    @property
+    def is_restricted(self) -> bool:
+        """Whether some models are not for its account."""
+        return self.account is not None and bool(self.account.limits.models)
+
+    def may_ask(self, *names: str) -> bool:
+        """
+        Whether a model is for its account.
+
+        @param names: of one model.
+        """
+        return self.account is None or self.account.may_ask(*names)
+
+    def check_model(self, *names: str) -> None:
+        """
+        @param names: of the model that it asks, the client's own first; empty if it names none.
+        @raise ChatError: 403, its account may not.
+        """
+        account = self.account
+        if account is not None and not account.may_ask(*names):
+            raise model_not_allowed(account.name, names[0], account.limits.models)
 
     def without_keys(self, error: ChatError) -> ChatError:
         """An error as it may be shown: others may have quoted keys of this daemon or the client."""
@@ -449,7 +496,7 @@ class ProxyRequest(ServerRequest):
             bad_target = refusal
         error = self._admission.refusal(self, path) or bad_target
         if error is None:
-            self._let_in()
+            self._let_in(method, path)
             if is_open(path):
                 # Anybody may send it.
                 self.body_limit = min(self.body_limit, _OPEN_BODY)
@@ -457,7 +504,7 @@ class ProxyRequest(ServerRequest):
                 error = self.too_large()
             elif not self.is_passed_as_it_comes():
                 error = self._admission.refusal_to_hold(length or 0)
-        return error
+        return error or self._limit_error
 
     def is_passed_as_it_comes(self) -> bool:
         """Whether its body is not held."""
@@ -486,9 +533,31 @@ class ProxyRequest(ServerRequest):
             self._target = self._admission.target(method, target, self.header_text(b"host"))
         return self._target
 
-    def _let_in(self) -> None:
+    def _let_in(self, method: bytes, path: bytes) -> None:
         self.is_let_in = True
         self._admission.opened(self)
+        account, accounts = self.account, self._admission.accounts
+        if accounts is None or account is None or not account.limits.are_measured:
+            return
+        if not is_open(path) and (method not in _READS or self.getHeader(b"upgrade") is not None):
+            begun = accounts.limiter.begin(account)
+            self._permitted = begun.addCallbacks(self._keep_permit, self._learn_limit)
+
+    def _keep_permit(self, permit: Permit) -> None:
+        self._permit = permit
+        if self not in self._admission.open:
+            # The client did not wait for it.
+            self.end_permit()
+
+    def _learn_limit(self, failure: Failure) -> None:
+        failure.trap(ChatError)
+        self._limit_error = cast("ChatError", failure.value)
+
+    def end_permit(self) -> None:
+        """It counts no longer among the requests that are under way."""
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            permit.release()
 
     def handleContentChunk(self, data: bytes) -> None:
         if self._refused:
@@ -514,9 +583,22 @@ class ProxyRequest(ServerRequest):
 
     def write(self, data: bytes) -> None:
         is_first = not self.startedWriting
+        if is_first and self._permitted is not None:
+            self._tell_limits()
         super().write(data)
         if is_first and self.startedWriting:
             self.forget_response_headers()
+
+    def _tell_limits(self) -> None:
+        """Say what is left of the account's limits, and not what is left of an upstream's."""
+        account, accounts = self.account, self._admission.accounts
+        assert accounts is not None  # noqa: S101 - for mypy
+        assert account is not None  # noqa: S101 - for mypy
+        for theirs, _ in list(self.responseHeaders.getAllRawHeaders()):
+            if theirs.lower().startswith(_RATE_LIMITS):
+                self.responseHeaders.removeHeader(theirs)
+        for name, value in accounts.limiter.headers(account):
+            self.setHeader(name.encode(), value.encode())
 
     def finish(self) -> None:
         super().finish()
@@ -604,14 +686,26 @@ class ProxyRequest(ServerRequest):
             answer = partial(self._answer_with, error)
         else:
             if not self.is_let_in:
-                self._let_in()
-            answer = super().process
+                self._let_in(self.method, self.path)
+            answer = self._answer_within_limits
         self._throttle.spread(partial(self._answer, answer))
 
     def _answer(self, answer: Callable[[], None]) -> None:
         # The client may have disconnected while the request waited.
         if self.channel is not None:
             answer()
+
+    def _answer_within_limits(self) -> None:
+        if self._permitted is None:
+            super().process()
+        else:
+            self._permitted.addCallback(self._answer_if_permitted)
+
+    def _answer_if_permitted(self, _: None) -> None:
+        if self._limit_error is not None:
+            self._answer_with(self._limit_error)
+        elif self.channel is not None:
+            super().process()
 
     def _answer_with(self, error: ChatError) -> None:
         self._admission.refused(error)

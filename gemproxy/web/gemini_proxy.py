@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from gemproxy.backend import Backend, TokenCounter
 from gemproxy.chat.errors import unknown_url
 from gemproxy.chat.models import by_name, plain_name, served_model
@@ -22,6 +24,18 @@ from gemproxy.web.site import (
     headers_of,
     make_app,
 )
+
+
+def _named(request: ProxyRequest, model: str) -> str:
+    """
+    Gemini's own name of a model.
+
+    @param model: as the client names it.
+    @raise ChatError: 403, the account may not ask it.
+    """
+    name = plain_name(model)
+    request.check_model(model, name)
+    return name
 
 
 class GeminiProxy:
@@ -63,7 +77,7 @@ class GeminiProxy:
 
     async def _chat(self, request: ProxyRequest) -> None:
         chat = await self._reader.chat(request)
-        chat.model = plain_name(chat.model)
+        chat.model = _named(request, chat.model)
         answering = self._chats.answer(request, chat, self._backend, "gemini")
         # Release the memory while the response is received.
         del chat
@@ -71,14 +85,15 @@ class GeminiProxy:
 
     async def answer_in(self, request: ProxyRequest, dialect: Dialect) -> None:
         raw = await self._reader.body(request)
-        answering = self.dialects.answer(request, dialect, raw, self._backend, "gemini", plain_name)
+        name = partial(_named, request)
+        answering = self.dialects.answer(request, dialect, raw, self._backend, "gemini", name)
         del raw
         await answering
 
     async def count_in(self, request: ProxyRequest, counting: Counting) -> None:
         raw = await self._reader.body(request)
         translation = await self.dialects.translate(request, counting.dialect, raw)
-        chats = translation.renamed(plain_name).chats
+        chats = translation.renamed(partial(_named, request)).chats
         counts = [await self._counter.count(chat) for chat in chats]
         send_json(request, counting.document(sum(counts)))
 
@@ -91,7 +106,7 @@ class GeminiProxy:
 
     async def _images(self, request: ProxyRequest) -> None:
         images = await self._reader.images(request, await self._reader.body(request))
-        images.chat.model = plain_name(images.chat.model)
+        images.chat.model = _named(request, images.chat.model)
         await self._chats.answer_images(request, images, self._backend, "gemini/images")
 
     for rule in OF_MODELS:
@@ -99,7 +114,7 @@ class GeminiProxy:
         @app.route(rule, methods=["POST"], endpoint=f"google_at_{rule}")
         async def about_a_model(self, request: ProxyRequest, model: str) -> None:
             raw = await self._reader.body(request)
-            name = plain_name(model)
+            name = _named(request, model)
             path = with_model(request.path, name)
             await self._passthrough.serve(request, raw, path=path, model=name)
 
@@ -107,14 +122,17 @@ class GeminiProxy:
 
         @app.route(rule, methods=KEPT_METHODS, endpoint=f"google_at_{rule}")
         async def kept_by_google(self, request: ProxyRequest, **_: str) -> None:
-            await self._passthrough.serve(request, await self._reader.body(request))
+            raw = await self._reader.body(request)
+            if model := await self._reader.model(raw):
+                _named(request, model)
+            await self._passthrough.serve(request, raw)
 
     for rule in MODELS:
 
         @app.route(rule, methods=["GET"], endpoint=f"google_at_{rule}")
         async def googles_model(self, request: ProxyRequest, name: str) -> None:
             listed = by_name(await self._backend.models(headers_of(request)))
-            if (plain := plain_name(name)) in listed:
+            if (plain := _named(request, name)) in listed:
                 send_model(request, listed[plain])
             else:
                 path = with_model(request.path, plain)
@@ -128,11 +146,12 @@ class GeminiProxy:
 
         @app.route(rule, methods=["GET"], endpoint=f"models_at_{rule}")
         async def models(self, request: ProxyRequest) -> None:
-            send_models(request, await self._backend.models(headers_of(request)))
+            models = await self._backend.models(headers_of(request))
+            send_models(request, [one for one in models if request.may_ask(one["id"])])
 
     del rule
 
     @app.route("/v1/models/<path:name>", methods=["GET"])
     async def model(self, request: ProxyRequest, name: str) -> None:
         listed = by_name(await self._backend.models(headers_of(request)))
-        send_model(request, served_model(plain_name(name), listed))
+        send_model(request, served_model(_named(request, name), listed))

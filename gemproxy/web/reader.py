@@ -7,7 +7,7 @@ from attrs import frozen
 from gemproxy.chat.errors import INVALID_REQUEST, ChatError, bad_request
 from gemproxy.chat.images import ImagesRequest
 from gemproxy.chat.json_limits import JsonLimits
-from gemproxy.chat.request import BOM, ChatRequest, is_large
+from gemproxy.chat.request import BOM, ChatRequest, is_large, models_beside
 from gemproxy.dialects.dialect import Dialect, DialectRequest, Translation
 from gemproxy.http.encodings import (
     DECODED,
@@ -116,6 +116,10 @@ class BodyReader:
         @raise ChatError: 400, the body is beyond the limits.
         """
         return await self.offload.when(is_large(raw), read_model, raw, self.limits)
+
+    async def other_models(self, raw: bytes) -> list[str]:
+        """The models that a body names elsewhere than in C{model}, see L{models_beside}."""
+        return await self.offload.when(is_large(raw), models_beside, raw) if raw else []
 
     async def renamed(self, raw: bytes, model: str) -> bytes:
         """A body whose model was read, for another model."""

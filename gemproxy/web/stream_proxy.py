@@ -11,7 +11,8 @@ from werkzeug.exceptions import HTTPException
 from gemproxy.backend import Forwarder, TokenCounter
 from gemproxy.chat.chunks import estimated_prompt, model_object
 from gemproxy.chat.errors import model_not_found, unknown_url
-from gemproxy.chat.models import served_model
+from gemproxy.chat.models import plain_name, served_model
+from gemproxy.chat.request import Headers
 from gemproxy.dialects.dialect import Counting, Dialect
 from gemproxy.dialects.native.dialect import NATIVE_COUNTING
 from gemproxy.http.headers import asks_for_websocket
@@ -38,6 +39,9 @@ from gemproxy.web.site import (
     make_app,
 )
 from gemproxy.web.upload import Upload
+
+# What these ask for is there already.
+_WITHOUT_A_MODEL = (b"GET", b"HEAD", b"DELETE", b"OPTIONS")
 
 
 class StreamProxy:
@@ -87,7 +91,7 @@ class StreamProxy:
 
     async def _answer(self, request: ProxyRequest) -> None:
         chat = await self._reader.chat(request)
-        route = await self._router.route(chat.model, chat.headers)
+        route = await self._routed(request, chat.model, chat.raw, chat.headers)
         chat.model = route.model
         answering = self._chats.answer(request, chat, route.backend, route.label)
         # Release the memory while the response is received.
@@ -192,7 +196,7 @@ class StreamProxy:
         @app.route(rule, methods=["POST"], endpoint=f"google_at_{rule}")
         async def about_a_model(self, request: ProxyRequest, model: str) -> None:
             raw = await self._reader.body(request)
-            route = await self._router.route(model, headers_of(request))
+            route = await self._routed(request, model, raw)
             if route.upstream is None:
                 path = with_model(request.path, route.model)
                 await self._passthrough.serve(
@@ -208,6 +212,8 @@ class StreamProxy:
         @app.route(rule, methods=KEPT_METHODS, endpoint=f"anything_else_google_keeps_at_{rule}")
         async def kept_by_google(self, request: ProxyRequest, **_: str) -> None:
             raw = await self._body_unless_streamed(request)
+            if model := await self._reader.model(raw):
+                request.check_model(model, plain_name(model))
             await self._passthrough.serve(request, raw, self._google)
 
     for rule in ("/v1/models", *LISTS):
@@ -216,14 +222,14 @@ class StreamProxy:
         async def models(self, request: ProxyRequest) -> None:
             merged = await self._router.models(headers_of(request))
             _mark_if_stale(request, merged)
-            send_models(request, merged.models)
+            send_models(request, [one for one in merged.models if request.may_ask(one["id"])])
 
     for rule in MODELS:
 
         @app.route(rule, methods=["GET"], endpoint=f"google_at_{rule}")
         async def googles_model(self, request: ProxyRequest, name: str) -> None:
             headers = headers_of(request)
-            route = await self._router.route(name, headers)
+            route = await self._routed(request, name)
             if route.upstream is None:
                 listed = await self._router.gemini_models.listed(headers)
                 if route.model not in listed:
@@ -241,9 +247,10 @@ class StreamProxy:
     async def _describe(self, request: ProxyRequest, name: str) -> None:
         headers = headers_of(request)
         if name in self._router.table.routes:
+            request.check_model(name)
             send_model(request, model_object(name) | {"owned_by": "gemproxy"})
             return
-        route = await self._router.route(name, headers)
+        route = await self._routed(request, name)
         if route.upstream is None:
             listed = await self._router.gemini_models.listed(headers)
             send_model(request, served_model(route.model, listed))
@@ -290,7 +297,30 @@ class StreamProxy:
         model = model_in_path(request.path) or (await self._reader.model(raw) if raw else None)
         if asks_for_websocket(headers):
             model = (request.args or {}).get(b"model", [b""])[0].decode("utf-8", "replace")
-        return None if not model else await self._router.route(model, headers)
+        if model:
+            return await self._routed(request, model, raw)
+        if asks_for_websocket(headers) or request.method not in _WITHOUT_A_MODEL:
+            # It may be for any model.
+            request.check_model("")
+        return None
+
+    async def _routed(
+        self, request: ProxyRequest, model: str, raw: bytes = b"", headers: Headers | None = None
+    ) -> Route:
+        """
+        Who is to answer.
+
+        @param model: as the client names it.
+        @param raw: the body, in which others may be named.
+        @param headers: those of the request; None if they are not freed.
+        @raise ChatError: 403, the account may not ask that model.
+        """
+        route = await self._router.route(model, headers_of(request) if headers is None else headers)
+        request.check_model(model, *((route.model,) if route.upstream is None else ()))
+        if request.is_restricted:
+            for other in await self._reader.other_models(raw):
+                request.check_model(other)
+        return route
 
     async def _pass_on(
         self,
