@@ -45,7 +45,7 @@ quick: $(VENV)/installed-for-tests
 
 # Without the real CLI and a browser. Compiled tests are kept, though the environment may say otherwise.
 quick-tests: $(VENV)/installed-for-tests
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -m 'not cli and not browser' --hypothesis-profile=quick \
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -m 'not cli and not browser and not haproxy' --hypothesis-profile=quick \
 		-n $(WORKERS) --dist worksteal $(ARGS)
 
 # With the lowest versions of other packages that setup.cfg allows.

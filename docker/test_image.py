@@ -347,3 +347,14 @@ def test_compose_says_that_the_key_is_missing_and_starts_nothing(name: str, chec
         docker("ps", "--all", "--quiet", f"--filter=label=com.docker.compose.project={PROJECT}")
         == ""
     )
+
+
+def test_haproxy_has_many_replicas_behind_it(checkout: Path) -> None:
+    """Its image is not to be had everywhere; tests/test_haproxy.py runs the configuration."""
+    command = ("compose", "--file", "deploy/compose.scale.yml", "config", "--format", "json")
+    services = json.loads(docker(*command, cwd=checkout, GEMINI_API_KEY="a-key"))["services"]
+    assert services.keys() == {"gemini-proxy", "stream-proxy", "haproxy"}
+    assert services["stream-proxy"]["deploy"]["replicas"] == 3
+    assert [name for name, service in services.items() if service.get("ports")] == ["haproxy"]
+    environment = services["stream-proxy"]["environment"]
+    assert environment["GEMINI_PROXY_URL"] == "http://gemini-proxy:3000"
