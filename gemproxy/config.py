@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
+from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -54,6 +55,25 @@ class BadSetting(ValueError):
     """
 
 
+class Origin(Enum):
+    """Where the value of a setting comes from; an earlier one goes before a later one."""
+
+    OPTION = "option"
+    ENVIRONMENT = "environment"
+    FILE = "file"
+    DEFAULT = "default"
+
+
+@frozen
+class Source:
+    """
+    @ivar text: the value, as it is written there; None if there is none.
+    """
+
+    origin: Origin
+    text: str | None = field(repr=False)
+
+
 @frozen
 class Setting:
     """
@@ -97,33 +117,24 @@ class Setting:
         """The option that does."""
         return file_name_of(self.option)
 
-    def text(
+    def source(
         self,
         options: Mapping[str, str | None],
         environ: Mapping[str, str],
         file: Mapping[str, str] = MappingProxyType({}),
-    ) -> str | None:
-        """
-        The text of the setting: from the option, else from the variable, else from the file, else
-        the default.
-        """
-        given = self.given(options, environ, file)
-        return self.default if given is None else given
-
-    def given(
-        self,
-        options: Mapping[str, str | None],
-        environ: Mapping[str, str],
-        file: Mapping[str, str],
-    ) -> str | None:
-        """The text of the setting, without its default."""
-        text = options.get(self.option)
-        if text is None:
-            text = environ.get(self.env)
-            text = None if text is None else without_quotes(text)
-            if text == "" and not self.may_be_empty:
-                text = None
-        return file.get(self.env) if text is None else text
+    ) -> Source:
+        """The option, else the variable, else the file, else the default."""
+        option = options.get(self.option)
+        if option is not None:
+            return Source(Origin.OPTION, option)
+        variable = environ.get(self.env)
+        if variable is not None:
+            variable = without_quotes(variable)
+            if variable or self.may_be_empty:
+                return Source(Origin.ENVIRONMENT, variable)
+        if self.env in file:
+            return Source(Origin.FILE, file[self.env])
+        return Source(Origin.DEFAULT, self.default)
 
     def read(self, text: str) -> Any:
         """@raise BadSetting: the text is invalid."""
@@ -613,7 +624,12 @@ SECRETS = tuple(setting for setting in SETTINGS if setting.secret)
 
 @frozen
 class Config:
-    """The settings of a daemon. Each field is the setting of the same name in SETTINGS."""
+    """
+    The settings of a daemon. Each field is the setting of the same name in SETTINGS.
+
+    @ivar sources: where they come from, by the names of variables.
+    @ivar file: the configuration file; None for none.
+    """
 
     gemini_api_key: tuple[str, ...] = field(repr=False)
     google_gemini_base_url: str
@@ -669,6 +685,9 @@ class Config:
     routes: Mapping[str, tuple[str, ...]] = field(factory=dict)
     prices: PriceListConfig = PriceListConfig()
     demo: bool = False
+    # Of the values, which they do not change.
+    sources: Mapping[str, Source] = field(factory=dict, eq=False, repr=False)
+    file: Path | None = field(default=None, eq=False)
 
     @classmethod
     def load(
@@ -688,15 +707,18 @@ class Config:
         @raise BadSetting: a value is invalid, or the key is missing and C{demo} is false.
         """
         file = file or FileConfig()
+        sources = {
+            setting.env: setting.source(options, environ, file.settings) for setting in SETTINGS
+        }
         values = {
             setting.attribute: setting.read(text)
             for setting in SETTINGS
-            if (text := setting.text(options, environ, file.settings)) is not None
+            if (text := sources[setting.env].text) is not None
             and not (demo and setting.env == "GEMINI_API_KEY")
         }
         if demo:
             values["gemini_api_key"] = ("key-of-the-demo",)
-        is_short = _UPSTREAM_URL.given(options, environ, file.settings) is not None
+        is_short = sources["UPSTREAM_URL"].origin is not Origin.DEFAULT
         upstreams = _upstreams(values["upstream_url"], values["fixed_api_key"], is_short, file)
         config = cls(
             **({"gemini_api_key": ()} | values),
@@ -704,6 +726,7 @@ class Config:
             routes=file.routes,
             prices=file.prices,
             demo=demo,
+            sources=sources,
         )
         if config.port is None and config.stream_port is None:
             raise BadSetting("PORT and STREAM_PORT are both off: there is nothing to serve.")
@@ -768,8 +791,6 @@ def advice_on_keys(config: Config, options: Mapping[str, str | None]) -> list[st
 DEFAULT_UPSTREAM = "newapi"
 """The name of the upstream that UPSTREAM_URL and FIXED_API_KEY describe."""
 
-_UPSTREAM_URL = next(setting for setting in SETTINGS if setting.env == "UPSTREAM_URL")
-
 
 def _upstreams(
     url: str, key: str | None, is_given: bool, file: FileConfig
@@ -824,7 +845,7 @@ def read_config(
     except (BadFile, BadSecretFile) as error:
         raise BadSetting(f"{path}: {error}") from None
     try:
-        return Config.load(options, environ, demo, file, allow_no_key)
+        return evolve(Config.load(options, environ, demo, file, allow_no_key), file=path)
     except BadSetting as error:
         raise BadSetting(f"{error} (with {path})") from None
 

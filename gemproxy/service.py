@@ -55,6 +55,7 @@ from gemproxy.openai.conversion import Convert
 from gemproxy.openai.headers import NO_OWN_KEYS, OwnKeys
 from gemproxy.routing.router import Router
 from gemproxy.routing.table import GEMINI, RoutingTable
+from gemproxy.settings_shown import shown_settings
 from gemproxy.shutdown import LAST_WORDS, Drain
 from gemproxy.usage import tables
 from gemproxy.usage.meter import Meter
@@ -74,6 +75,7 @@ from gemproxy.web.admin_journal import AdminJournal
 from gemproxy.web.admin_keys import AdminKeys
 from gemproxy.web.admin_routes import AdminRoutes
 from gemproxy.web.admin_sessions import AdminSessions
+from gemproxy.web.admin_settings import settings_endpoint
 from gemproxy.web.admin_usage import AdminUsage
 from gemproxy.web.admission import Admission, Limits
 from gemproxy.web.chat import ChatService
@@ -278,6 +280,7 @@ class Daemon(MultiService):
                 *AdminKeys(
                     self._accounts, self._accounts_file, config.admin_key is not None
                 ).endpoints(),
+                settings_endpoint(__version__, lambda: shown_settings(self._config), self._masking),
                 checks_endpoint(Doctor(reactor, lambda: self._config, environ).examine),
                 *AdminUsage(self._usage).endpoints(),
             ],
@@ -511,8 +514,8 @@ class Daemon(MultiService):
                 raise BadSetting(str(error)) from None
         changed = sorted(
             name
-            for name in fields_dict(Config)
-            if getattr(config, name) != getattr(self._config, name)
+            for name, field in fields_dict(Config).items()
+            if field.eq and getattr(config, name) != getattr(self._config, name)
         )
         self._meter.prices = Prices(config.prices)
         self._config = evolve(self._config, **{name: getattr(config, name) for name in _RELOADED})

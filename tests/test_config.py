@@ -450,6 +450,8 @@ def test_the_fields_of_the_config_are_the_settings():
         "routes",
         "prices",
         "demo",
+        "sources",
+        "file",
     ]
 
 
