@@ -14,7 +14,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import dialects, gemini, relay, report
+from bench import dialects, engines, gemini, relay, report
 from bench.contenders import Contender, Unavailable, all_contenders, start_upstream
 from bench.load import Target
 from bench.numbers import Measures, medians
@@ -112,6 +112,17 @@ async def _dialects(folder: Path, rounds: int) -> report.Results:
     return {name: medians(kept) for name, kept in measured.items()}
 
 
+async def _engines(folder: Path, rounds: int, beside: Path | None) -> report.Results:
+    measured: dict[str, list[Measures]] = {}
+    for number in range(rounds):
+        for version in engines.versions(beside):
+            _say(f"engines, round {number + 1}: {version.name}")
+            kept = measured.setdefault(version.name, [])
+            kept.append(await engines.measure(version, folder / f"{version.name}-{number}"))
+            _say(f"    {_brief(kept[-1])}")
+    return {name: medians(kept) for name, kept in measured.items()}
+
+
 async def _gemini(folder: Path, rounds: int) -> report.Results:
     ours: list[Measures] = []
     theirs: list[Measures] = []
@@ -135,13 +146,16 @@ def main() -> None:
     parser.add_argument(
         "part",
         nargs="?",
-        choices=("all", "relay", "dialects", "gemini"),
+        choices=("all", "relay", "dialects", "gemini", "engines"),
         default="all",
         help="default: all",
     )
     parser.add_argument("--contenders", help="of the relay, comma separated; default: all")
     parser.add_argument("--loads", help=f"of {', '.join(load.name for load in relay.LOADS)}")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--beside", type=Path, help="the folder of another version, for the engines"
+    )
     parser.add_argument(
         "--save", action="store_true", help=f"keep what a partial run finds in {RESULTS.name}/ too"
     )
@@ -167,6 +181,9 @@ def main() -> None:
             measured["dialects"] = asyncio.run(_dialects(folder, given.rounds))
         if given.part in ("all", "gemini"):
             measured["gemini"] = asyncio.run(_gemini(folder, max(1, given.rounds - 1)))
+        if given.part in ("all", "engines"):
+            engines_measured = _engines(folder, given.rounds, given.beside)
+            measured["engines"] = asyncio.run(engines_measured)
     measured["notes"] = notes
     if given.save or (given.part == "all" and not names and not loads):
         RESULTS.mkdir(exist_ok=True)

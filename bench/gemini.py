@@ -26,10 +26,10 @@ from bench.numbers import Measures, percentile
 from testing.processes import Cost, Running, children, cost, cost_of_children, free_port
 
 MODEL = "gemini-3.8-flash"
-_MARKER = b"#000000"
+MARKER = b"#000000"
 _SHORT = Spec(5, 0, 0)
 # As long as an answer of a few hundred tokens takes.
-_LONG = Spec(80, 0, 50)
+LONG = Spec(80, 0, 50)
 _CLI = ROOT / "node_modules" / ".bin" / "gemini"
 _CLI_RUNS = 3
 
@@ -53,29 +53,45 @@ class Route:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Route]:
-    api_port, port = free_port(), free_port()
+def running_api(folder: Path) -> Iterator[tuple[Running, int]]:
+    """The API, and its port."""
+    port = free_port()
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "bench.api", str(api_port)]
-    api = Running.start(command, folder / "api", environ)
+    api = Running.start([sys.executable, "-m", "bench.api", str(port)], folder, environ)
     try:
-        api.until_listening(api_port)
-        environ = gemproxy_environment(folder / "daemon")
-        url = f"http://127.0.0.1:{api_port}"
-        daemon = start_gemproxy(
-            folder / "daemon", environ, port=port, stream_port="off", google_gemini_base_url=url
-        )
-        try:
-            daemon.until_listening(port)
-            _until_ready(port)
-            yield Route(daemon, api, port, api_port)
-        finally:
-            daemon.stop()
+        api.until_listening(port)
+        yield api, port
     finally:
         api.stop()
 
 
-def _until_ready(port: int) -> None:
+@contextmanager
+def running(folder: Path, root: Path = ROOT, **options: str) -> Iterator[Route]:
+    """
+    A daemon that has just begun to listen, in front of the API.
+
+    @param root: the folder with its code.
+    @param options: of twistd.
+    """
+    with running_api(folder / "api") as (api, api_port):
+        port = free_port()
+        environ = gemproxy_environment(folder / "daemon") | {"PYTHONPATH": str(root)}
+        daemon = start_gemproxy(
+            folder / "daemon",
+            environ,
+            port=port,
+            stream_port="off",
+            google_gemini_base_url=f"http://127.0.0.1:{api_port}",
+            **options,
+        )
+        try:
+            daemon.until_listening(port)
+            yield Route(daemon, api, port, api_port)
+        finally:
+            daemon.stop()
+
+
+def until_ready(port: int) -> None:
     end = monotonic() + 60
     while monotonic() < end:
         with suppress(urllib.error.HTTPError):
@@ -94,18 +110,18 @@ def _post(path: str, body: object) -> bytes:
     return head.encode() + content
 
 
-def _of_api(spec: Spec) -> bytes:
+def of_api(spec: Spec) -> bytes:
     path = f"/v1beta/models/{MODEL}:streamGenerateContent?alt=sse"
     return _post(path, {"contents": [{"role": "user", "parts": [{"text": spec.model}]}]})
 
 
-def _of_daemon(spec: Spec, **fields: object) -> bytes:
+def of_daemon(spec: Spec, **fields: object) -> bytes:
     message = {"role": "user", "content": spec.model}
     body = {"model": MODEL, "stream": True, "messages": [message]} | fields
     return _post("/v1/chat/completions", body)
 
 
-def _check(answer: Received, spec: Spec, of_daemon: bool) -> None:
+def check(answer: Received, spec: Spec, of_daemon: bool) -> None:
     texts = []
     for line in answer.body().replace(b"\r", b"").split(b"\n"):
         if line.startswith(b"data: {"):
@@ -121,7 +137,7 @@ def _check(answer: Received, spec: Spec, of_daemon: bool) -> None:
         raise WrongAnswer(f"no answer: {answer.raw[-300:]!r}")
 
 
-async def _ask(
+async def ask(
     port: int, requests: Callable[[], bytes], spec: Spec, clients: int, times: int, of_daemon: bool
 ) -> list[float]:
     """Seconds to the first content, of clients that each ask again when they are answered."""
@@ -132,8 +148,8 @@ async def _ask(
     async def ask(number: int) -> None:
         await asyncio.sleep(spread * number / clients)
         for _ in range(times):
-            answer = await opened[number].ask(requests(), _MARKER)
-            _check(answer, spec, of_daemon)
+            answer = await opened[number].ask(requests(), MARKER)
+            check(answer, spec, of_daemon)
             assert answer.first is not None
             firsts.append(answer.first - answer.asked)
 
@@ -145,10 +161,10 @@ async def _ask(
 
 async def _added(route: Route, spec: Spec, clients: int, times: int, name: str) -> Measures:
     """First content over the API's own, and CPU for each request."""
-    own = await _ask(route.api_port, lambda: _of_api(spec), spec, clients, times, False)
+    own = await ask(route.api_port, lambda: of_api(spec), spec, clients, times, False)
     daemon, cli = route.costs()
     begun = monotonic()
-    firsts = await _ask(route.port, lambda: _of_daemon(spec), spec, clients, times, True)
+    firsts = await ask(route.port, lambda: of_daemon(spec), spec, clients, times, True)
     seconds = monotonic() - begun
     daemon_after, cli_after = route.costs()
     base = median(own)
@@ -170,26 +186,27 @@ async def _unusual(route: Route) -> Measures:
         nonlocal number
         number += 1
         settings = {"temperature": number / 100, "top_p": 0.5, "seed": number, "stop": ["END"]}
-        return _of_daemon(_SHORT, **settings)
+        return of_daemon(_SHORT, **settings)
 
-    usual = await _ask(route.port, lambda: _of_daemon(_SHORT), _SHORT, 1, 15, True)
-    unusual = await _ask(route.port, request, _SHORT, 1, 15, True)
+    usual = await ask(route.port, lambda: of_daemon(_SHORT), _SHORT, 1, 15, True)
+    unusual = await ask(route.port, request, _SHORT, 1, 15, True)
     return {"unusual_settings_ms": (median(unusual) - median(usual)) * 1000}
 
 
 async def measure(folder: Path) -> Measures:
     """One round with our daemon, from a fresh start."""
     with running(folder) as route:
-        await _ask(route.port, lambda: _of_daemon(_SHORT), _SHORT, 1, 5, True)
+        await asyncio.to_thread(until_ready, route.port)
+        await ask(route.port, lambda: of_daemon(_SHORT), _SHORT, 1, 5, True)
         sent = len(route.bytes_sent())
         measures = await _added(route, _SHORT, 1, 25, "one_client")
         # The first half of these were the API's own.
         measures["api_bytes"] = median(route.bytes_sent()[sent + 25 :])
         measures |= await _unusual(route)
         # As many workers as it takes are started by those who wait for them.
-        await _ask(route.port, lambda: _of_daemon(_SHORT), _SHORT, 40, 2, True)
-        measures |= await _added(route, _LONG, 10, 2, "ten_clients")
-        measures |= await _added(route, _LONG, 40, 3, "forty_clients")
+        await ask(route.port, lambda: of_daemon(_SHORT), _SHORT, 40, 2, True)
+        measures |= await _added(route, LONG, 10, 2, "ten_clients")
+        measures |= await _added(route, LONG, 40, 3, "forty_clients")
         measures |= await _added(route, _SHORT, 40, 5, "forty_at_once")
         daemon, cli = route.costs()
         workers = len(children(route.daemon.pid))
@@ -207,6 +224,7 @@ async def measure(folder: Path) -> Measures:
 async def measure_processes(folder: Path) -> Measures:
     """What everybody does first: the command line, once for each request."""
     with running(folder) as route:
+        await asyncio.to_thread(until_ready, route.port)
         home = folder / "home"
         (home / ".gemini").mkdir(parents=True, exist_ok=True)
         settings = {"security": {"auth": {"selectedType": "gemini-api-key"}}}
@@ -219,7 +237,7 @@ async def measure_processes(folder: Path) -> Measures:
             "GOOGLE_GEMINI_BASE_URL": f"http://127.0.0.1:{route.api_port}",
             "GEMINI_CLI_TRUST_WORKSPACE": "true",
         }
-        own = await _ask(route.api_port, lambda: _of_api(_SHORT), _SHORT, 1, 10, False)
+        own = await ask(route.api_port, lambda: of_api(_SHORT), _SHORT, 1, 10, False)
         sent = len(route.bytes_sent())
         runs = [await asyncio.to_thread(_run, environ, home) for _ in range(_CLI_RUNS)]
         firsts = [first for first, _ in runs]
@@ -250,7 +268,7 @@ def _run(environ: dict[str, str], home: Path) -> tuple[float, float]:
         assert process.stdout is not None
         while piece := os.read(process.stdout.fileno(), 65536):
             output += piece
-            if first is None and _MARKER in output:
+            if first is None and MARKER in output:
                 first = monotonic() - begun
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if first is None or process.returncode:

@@ -63,7 +63,7 @@ def ask(method: str, params: dict[str, Any]) -> dict[str, Any]:
 
 
 def api_texts() -> Iterator[str]:
-    """Send the conversation; yields what the API says."""
+    """Send the conversation; yields the texts of the reply."""
     base_url = os.environ["GOOGLE_GEMINI_BASE_URL"]
     url = f"{base_url}/v1beta/models/{model}:streamGenerateContent?alt=sse"
     body = json.dumps({"contents": [{"role": "user", "parts": prompt}]}).encode()

@@ -112,6 +112,17 @@ def cost(pid: int) -> Cost:
     return Cost(_cpu(pid), _status(pid, "VmRSS"))
 
 
+def proportional_memory(pid: int) -> int:
+    """Resident memory, of which pages shared with others count by share."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    return next(
+        int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:")
+    )
+
+
 def cost_of_children(pid: int) -> Cost:
     """Of all descendants of a process, those that have ended among them."""
     total = Cost(sum(_times(pid)[2:]) / _TICK, 0)

@@ -1,27 +1,30 @@
-"""Who gets past the first line at the gateway, and how much is taken of a request."""
+"""Who gets past the gateway, how much it takes of a request, and what it tells the CLI."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 
+from gemproxy.chat.jsontext import dumps
+from gemproxy.gemini.api.call import ApiCall
 from gemproxy.gemini.cli import gateway as module
-from gemproxy.gemini.cli.gateway import Gateway
+from gemproxy.gemini.cli.gateway import END, SIGN, Gateway
+from gemproxy.gemini.translate.reply import Reply
 from tests.support import Client, Connection
 
 MODEL = "v1beta/models/gemini-x:streamGenerateContent"
 
 
 @asynccontextmanager
-async def running_gateway() -> AsyncIterator[tuple[Client, str]]:
+async def started(gateway: Gateway) -> AsyncIterator[tuple[Client, str]]:
     """A client, and the path that workers are told."""
-    gateway = Gateway(reactor, TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), None)
     gateway.startService()
     port, _, secret = gateway.url.removeprefix("http://127.0.0.1:").partition("/")
     client = Client(int(port))
@@ -30,6 +33,14 @@ async def running_gateway() -> AsyncIterator[tuple[Client, str]]:
     finally:
         client.drop_all()
         await gateway.stopService()
+
+
+def running_gateway(api: Any = None) -> AbstractAsyncContextManager[tuple[Client, str]]:
+    return started(gateway_to(api))
+
+
+def gateway_to(api: Any) -> Gateway:
+    return Gateway(reactor, TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), api)
 
 
 async def begun(client: Client, method: str, path: str, *headers: str) -> Connection:
@@ -85,3 +96,39 @@ async def test_what_is_no_conversation_is_refused_when_it_is_read() -> None:
             reply = await (await client.send("POST", secret + MODEL, body)).reply()
             assert reply.status == 404
             assert reply.json["error"]["message"] == "refused"
+
+
+class Api:
+    """An API of which the test says when it has answered."""
+
+    def __init__(self) -> None:
+        self.answering: Deferred[None] = Deferred()
+
+    async def answer(self, call: ApiCall, body: bytes, headers: Any) -> None:
+        call.asked = True
+        await self.answering
+
+
+@ensureDeferred
+async def test_the_cli_gets_signs_of_life_and_an_empty_reply(monkeypatch: Any) -> None:
+    monkeypatch.setattr(module, "_SIGN_INTERVAL", 0.02)
+    api, said = Api(), list[Any]()
+    gateway = gateway_to(api)
+    call = ApiCall("m", "k", lambda: None, said.append, said.append, Reply())
+    over = gateway.open("abc", call, lambda asked: b"{}")
+    asked = dumps({"contents": [{"role": "user", "parts": [{"text": "abc:go:"}]}]})
+    async with started(gateway) as (client, secret):
+        connection = await client.send("POST", secret + MODEL, asked)
+        # It would take a silent gateway for one that is gone.
+        await connection.when(lambda: connection.received.count(SIGN) == 2)
+        call.received(b'data: {"candidates":[{"content":{"parts":[{"text":"Yes."}]}}]}\n\n')
+        assert said == ["Yes."]
+        assert not over.called
+        api.answering.callback(None)
+        reply = await connection.reply()
+        assert over.called
+        assert reply.headers["content-type"] == "text/event-stream"
+        assert reply.body.replace(SIGN, b"") == END
+        # There is nothing for a second one.
+        again = await (await client.send("POST", secret + MODEL, asked)).reply()
+        assert again.status == 404

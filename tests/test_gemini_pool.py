@@ -287,6 +287,7 @@ async def test_a_run_directory_that_is_removed_is_made_anew(
         streaming = await product.begin(chat(stream=True))
         await streaming.until_received(b"One")
         assert (await product.ask(chat())).status == 200
+        await until(lambda: product.daemon.pool.leases() == 1, "the CLI has ended its prompt")
         # systemd removes XDG_RUNTIME_DIR itself when the user logs out.
         shutil.rmtree([product.run_root, runtime][above])
         assert (await product.ask(chat())).status == 200

@@ -11,9 +11,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from gemproxy.chat.jsontext import dumps
 from gemproxy.gemini.cli import acp, session
 from gemproxy.gemini.cli.home import WorkerHome
 from gemproxy.gemini.cli.limits import CliLimits
+from gemproxy.gemini.cli.marks import Marks
 from gemproxy.gemini.cli.session import Session
 from gemproxy.gemini.cli.sessions import Sessions
 from gemproxy.gemini.cli.worker import CallFailed, Worker, WorkerDied
@@ -165,22 +167,43 @@ async def test_a_session_is_as_good_after_what_google_refuses_as_before(product:
     assert product.asked[-1].texts == [("user", "How are you?")]
 
 
-@pytest.mark.parametrize(
-    ("limit", "value"),
-    [("prompts_per_session", 2), ("parts_per_session", 8), ("characters_per_session", 250)],
-)
+@ensureDeferred
+async def test_a_session_forgets_a_conversation_when_it_has_ended(
+    product: Product, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await at_rest(product)
+    composed: list[str] = []
+    monkeypatch.setattr(
+        Marks, "check", lambda self, contents: composed.append(dumps(contents).decode())
+    )
+    plays = [
+        scenarios.answer("Said 0."),
+        scenarios.answer("Said 1.", finish_reason="MAX_TOKENS"),
+        scenarios.error(400),
+        scenarios.cut("Half", after=1),
+        scenarios.answer("Said 4."),
+    ]
+    for number, play in enumerate(plays):
+        product.api.play(play)
+        await product.ask(chat(f"Question {number}."))
+        product.api._plays.clear()
+        await product.until_idle()
+    assert len(composed) == len(plays)
+    assert ["Question 0." in contents for contents in composed] == [True, *[False] * 4]
+    assert not any("Said" in contents or "Half" in contents for contents in composed)
+    assert "Question 4." in composed[4]
+
+
 @ensureDeferred
 async def test_a_worn_session_is_not_used_again(
-    product: Product, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+    product: Product, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (member,) = product.daemon.pool._members
     member.sessions._resting.clear()
     assert (await product.ask(chat())).status == 200
     opened = await at_rest(product)
     member.sessions._resting[0]._prompts = 0
-    member.sessions._resting[0]._parts = 0
-    member.sessions._resting[0]._characters = 0
-    monkeypatch.setattr(member.worker.limits, limit, value)
+    monkeypatch.setattr(member.worker.limits, "prompts_per_session", 2)
     for _ in range(2):
         assert await at_rest(product) == opened
         assert (await product.ask(chat("a", "b", "c"))).status == 200
@@ -207,12 +230,10 @@ class Opener:
         self.asked.append(Deferred())
         return self.asked[-1]
 
-    def listens(self, id: str) -> bool:
-        return id == "11111111"
+    def open_session(self, id: str) -> bool:
+        return id != "11111111"
 
-    def listen(self, *args: Any) -> None: ...
-
-    def unlisten(self, *args: Any) -> None: ...
+    def close_session(self, id: str) -> None: ...
 
     def open(self) -> None:
         self.asked[-1].callback({"sessionId": f"{len(self.asked):08}"})

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from gemproxy.chat.chunks import Usage
 from gemproxy.chat.jsontext import loads
-from gemproxy.gemini.cli.reply_events import event_of
 from gemproxy.gemini.translate.answer_media import Media
 from gemproxy.gemini.translate.reply import NO_NEWS, Reply, Thought
 from gemproxy.gemini.translate.tools import Call
@@ -35,18 +34,15 @@ def heard(*pieces: bytes) -> tuple[list[str], Reply]:
     return thoughts, reply
 
 
-def relayed(*pieces: bytes) -> tuple[list[str], list[Any], Reply]:
-    """The thoughts, what the CLI gets, and the rest."""
+def relayed(*pieces: bytes) -> tuple[list[str], list[str], Reply]:
+    """The thoughts, the text of each piece that has any, and the rest."""
     reply = Reply()
-    thoughts, told = [], []
+    thoughts, texts = [], []
     for news in [*map(reply.feed, pieces), reply.close()]:
         thoughts += [thought.text for thought in news.thoughts]
-        if news.is_any:
-            event = event_of(news)
-            assert event.startswith(b"data: ")
-            assert event.endswith(b"\n\n")
-            told.append(json.loads(event.removeprefix(b"data: ")))
-    return thoughts, told, reply
+        if news.texts:
+            texts.append("".join(news.texts))
+    return thoughts, texts, reply
 
 
 def piecewise(*responses: Any) -> list[bytes]:
@@ -168,10 +164,10 @@ def test_signatures_of_texts_and_thoughts_are_kept():
     assert reply.signatures == ["s1", "s2", "s3"]
 
 
-def test_the_cli_gets_the_texts_and_nothing_else():
+def test_texts_are_told_from_the_rest():
     call = {"functionCall": {"name": "f", "args": {"a": 1}, "id": "x"}, "thoughtSignature": "s"}
     rest = {"usageMetadata": {"promptTokenCount": 3}, "modelVersion": "m", "unknown": [1]}
-    _, told, reply = relayed(
+    thoughts, texts, reply = relayed(
         *piecewise(
             candidate(thought("a"), {"text": "b\u2028c"}, call, finishReason="STOP", index=0)
             | rest,
@@ -180,25 +176,8 @@ def test_the_cli_gets_the_texts_and_nothing_else():
             rest,
         )
     )
-    assert told == [
-        candidate({"text": "b\u2028c"}, finishReason="STOP"),
-        candidate({"text": "d"}),
-        # A sign of life, for those who wait for one.
-        candidate(),
-    ]
+    assert (thoughts, texts) == (["a", "e"], ["b\u2028c", "d"])
     assert reply.calls == [Call("x", "f", '{"a":1}', "s")]
-    assert reply.told == 4
-
-
-def test_the_cli_gets_one_event_for_the_data_of_one_read():
-    events = [
-        candidate({"text": "a"}, {"text": "b"}),
-        candidate(thought("Hm.")),
-        candidate({"text": "c"}, finishReason="STOP"),
-        candidate({"text": "d"}),
-    ]
-    _, told, _ = relayed(sse(*events[:2]), sse(*events[2:]), sse({"usageMetadata": {}}))
-    assert told == [candidate({"text": "ab"}), candidate({"text": "cd"}, finishReason="STOP")]
 
 
 def call(name: str, **more: Any) -> dict[str, Any]:
@@ -212,15 +191,14 @@ def test_all_calls_of_a_reply_are_kept_in_their_order():
         candidate(call("f"), finishReason="STOP"),
     )
     for position in range(len(stream) + 1):
-        thoughts, told, reply = relayed(stream[:position], stream[position:])
+        thoughts, texts, reply = relayed(stream[:position], stream[position:])
         assert [(c.id, c.name, c.arguments, c.signature) for c in reply.calls] == [
             (f"id of {name}", name, '{"a":"\u00e9"}', signature)
             for name, signature in (("f", "s"), ("g", None), ("h", None), ("f", None))
         ]
         assert thoughts == ["Hm."]
-        parts = [part for event in told for part in event["candidates"][0]["content"]["parts"]]
-        assert "".join(part["text"] for part in parts) == "ab"
-        assert told[-1]["candidates"][0]["finishReason"] == "STOP"
+        assert "".join(texts) == "ab"
+        assert reply.finish_reason == "STOP"
 
 
 @pytest.mark.parametrize(
@@ -237,53 +215,42 @@ def test_all_calls_of_a_reply_are_kept_in_their_order():
         None,
     ],
 )
-def test_parts_without_text_do_not_reach_the_cli(part: Any):
-    thoughts, told, reply = relayed(sse(candidate(part, {"text": "a"}, finishReason="STOP")))
-    assert told == [candidate({"text": "a"}, finishReason="STOP")]
-    assert (thoughts, reply.calls) == ([], [])
+def test_parts_without_text_say_nothing(part: Any):
+    thoughts, texts, reply = relayed(sse(candidate(part, {"text": "a"}, finishReason="STOP")))
+    assert (thoughts, texts, reply.calls) == ([], ["a"], [])
 
 
 def test_executed_code_is_fenced_text():
     code = {"executableCode": {"language": "PYTHON", "code": "print('```')\n"}}
     result = {"codeExecutionResult": {"outcome": "OUTCOME_OK", "output": "a\n"}}
-    _, told, _ = relayed(sse(candidate({"text": "See:"}, code, result, {"text": "b"})))
-    text = "See:\n````python\nprint('```')\n````\n\n```\na\n```\nb"
-    assert told == [candidate({"text": text})]
+    _, texts, _ = relayed(sse(candidate({"text": "See:"}, code, result, {"text": "b"})))
+    assert texts == ["See:\n````python\nprint('```')\n````\n\n```\na\n```\nb"]
 
 
 def test_pictures_and_sound_are_kept():
     png = {"inlineData": {"mimeType": "image/png", "data": "AA=="}}
     wrong = {"inlineData": {"mimeType": 1, "data": "AA=="}}
-    _, told, reply = relayed(
+    _, texts, reply = relayed(
         sse(candidate(png | {"thought": True}, wrong), candidate(png, finishReason="STOP"))
     )
     assert reply.media == [Media("image/png", "AA==")]
-    assert [piece["content"]["parts"] for [piece] in (c["candidates"] for c in told)] == [[]]
+    assert texts == []
 
 
 @given(st.text(), st.text(), st.dictionaries(st.text(), json_values(), max_size=3))
 def test_each_character_of_a_reply_arrives(text: str, thinking: str, args: dict[str, Any]):
     part = {"functionCall": {"name": "f", "args": args}}
     response = candidate(thought(thinking), {"text": text}, part)
-    thoughts, passed, reply = relayed(sse(json.loads(json.dumps(response))))
+    thoughts, texts, reply = relayed(sse(json.loads(json.dumps(response))))
     joined = loads(json.dumps([text, thinking, args]).encode())
-    parts = passed[0]["candidates"][0]["content"]["parts"]
-    assert ["".join(part["text"] for part in parts), thoughts] == [joined[0], [joined[1]]]
+    assert ["".join(texts), thoughts] == [joined[0], [joined[1]]]
     assert loads(reply.calls[0].arguments.encode()) == joined[2]
 
 
-def test_what_a_cli_takes_for_an_end_of_line_is_escaped():
-    text = "a\u2028b\u2029c\r\n"
-    event = b"data: " + json.dumps(candidate({"text": text}), ensure_ascii=False).encode()
-    told = event_of(Reply().feed(event + b"\n\n"))
-    assert len(told.decode().splitlines()) == 2
-    assert json.loads(told.removeprefix(b"data: ")) == candidate({"text": text})
-
-
-def test_an_error_in_the_stream_is_kept_from_the_cli():
+def test_an_error_in_the_stream_is_no_text():
     error = {"error": {"code": 503, "message": "Overloaded."}}
-    _, passed, reply = relayed(sse(candidate({"text": "a"}), error))
-    assert passed == [candidate({"text": "a"})]
+    _, texts, reply = relayed(sse(candidate({"text": "a"}), error))
+    assert texts == ["a"]
     assert reply.error is not None
     assert json.loads(reply.error) == error
 
@@ -297,8 +264,8 @@ def test_a_last_event_without_its_blank_line_counts(rest: bytes):
 
 def test_what_is_not_json_is_passed_over():
     noise = b": comment\r\n\r\ndata: {\r\n\r\ndata: [DONE]\r\n\r\nevent: x\r\ndata: \xff\r\n\r\n"
-    thoughts, told, reply = relayed(noise + STREAM + noise)
-    assert told == [candidate({"text": "Hello"}, finishReason="STOP")]
+    thoughts, texts, reply = relayed(noise + STREAM + noise)
+    assert texts == ["Hello"]
     assert thoughts == THOUGHTS
     assert facts(reply) == FACTS
 

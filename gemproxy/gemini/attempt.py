@@ -25,6 +25,7 @@ from gemproxy.gemini.translate.errors import AttemptFailure, cli_failure, too_lo
 from gemproxy.gemini.translate.outcomes import explanation, is_certain, is_malformed
 from gemproxy.gemini.translate.reply import Reply, Thought
 from gemproxy.gemini.writer import ChoiceWriter
+from gemproxy.util.first_of import first_of
 from gemproxy.util.idle_timeout import IdleTimeout
 
 
@@ -135,36 +136,23 @@ class Attempts:
             idle_timeout.reset()
             choice.tally.count(choice, api_call.reply.usage)
 
-        is_native = choice.prepared.is_native
+        writer, is_native = choice.writer, choice.prepared.is_native
         api_call = ApiCall(
             choice.model,
             key,
             heard,
-            _nothing if is_native else choice.writer.thought,
-            Reply(self.limits, choice.writer.native if is_native else None),
+            _nothing if is_native else writer.thought,
+            _nothing if is_native else writer.content,
+            Reply(self.limits, writer.native if is_native else None),
         )
-        self.gateway.open(marks.nonce, api_call, compose, lease.worker.limits.reply_limit)
-        said = 0
-
-        def text(piece: str) -> None:
-            nonlocal said
-            said += len(piece)
-            if said > api_call.reply.told:
-                api_call.failure = transient(
-                    "The Gemini CLI wrote text that the Gemini API did not send."
-                )
-                lease.worker.give_up("it wrote text that the API did not send")
-                return
-            idle_timeout.reset()
-            if not is_native:
-                choice.writer.content(piece)
-
-        prompt_turn = PromptTurn(
-            self.clock, lease.worker, lease.sessions, marks, choice.model, text
-        )
+        is_over = self.gateway.open(marks.nonce, api_call, compose)
+        prompt_turn = PromptTurn(self.clock, lease.worker, lease.sessions, marks, choice.model)
         choice.flow.add(api_call)
         try:
-            stop_reason = await idle_timeout.watch(Deferred.fromCoroutine(prompt_turn.answer()))
+            # Once the reply is there, it makes no difference what the CLI does.
+            stop_reason = await idle_timeout.watch(
+                first_of(is_over, Deferred.fromCoroutine(prompt_turn.answer()))
+            )
             _check(api_call, stop_reason, choice.writer)
         except CallFailed as error:
             # The error reported by the API is more precise than the CLI's.
@@ -194,12 +182,15 @@ def _deadly() -> ChatError:
     )
 
 
-def _nothing(thought: Thought) -> None:
-    """Responses that are passed on as they are have the thoughts in them."""
+def _nothing(said: Thought | str) -> None:
+    """Responses that are passed on as they are have thoughts and texts in them."""
 
 
-def _check(api_call: ApiCall, stop_reason: str, writer: ChoiceWriter) -> None:
-    """@raise AttemptFailed: the response is missing, malformed or incomplete."""
+def _check(api_call: ApiCall, stop_reason: str | None, writer: ChoiceWriter) -> None:
+    """
+    @param stop_reason: the CLI's; None if the reply came to its end before that.
+    @raise AttemptFailed: the response is missing, malformed or incomplete.
+    """
     reply = api_call.reply
     if api_call.failure is not None:
         raise AttemptFailed(api_call.failure)

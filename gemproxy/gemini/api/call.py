@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
@@ -13,20 +13,7 @@ from gemproxy.chat.answer_limits import answer_too_large
 from gemproxy.chat.errors import ChatError
 from gemproxy.chat.sse import EventTooLarge
 from gemproxy.gemini.translate.errors import AttemptFailure, midway_failure
-from gemproxy.gemini.translate.reply import NO_NEWS, News, Reply, Thought
-
-
-class ReplySink(Protocol):
-    """Takes what is said in a reply, as it comes."""
-
-    def begun(self) -> None:
-        """The API has begun to answer."""
-
-    def told(self, news: News) -> None:
-        """Something was said. The last time is at the end of the reply."""
-
-    def over(self) -> None:
-        """The call has come to an end, be it with an error or without a reply."""
+from gemproxy.gemini.translate.reply import News, Reply, Thought
 
 
 class ApiCall:
@@ -47,11 +34,13 @@ class ApiCall:
         key: str,
         heard: Callable[[], None],
         thought: Callable[[Thought], None],
+        text: Callable[[str], None],
         reply: Reply,
     ) -> None:
         """
         @param heard: called whenever the API has sent data.
         @param thought: called with each thought of the model.
+        @param text: called with each piece of the answer.
         @param reply: takes the reply.
         """
         self.model = model
@@ -62,6 +51,7 @@ class ApiCall:
         self.aborted = False
         self._heard = heard
         self._thought = thought
+        self._text = text
         self._awaited: Deferred[Any] | None = None
         self._source: IPushProducer | None = None
         self._valves: list[_Valve] = []
@@ -84,55 +74,51 @@ class ApiCall:
         elif self._held_up:
             source.pauseProducing()
 
-    def received(self, data: bytes) -> News:
-        """
-        Process bytes of the reply; returns what is said in them. A reply that is too large is
-        ended.
-        """
+    def received(self, data: bytes) -> None:
+        """Process bytes of the reply. One that is too large is ended."""
         if self.aborted:
-            return NO_NEWS
+            return
         try:
             news = self.reply.feed(data)
         except EventTooLarge as error:
-            self.fail(answer_too_large(f"has {error}"))
+            self._fail(answer_too_large(f"has {error}"))
         except ChatError as error:
-            self.fail(error)
+            self._fail(error)
         else:
             self._heard()
-            self._tell_thoughts(news)
-            return news
-        return NO_NEWS
+            self._tell(news)
 
-    def ended(self, failure: AttemptFailure | None) -> News:
-        """Process the end of the reply; returns what was said last."""
+    def ended(self, failure: AttemptFailure | None) -> None:
+        """Process the end of the reply."""
         self._awaited = self._source = None
-        news = NO_NEWS if self.aborted else self._rest()
+        if not self.aborted:
+            self._tell_rest()
         if self.failure is None and self.reply.error is not None:
             self.failure = midway_failure(self.reply.error)
         if self.failure is None:
             self.failure = failure
         self._heard()
-        return news
 
-    def _rest(self) -> News:
+    def _tell_rest(self) -> None:
         try:
             news = self.reply.close()
         except ChatError as error:
-            self.fail(error)
-            return NO_NEWS
-        self._tell_thoughts(news)
-        return news
+            self._fail(error)
+        else:
+            self._tell(news)
 
-    def _tell_thoughts(self, news: News) -> None:
+    def _tell(self, news: News) -> None:
         for thought in news.thoughts:
             self._thought(thought)
+        if text := "".join(news.texts):
+            self._text(text)
 
-    # Called by whoever wants the reply:
-
-    def fail(self, error: ChatError) -> None:
+    def _fail(self, error: ChatError) -> None:
         """End the reply, which cannot be used."""
         self.failure = AttemptFailure(error, retryable=False)
         self.abort()
+
+    # Called by whoever wants the reply:
 
     def abort(self) -> None:
         """Close the connection to the API at any stage."""

@@ -15,7 +15,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 
 from gemproxy.chat.jsontext import loads
-from gemproxy.gemini.api.call import ApiCall, ReplySink
+from gemproxy.gemini.api.call import ApiCall
 from gemproxy.gemini.api.endpoint import Endpoint
 from gemproxy.gemini.translate.errors import AttemptFailure, api_failure, transient
 from gemproxy.http.body import BodyCut, BodyTooLarge, RepeatableBody, read_beginning, read_body
@@ -89,9 +89,7 @@ class GeminiApi:
         said = await read_beginning(response, _ERROR_LIMIT, self.clock, _ERROR_PATIENCE)
         return api_failure(response.code, said)
 
-    async def answer(
-        self, call: ApiCall, body: bytes, sink: ReplySink, headers: Headers | None = None
-    ) -> None:
+    async def answer(self, call: ApiCall, body: bytes, headers: Headers | None = None) -> None:
         """
         Have a model answer. Returns when the call has come to its end; how, the call says.
         Cancelling aborts it.
@@ -100,17 +98,15 @@ class GeminiApi:
         @param headers: to be sent as well.
         """
         try:
-            await self._answer(call, body, sink, headers or Headers())
+            await self._answer(call, body, headers or Headers())
         except ApiFailed as failed:
             call.ended(failed.failure)
         except CancelledError:
             if not call.aborted:
                 call.abort()
                 raise
-        finally:
-            sink.over()
 
-    async def _answer(self, call: ApiCall, body: bytes, sink: ReplySink, headers: Headers) -> None:
+    async def _answer(self, call: ApiCall, body: bytes, headers: Headers) -> None:
         target = self.endpoint.of_model(call.model, _ANSWERING) + b"?alt=sse"
         headers.setRawHeaders(b"content-type", [b"application/json"])
         # A request that comes twice costs, and has no other effect.
@@ -119,7 +115,7 @@ class GeminiApi:
         call.waiting(sending)
         response = await sending
         if response.code == 200:
-            reading = _ReplyReader(call, sink)
+            reading = _ReplyReader(call)
             response.deliverBody(reading)
             await reading.done
             return
@@ -171,26 +167,21 @@ class _ReplyReader(Protocol):
     @ivar done: fires when it has ended; cancelling it aborts the call.
     """
 
-    def __init__(self, call: ApiCall, sink: ReplySink) -> None:
+    def __init__(self, call: ApiCall) -> None:
         self.done: Deferred[None] = Deferred(self._cancelled)
         self._call = call
-        self._sink = sink
 
     def connectionMade(self) -> None:
         self._call.flowing(cast("IPushProducer", self.transport))
-        self._sink.begun()
 
     def dataReceived(self, data: bytes) -> None:
-        if (news := self._call.received(data)).is_any:
-            self._sink.told(news)
+        self._call.received(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         whole = reason.check(ResponseDone, PotentialDataLoss)
-        news = self._call.ended(
+        self._call.ended(
             None if whole else transient("The Gemini API's response ended before it was complete.")
         )
-        if news.is_any:
-            self._sink.told(news)
         if not self.done.called:
             self.done.callback(None)
 

@@ -4,8 +4,9 @@ The gateway between the CLI and the Gemini API, on loopback.
 The CLI is configured to use the gateway as its API, so all of its requests pass through here. The
 CLI composes the request from its session. The gateway identifies the conversation by its marks,
 adds the data that ACP does not support (roles, system instruction, generation settings, the key)
-and removes the text added by the CLI. From the reply, it reads the data that ACP does not report
-(finish reason, usage, the API's errors).
+and removes the text added by the CLI. The reply is read here, as it comes, by those who wait for
+it: ACP does not report all of it, and the CLI would need a thousand times as long. The CLI is told
+when it has ended.
 """
 
 from __future__ import annotations
@@ -16,31 +17,37 @@ import secrets
 from collections.abc import Callable
 from typing import Any, cast
 
-from attrs import define, frozen
+from attrs import frozen
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import ServerFactory
+from twisted.internet.task import LoopingCall
 from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from gemproxy.chat.answer_limits import answer_too_large
 from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.chat.shapes import as_object
 from gemproxy.gemini.api.call import ApiCall
 from gemproxy.gemini.api.client import GeminiApi
 from gemproxy.gemini.cli.marks import ConversationAltered, prompted
-from gemproxy.gemini.cli.reply_events import END, event_of
 from gemproxy.gemini.translate.errors import transient
-from gemproxy.gemini.translate.reply import News
 from gemproxy.http.guarded_site import guarded_site
 from gemproxy.util.log import make_logger
 
-# Bytes of a request of the CLI: the whole of a session, of which CliLimits bounds the prompts, and
-# the answers.
+# Bytes of a request of the CLI: a prompt, of which Marks bounds the texts.
 _REQUEST_LIMIT = 64 * 1024 * 1024
+# Seconds between two signs of life. The CLI gives up after 60 without a beginning of the reply, and
+# after 300 within it (source code of @google/gemini-cli 0.61.0).
+_SIGN_INTERVAL = 25.0
+
+# All that the CLI is given of a reply: a sign of life, which says nothing, and the end. After an
+# empty reply it forgets the prompt, so that its session is as new; after an error the session could
+# not be used again.
+SIGN = b'data: {"candidates":[{"content":{"role":"model","parts":[]}}]}\n\n'
+END = b'data: {"candidates":[{"content":{"role":"model","parts":[]},"finishReason":"STOP"}]}\n\n'
 
 _STREAM = re.compile(rb"v1[a-z0-9]*/models/[A-Za-z0-9._-]+:streamGenerateContent")
 
@@ -56,12 +63,12 @@ class _Expected:
     A request that the CLI is to send.
 
     @ivar compose: converts it to the JSON for the API.
-    @ivar reply_limit: the most bytes of the reply that the CLI is given.
+    @ivar over: fires when the call has come to its end.
     """
 
     call: ApiCall
     compose: Composer
-    reply_limit: int
+    over: Deferred[None]
 
 
 class Gateway(Service):
@@ -84,6 +91,9 @@ class Gateway(Service):
         self._endpoint = endpoint
         self._api = api
         self._expected: dict[str, _Expected] = {}
+        self._open: set[Request] = set()
+        self._signs = LoopingCall(self._give_signs)
+        self._signs.clock = reactor
         self._port: IListeningPort | None = None
         self._path = b""
         self.url = ""
@@ -93,6 +103,7 @@ class Gateway(Service):
         resource = _GatewayResource(self)
         site = guarded_site(resource, self.takes, _REQUEST_LIMIT, self._reactor)
         self._endpoint.listen(cast("ServerFactory[Any]", site)).addCallback(self._listening)
+        self._signs.start(_SIGN_INTERVAL, now=False)
 
     def _listening(self, port: IListeningPort) -> None:
         self._port = port
@@ -103,20 +114,23 @@ class Gateway(Service):
 
     def stopService(self) -> Deferred[None] | None:
         super().stopService()
+        self._signs.stop()
         for expected in self._expected.values():
             expected.call.abort()
         self._expected.clear()
         port, self._port = self._port, None
         return cast("Deferred[None]", port.stopListening()) if port is not None else None
 
-    def open(self, nonce: str, call: ApiCall, compose: Composer, reply_limit: int) -> None:
+    def open(self, nonce: str, call: ApiCall, compose: Composer) -> Deferred[None]:
         """
-        Expect one request for the conversation with this nonce.
+        Expect one request for the conversation with this nonce. The Deferred fires when the call
+        has come to its end.
 
         @param compose: converts the CLI's request to the JSON for the API.
-        @param reply_limit: the most bytes of the reply that the CLI is given.
         """
-        self._expected[nonce] = _Expected(call, compose, reply_limit)
+        over: Deferred[None] = Deferred()
+        self._expected[nonce] = _Expected(call, compose, over)
+        return over
 
     def close(self, nonce: str) -> None:
         """Stop expecting a request for this conversation."""
@@ -132,7 +146,7 @@ class Gateway(Service):
         return is_ours
 
     def serve(self, request: Request) -> None:
-        """Pass a worker's request on to the API, and the API's reply to the worker."""
+        """Pass a worker's request on to the API, and tell the worker when the reply has ended."""
         asked = _json_of(request)
         expected = self._expected.get(prompted(asked.get("contents")) or "")
         if expected is None or expected.call.asked or expected.call.aborted:
@@ -145,63 +159,35 @@ class Gateway(Service):
         except ConversationAltered as error:
             call.asked = True
             call.ended(transient(f"The Gemini CLI altered the conversation: {error}."))
+            expected.over.callback(None)
             _refuse(request, 400)
             return
         headers = Headers()
         for name in _PASSED_HEADERS:
             if values := request.requestHeaders.getRawHeaders(name):
                 headers.setRawHeaders(name, values)
+        request.setHeader(b"content-type", b"text/event-stream")
+        self._open.add(request)
+        # The call is the CLI's: it is over if the CLI is gone.
         request.notifyFinish().addErrback(lambda _: call.abort())
         # The CLI replaces the names of some models by those of newer ones: the call has its own.
-        sink = _ToCli(request, call, expected.reply_limit)
-        Deferred.fromCoroutine(self._api.answer(call, body, sink, headers)).addErrback(
+        answering = Deferred.fromCoroutine(self._api.answer(call, body, headers))
+        answering.addErrback(
             lambda failure: self.log.failure("handling a request of a CLI worker failed", failure)
-        )
+        ).addCallback(lambda _: self._ended(request, expected.over))
 
+    def _ended(self, request: Request, over: Deferred[None]) -> None:
+        """Tell of the end of a call. The CLI could not do anything about one that has failed."""
+        self._open.discard(request)
+        over.callback(None)
+        if _connected(request):
+            request.write(END)
+            request.finish()
 
-@define
-class _ToCli:
-    """
-    Passes a reply to the CLI as it is received, at the CLI's pace. A call that fails ends for the
-    CLI as if that was all: after an error its session could not be used again, and the CLI cannot
-    do anything about it.
-    """
-
-    _request: Request
-    _call: ApiCall
-    _limit: int
-    _passed: int = 0
-    _has_begun: bool = False
-
-    def begun(self) -> None:
-        if _connected(self._request):
-            self._has_begun = True
-            self._request.setHeader(b"content-type", b"text/event-stream")
-            self._request.registerProducer(self._call.valve(), True)
-
-    def told(self, news: News) -> None:
-        event = event_of(news)
-        self._passed += len(event)
-        if self._passed > self._limit:
-            self._call.fail(
-                answer_too_large(
-                    f"is larger than the {self._limit} bytes that the Gemini CLI is given"
-                )
-            )
-        elif _connected(self._request):
-            self._request.write(event)
-
-    def over(self) -> None:
-        if not _connected(self._request):
-            return
-        if self._has_begun:
-            self._request.unregisterProducer()
-        else:
-            self._request.setHeader(b"content-type", b"text/event-stream")
-        # An incomplete reply is ended regularly as well, so that the CLI passes on all of its text.
-        if self._call.aborted or not self._has_begun:
-            self._request.write(END)
-        self._request.finish()
+    def _give_signs(self) -> None:
+        for request in self._open:
+            if _connected(request):
+                request.write(SIGN)
 
 
 def _refuse(request: Request, status: int) -> None:

@@ -21,13 +21,8 @@ class CliLimits:
     @ivar line_limit: size of a line of ACP.
     @ivar stray_limit: unexpected messages in the life of a process. Some come with every session.
     @ivar stderr_limit: size of all that a process writes to stderr.
-    @ivar reply_limit: size of a reply of the API's as the CLI gets it. The CLI keeps it: in Node's
-        heap it takes twice this size, and the CLI's other conversations end with that
-        heap. The longest replies of today's models, 65,536 tokens, take less than a megabyte.
-    @ivar prompts_per_session: the CLI sends the whole of a session with each prompt. Up to this
-        limit and the next two, that costs less than another session (docs/performance.md).
-    @ivar parts_per_session: parts of prompts.
-    @ivar characters_per_session: characters of prompts.
+    @ivar prompts_per_session: the CLI forgets a prompt whose reply is empty, as all are for it, so
+        a session costs no more after a thousand. It is replaced for whatever else it may keep.
     @ivar sessions_per_worker: the CLI frees no session. Starting a process costs as much as some
         hundred requests.
     @ivar heap: node's limit of a process's heap.
@@ -49,10 +44,7 @@ class CliLimits:
     line_limit: int = 128 * 1024 * 1024
     stray_limit: int = 20_000
     stderr_limit: int = 64 * 1024 * 1024
-    reply_limit: int = 16 * 1024 * 1024
-    prompts_per_session: int = 50
-    parts_per_session: int = 1000
-    characters_per_session: int = 500_000
+    prompts_per_session: int = 500
     sessions_per_worker: int = 200
     heap: int = WorkerSizes().heap
     memory_per_worker: int = WorkerSizes().worn

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -33,18 +32,13 @@ class PromptTurn:
         sessions: Sessions,
         marks: Marks,
         model: str,
-        text: Callable[[str], None],
     ) -> None:
-        """
-        @param sessions: the worker's sessions.
-        @param text: called with each piece of the response.
-        """
+        """@param sessions: the worker's sessions."""
         self._reactor = reactor
         self._worker = worker
         self._sessions = sessions
         self._marks = marks
         self._model = model
-        self._text = text
         self._session: Session | None = None
         self._under_way: Deferred[None] | None = None
 
@@ -56,17 +50,13 @@ class PromptTurn:
         @raise WorkerDied: the process ended before the response was complete.
         """
         session = await self._uninterrupted(Deferred.fromCoroutine(self._set_up()))
-        return await self._uninterrupted(
-            Deferred.fromCoroutine(session.answer(self._marks, self._text))
-        )
+        return await self._uninterrupted(Deferred.fromCoroutine(session.answer(self._marks)))
 
     def close(self) -> Deferred[None]:
         """
         Release the session; fires when that is done. The CLI's request to the API must be ended
         first.
         """
-        if self._session is not None:
-            self._session.silence()
         gone = Deferred.fromCoroutine(self._let_go())
         return gone.addErrback(
             lambda failure: self.log.failure("closing a session failed", failure)

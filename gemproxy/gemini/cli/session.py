@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -24,7 +22,8 @@ class Session:
     """
     A session of a worker, for one conversation at a time.
 
-    The text of earlier conversations has no marks of the current one, and is never sent to the API.
+    The CLI forgets a conversation when it has ended: its reply is empty for it. Text of another one
+    would have no marks of the current one, and is never sent to the API.
 
     @ivar id: the id assigned by the CLI.
     @ivar model: the model that the session uses.
@@ -39,10 +38,7 @@ class Session:
         self.is_sound = True
         self._reactor = reactor
         self._worker = worker
-        self._text: Callable[[str], None] | None = None
         self._prompts = 0
-        self._parts = 0
-        self._characters = 0
 
     @classmethod
     async def open(cls, reactor: IReactorTime, worker: Worker) -> Session:
@@ -56,10 +52,9 @@ class Session:
                 "session/new", {"cwd": str(worker.home.cwd), "mcpServers": []}
             )
         id = result.get("sessionId")
-        if not isinstance(id, str) or not _ID.fullmatch(id) or worker.listens(id):
+        if not isinstance(id, str) or not _ID.fullmatch(id) or not worker.open_session(id):
             worker.give_up("it returned an invalid session id")
             raise WorkerDied("The Gemini CLI did not open a session.")
-        worker.opened += 1
         try:
             records.keep_off_disk(worker.home.chats, id)
         except OSError as error:
@@ -67,19 +62,12 @@ class Session:
             raise WorkerDied(
                 "The home directory of the Gemini CLI process cannot be used."
             ) from None
-        session = cls(reactor, worker, id)
-        worker.listen(id, session._updated)
-        return session
+        return cls(reactor, worker, id)
 
     @property
     def is_worn(self) -> bool:
         """Whether the session has been used so often that it should be replaced."""
-        limits = self._worker.limits
-        return (
-            self._prompts >= limits.prompts_per_session
-            or self._parts >= limits.parts_per_session
-            or self._characters >= limits.characters_per_session
-        )
+        return self._prompts >= self._worker.limits.prompts_per_session
 
     async def use(self, model: str) -> None:
         """
@@ -99,19 +87,15 @@ class Session:
             self.is_sound = True
             self.model = model
 
-    async def answer(self, marks: Marks, text: Callable[[str], None]) -> str:
+    async def answer(self, marks: Marks) -> str:
         """
         Prompt the session with a conversation; returns ACP's stop reason.
 
-        @param text: called with each piece of the response, until L{silence} is called.
         @raise CallFailed: the CLI reported an error.
         @raise WorkerDied: the process ended before the response was complete.
         """
         blocks = [{"type": "text", "text": text} for text in marks.prompt]
-        self._text = text
         self._prompts += 1
-        self._parts += len(blocks)
-        self._characters += sum(len(block["text"]) for block in blocks)
         self.is_answering = True
         self.is_sound = False
         try:
@@ -128,24 +112,9 @@ class Session:
         """Cancel the prompt; L{answer} then fails or returns soon."""
         self._worker.notify("session/cancel", {"sessionId": self.id})
 
-    def silence(self) -> None:
-        """Stop passing on the text of the response."""
-        self._text = None
-
     def forget(self) -> None:
         """Stop using the session. ACP has no call to close it."""
-        self._worker.unlisten(self.id)
-
-    def _updated(self, update: dict[str, Any]) -> bool:
-        if update.get("sessionUpdate") != "agent_message_chunk" or self._text is None:
-            return False
-        content = update.get("content")
-        text = content.get("text") if isinstance(content, dict) else None
-        if not isinstance(text, str):
-            return False
-        self._characters += len(text)
-        self._text(text)
-        return True
+        self._worker.close_session(self.id)
 
 
 def _check_home(worker: Worker) -> None:

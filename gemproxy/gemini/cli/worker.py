@@ -94,8 +94,6 @@ class WorkerObserver(Protocol):
         """The process has ended, whether requested or not."""
 
 
-UpdateListener = Callable[[dict[str, Any]], bool]
-
 _INTRODUCTION: dict[str, Any] = {
     "protocolVersion": acp.PROTOCOL_VERSION,
     "clientCapabilities": {},
@@ -160,7 +158,7 @@ class Worker:
         self._forgotten: set[int] = set()
         self._strays = 0
         self._ending: IDelayedCall | None = None
-        self._listeners: dict[str, UpdateListener] = {}
+        self._session_ids: set[str] = set()
         self._ended = False
         self._when_ended: list[Deferred[None]] = []
         self._silence = Silence()
@@ -212,20 +210,15 @@ class Worker:
         if not self._ended:
             self._write(acp.encode_notification(method, params))
 
-    def listen(self, session_id: str, listener: UpdateListener) -> None:
-        """
-        Call the listener with each update of a session, until L{unlisten} is called.
+    def open_session(self, session_id: str) -> bool:
+        """Note that a session was opened; returns whether there was none with this id."""
+        is_new = session_id not in self._session_ids
+        self._session_ids.add(session_id)
+        self.opened += is_new
+        return is_new
 
-        @param listener: returns whether the update was expected.
-        """
-        self._listeners[session_id] = listener
-
-    def listens(self, session_id: str) -> bool:
-        """Whether a session has a listener."""
-        return session_id in self._listeners
-
-    def unlisten(self, session_id: str) -> None:
-        self._listeners.pop(session_id, None)
+    def close_session(self, session_id: str) -> None:
+        self._session_ids.discard(session_id)
 
     @property
     def is_running(self) -> bool:
@@ -313,11 +306,6 @@ class Worker:
             self.log.debug("from CLI worker {pid}: {said}", pid=self.pid, said=acp.shown(line))
         message = acp.decode(line)
         match message:
-            case acp.Notification("session/update", params):
-                listening = self._listeners.get(str(params.get("sessionId")))
-                update = params.get("update")
-                if listening is None or not isinstance(update, dict) or not listening(update):
-                    self._stray()
             case acp.Notification():
                 self._stray()
             case acp.Request(id, "session/request_permission"):

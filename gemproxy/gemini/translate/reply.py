@@ -49,16 +49,12 @@ class News:
     """
     What is said in some bytes of a reply.
 
-    @ivar is_any: whether anything is: there is a candidate.
     @ivar texts: of the answer, in their order.
     @ivar thoughts: those of the model.
-    @ivar finish_reason: the API's; None if the answer goes on.
     """
 
-    is_any: bool = False
     texts: list[str] = field(factory=list)
     thoughts: list[Thought] = field(factory=list)
-    finish_reason: str | None = None
 
 
 NO_NEWS = News()
@@ -80,7 +76,6 @@ class Reply:
     @ivar signatures: all signatures of texts and thoughts.
     @ivar media: the pictures and the sound of the answer.
     @ivar error: an error object received instead of a response, as JSON.
-    @ivar told: the number of characters of its text.
     """
 
     def __init__(
@@ -100,7 +95,6 @@ class Reply:
         self.signatures: list[str] = []
         self.media: list[Media] = []
         self.error: bytes | None = None
-        self.told = 0
         self._limits = limits
         self._kept = 0
         self._pictures = 0
@@ -139,7 +133,6 @@ class Reply:
         news = News()
         for event in events:
             self._read(event, news)
-        self.told += sum(map(len, news.texts))
         return news
 
     def _read(self, event: Event, news: News) -> None:
@@ -166,9 +159,8 @@ class Reply:
         if not isinstance(candidate, dict) or candidate.get("index"):
             # There are others only for clients that speak Google's API, which get them as they are.
             return
-        news.is_any = True
         if finish_reason := _word(candidate.get("finishReason")):
-            self.finish_reason = news.finish_reason = finish_reason
+            self.finish_reason = finish_reason
             self.finish_message = _word(candidate.get("finishMessage"))
         for name, keys in _SOURCES.items():
             if isinstance(source := candidate.get(name), dict):
