@@ -530,6 +530,13 @@ SETTINGS: tuple[Setting, ...] = (
         guards=True,
     ),
     Setting(
+        "METRICS_OPEN",
+        "false",
+        _flag,
+        "whether `/metrics` needs no key where clients need one; else it takes any of theirs, or "
+        "ADMIN_KEY",
+    ),
+    Setting(
         "TRUSTED_PROXIES",
         "",
         _networks,
@@ -666,6 +673,7 @@ class Config:
     cors_origins: tuple[str, ...]
     allowed_hosts: tuple[str, ...]
     admin_key: str | None = field(repr=False)
+    metrics_open: bool
     trusted_proxies: tuple[str, ...]
     max_body: int
     max_answer: int

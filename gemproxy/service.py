@@ -18,6 +18,7 @@ from gemproxy.accounts.account import accounts_of_keys
 from gemproxy.accounts.directory import Directory
 from gemproxy.accounts.file import FILE as ACCOUNTS_FILE
 from gemproxy.accounts.file import KEY_PREFIX, AccountsFile
+from gemproxy.accounts.known_keys import KnownKeys, digest_of
 from gemproxy.backend import Backend, Forwarder
 from gemproxy.backoff import RetryPolicy
 from gemproxy.chat.answer_limits import AnswerLimits
@@ -204,9 +205,17 @@ class Daemon(MultiService):
             proxies.trusts,
             self._metrics.connection_refused,
         )
+        admin_keys = KnownKeys(
+            {} if config.admin_key is None else {digest_of(config.admin_key): True}
+        )
         self._admission = Admission(
             reactor,
-            Access(lambda: self._accounts.are_needed, config.cors_origins, config.allowed_hosts),
+            Access(
+                lambda: self._accounts.are_needed,
+                config.cors_origins,
+                config.allowed_hosts,
+                config.metrics_open,
+            ),
             Limits(
                 config.max_body,
                 config.max_bodies or _most_bodies(config.max_body),
@@ -223,6 +232,7 @@ class Daemon(MultiService):
             self._log_limit,
             self._accounts,
             self._meter,
+            admin_keys,
         )
         self._drain = Drain(
             reactor,
@@ -270,7 +280,7 @@ class Daemon(MultiService):
             reactor, self._under_way, partial(self._surroundings, keys), self._masking
         )
         self._admin = Admin(
-            config.admin_key,
+            admin_keys,
             lambda: self._accounts.are_needed,
             AdminSessions(reactor.seconds),
             [

@@ -201,6 +201,11 @@ def test_every_other_path_does(path: bytes) -> None:
     assert status(KEYS, path=path) == 401
 
 
+def test_metrics_may_need_none() -> None:
+    access = Access(needs_key=lambda: True, are_metrics_open=True)
+    assert [status(access, path=path) for path in (b"/metrics", b"/metrics/x")] == [200, 401]
+
+
 @given(
     st.none() | st.text(),
     st.none() | st.text(),

@@ -248,6 +248,19 @@ async def test_nobody_locks_themselves_out_of_admin(tmp_path: Path) -> None:
         ]
 
 
+@ensureDeferred
+async def test_who_may_see_the_metrics(office: Office) -> None:
+    async def status(**headers: str) -> int:
+        return (await (await office.relay.send("GET", "/metrics", **headers)).reply()).status
+
+    assert await status() == 200
+    shown = await office.account("bob", models=["o3"])
+    assert [await status(**headers) for headers in ({}, shown, ADMIN)] == [401, 200, 200]
+    # It opens nothing else that is for clients.
+    sent = await office.relay.send("GET", "/v1/models", **ADMIN)
+    assert (await sent.reply()).status == 401
+
+
 MESSAGES = {"model": "gpt-x", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
 ASKED = (
     ("/v1/chat/completions", gpt(), lambda error: error["code"]),
@@ -316,6 +329,24 @@ async def test_a_budget_ends_nothing_that_runs_and_lasts_over_a_restart(tmp_path
             "tokens": 11,
             "cost": 0.0,
         }
+
+
+@ensureDeferred
+async def test_whoever_goes_before_the_usage_is_known_is_charged(office: Office) -> None:
+    shown = await office.account("bob")
+
+    text = "x" * 4000
+    for play, is_left in ((stream(text), False), (stream(text, then="hang"), True)):
+        before = (await office.spent("bob"))["tokens"]
+        office.relay.upstream.play(play)
+        client = await office.relay.begin(gpt(stream=True), **shown)
+        if is_left:
+            await client.until_received(b"xxxx")
+            client.drop()
+            await until(lambda: not office.relay.daemon._admission.open, "it has ended")
+        else:
+            await client.reply()
+        assert 1000 < (await office.spent("bob"))["tokens"] - before < 1100
 
 
 @ensureDeferred

@@ -208,6 +208,7 @@ CASES = [
         ("two words", "\u00e9"),
         "a key of printable",
     ),
+    Case("METRICS_OPEN", False, {"true": True}, ("maybe",), "true or false"),
     Case(
         "TRUSTED_PROXIES",
         (),

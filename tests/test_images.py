@@ -18,6 +18,7 @@ from pytest_twisted import async_yield_fixture, ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, succeed
 
+from gemproxy.accounts.known_keys import KnownKeys
 from gemproxy.backend import Answer
 from gemproxy.chat.chunks import ChunkFactory, Usage
 from gemproxy.chat.errors import ChatError
@@ -674,7 +675,7 @@ async def painted() -> AsyncIterator[tuple[Client, Painter]]:
     reader = BodyReader(Offload(reactor), JsonLimits())
     chats = ChatService(reactor, Heartbeats(9, None), journal, metrics, reader)
     health = Health(metrics, lambda: True, lambda: True, dict)
-    admin = Admin(None, lambda: False, AdminSessions(reactor.seconds))
+    admin = Admin(KnownKeys({}), lambda: False, AdminSessions(reactor.seconds))
     dialects = DialectService(chats, Seal(b""))
     passthrough = Passthrough(reactor, lambda: pytest.fail("nothing passes"), 9, metrics)
     proxy = GeminiProxy(painter, painter, health, admin, chats, dialects, passthrough)

@@ -46,8 +46,12 @@ class Meter:
     _names: Names = field(factory=lambda: Names(_MODELS))
     _totals: dict[tuple[str, str], _Total] = field(factory=dict)
 
-    def ended(self, exchange: Exchange) -> None:
-        """An exchange has ended. It is told what it costs."""
+    def ended(self, exchange: Exchange, guess: Usage | None = None) -> None:
+        """
+        An exchange has ended. It is told what it costs.
+
+        @param guess: what its account is charged for if its usage is not known.
+        """
         usage = exchange.usage
         exchange.cost = self.count(
             id=exchange.id,
@@ -61,6 +65,7 @@ class Meter:
             first_token=exchange.first_token,
             duration=exchange.duration or 0.0,
             retries=exchange.retries,
+            guess=guess,
         )
 
     def count(
@@ -77,6 +82,7 @@ class Meter:
         usage: Usage | None = None,
         first_token: float | None = None,
         retries: int = 0,
+        guess: Usage | None = None,
     ) -> float | None:
         """
         A request has ended.
@@ -88,6 +94,7 @@ class Meter:
         @param usage: None if it is not known.
         @param first_token: seconds until the first piece of the answer; None if there was none.
         @param duration: seconds until its end.
+        @param guess: see L{ended}.
         @return: what it costs; None if that is not known.
         """
         time = self.wall_clock() - duration if time is None else time
@@ -96,9 +103,8 @@ class Meter:
             usage = within_bounds(usage)
             cost = self.prices.cost(model, usage, time, upstream)
             self._add(account or "", name, usage, cost)
-        if account is not None and (usage is not None or status < _ERRORS_FROM):
-            tokens = 0 if usage is None else usage.prompt + usage.completion
-            self.charge(account, tokens, cost or 0.0)
+        if account is not None:
+            self._charge(account, model, upstream, time, status, usage or guess)
         self.keep(
             Row(
                 time=time,
@@ -120,6 +126,21 @@ class Meter:
             )
         )
         return cost
+
+    def _charge(
+        self,
+        account: str,
+        model: str,
+        upstream: str,
+        time: float,
+        status: int,
+        usage: Usage | None,
+    ) -> None:
+        if usage is not None:
+            cost = self.prices.cost(model, usage, time, upstream) or 0.0
+            self.charge(account, usage.prompt + usage.completion, cost)
+        elif status < _ERRORS_FROM:
+            self.charge(account, 0, 0.0)
 
     def _add(self, account: str, model: str, usage: Usage, cost: float | None) -> None:
         total = self._totals.get((account, model))

@@ -12,6 +12,7 @@ from gemproxy.accounts.account import Account
 from gemproxy.chat.errors import INVALID_REQUEST, ChatError
 
 OPEN_PATHS = frozenset({b"/health", b"/ready"})
+METRICS = b"/metrics"
 
 # RFC 6761; RFC 6762 with its appendix G; RFC 8375; and ICANN's reservation of .internal.
 _PRIVATE_DOMAINS = (
@@ -28,14 +29,6 @@ _PRIVATE_DOMAINS = (
 )
 
 _ALLOWED_METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
-
-
-def is_open(path: bytes) -> bool:
-    """
-    Whether a path needs no key of a client: the page of the console has no secrets, and what it
-    asks of L{gemproxy.web.admin} is checked there.
-    """
-    return path in OPEN_PATHS or path.startswith((b"/admin/", b"/console/")) or path == b"/console"
 
 
 def is_loopback(address: str) -> bool:
@@ -67,11 +60,25 @@ class Access:
     @ivar origins: the origins of web pages with access; C{"*"} for all.
     @ivar hosts: the host names of this proxy in public DNS, in lower case; one that begins with a
         dot stands for all below it, and C{"*"} for every name.
+    @ivar are_metrics_open: whether C{/metrics} needs no key.
     """
 
     needs_key: Callable[[], bool] = lambda: False
     origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
+    are_metrics_open: bool = False
+
+    def is_open(self, path: bytes) -> bool:
+        """
+        Whether a path needs no key of a client: the page of the console has no secrets, and what it
+        asks of L{gemproxy.web.admin} is checked there.
+        """
+        return (
+            path in OPEN_PATHS
+            or path.startswith((b"/admin/", b"/console/"))
+            or path == b"/console"
+            or (path == METRICS and self.are_metrics_open)
+        )
 
     def refusal(
         self,
@@ -121,7 +128,7 @@ class Access:
                 "name, add it to ALLOWED_HOSTS, or set PROXY_API_KEYS.",
                 "host_not_allowed",
             )
-        if self.needs_key() and account is None and not is_open(path):
+        if self.needs_key() and account is None and not self.is_open(path):
             return ChatError(
                 401,
                 INVALID_REQUEST,

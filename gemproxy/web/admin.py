@@ -16,7 +16,7 @@ from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map, Rule
 
-from gemproxy.accounts.known_keys import KnownKeys, digest_of
+from gemproxy.accounts.known_keys import KnownKeys
 from gemproxy.chat.errors import INVALID_REQUEST, ChatError, bad_request
 from gemproxy.chat.jsontext import loads
 from gemproxy.web.access import is_loopback, is_same_origin
@@ -51,24 +51,19 @@ class Endpoint:
 @frozen
 class Admin:
     """
-    @ivar key: the key that opens it; None if it is open to this machine alone.
+    @ivar keys: those that open it; none if it is open to this machine alone.
     @ivar has_client_keys: whether clients need keys; nobody gets in without a key then.
     @ivar sessions: of browsers that have shown the key.
     @ivar endpoints: what can be asked for, besides logging in and out.
     @ivar refused: called when a key is refused.
     """
 
-    key: str | None
+    keys: KnownKeys[bool]
     has_client_keys: Callable[[], bool]
     sessions: AdminSessions
     endpoints: Sequence[Endpoint] = ()
     refused: Callable[[], None] = lambda: None
-    _keys: KnownKeys[bool] = field(init=False)
     _map: Map = field(init=False)
-
-    @_keys.default
-    def _make_keys(self) -> KnownKeys[bool]:
-        return KnownKeys({} if self.key is None else {digest_of(self.key): True})
 
     @_map.default
     def _make_map(self) -> Map:
@@ -113,7 +108,7 @@ class Admin:
             raise error
 
     def _refusal(self, request: ProxyRequest) -> ChatError | None:
-        if self.key is not None:
+        if self.keys:
             if self._shows_key(request):
                 return None
             if not self.sessions.knows(_token_of(request)):
@@ -144,14 +139,14 @@ class Admin:
         """Whether the client is let in, or why it is not, and whether a key would do it."""
         error = self._refusal(request)
         said = {"open": error is None, "code": error and error.code}
-        send_json(request, said | {"needs_key": self.key is not None})
+        send_json(request, said | {"needs_key": bool(self.keys)})
 
     def _log_in(self, request: ProxyRequest) -> None:
-        if self.key is None:
+        if not self.keys:
             self.check(request)
             send_json(request, {"seconds": None})
             return
-        if self._keys.find([_key_in(request.take_body())]) is None:
+        if self.keys.find([_key_in(request.take_body())]) is None:
             self.refused()
             raise _key_needed()
         request.addCookie(
@@ -174,7 +169,7 @@ class Admin:
 
     def _shows_key(self, request: ProxyRequest) -> bool:
         """Whether a request has the key where no browser puts one by itself."""
-        return self._keys.find(request.credentials.keys()) is not None
+        return self.keys.find(request.credentials.keys()) is not None
 
 
 def _key_needed() -> ChatError:

@@ -18,6 +18,7 @@ from twisted.web.server import Request
 
 from gemproxy.accounts.account import Account
 from gemproxy.accounts.directory import Directory
+from gemproxy.accounts.known_keys import KnownKeys
 from gemproxy.accounts.limiter import Permit
 from gemproxy.accounts.refusals import model_not_allowed
 from gemproxy.chat.errors import INVALID_REQUEST, SERVER_ERROR, ChatError, bad_request, overloaded
@@ -32,7 +33,7 @@ from gemproxy.util.heap import HeapTrimmer
 from gemproxy.util.log import make_logger
 from gemproxy.util.log_limit import LogLimit
 from gemproxy.util.masking import NO_KEYS, Masking
-from gemproxy.web.access import OPEN_PATHS, Access, is_open
+from gemproxy.web.access import METRICS, OPEN_PATHS, Access
 from gemproxy.web.credentials import Credentials
 from gemproxy.web.forwarded import NO_PROXIES, TrustedProxies
 from gemproxy.web.paths import leads_elsewhere, split_target, tidy_path
@@ -41,6 +42,9 @@ from gemproxy.web.throttle import AdmissionThrottle
 
 # TRACK is what Microsoft's servers call TRACE.
 _REFUSED_METHODS = (b"TRACE", b"TRACK", b"CONNECT")
+
+NO_ADMIN = KnownKeys[bool]({})
+_WATCHER = Account("admin")
 
 # These ask for nothing that costs anything.
 _READS = (b"GET", b"HEAD", b"OPTIONS")
@@ -56,7 +60,7 @@ _OPEN_BODY = 100_000
 _WORTH_TRIMMING = 100_000
 
 # Monitoring requests these every few seconds.
-_UNLOGGED_PATHS = OPEN_PATHS | {b"/metrics"}
+_UNLOGGED_PATHS = OPEN_PATHS | {METRICS}
 
 
 @frozen
@@ -102,6 +106,7 @@ class Admission:
         log_limit: LogLimit | None = None,
         accounts: Directory | None = None,
         meter: Meter | None = None,
+        admin_keys: KnownKeys[bool] = NO_ADMIN,
         wall_clock: Callable[[], float] = time,
     ) -> None:
         """
@@ -110,6 +115,7 @@ class Admission:
         @param log_limit: for the lines of requests that were refused; None for no limit.
         @param accounts: those of clients; None if there are none.
         @param meter: learns of requests that were refused.
+        @param admin_keys: by which those come who run the daemon.
         @param wall_clock: in seconds since the epoch.
         """
         self.clock = clock
@@ -123,6 +129,7 @@ class Admission:
         self.log_limit = log_limit
         self.accounts = accounts
         self.meter = meter or Meter()
+        self.admin_keys = admin_keys
         self.wall_clock = wall_clock
         self.stopping = False
         self.held = 0
@@ -148,10 +155,10 @@ class Admission:
             path,
             request.header_text(b"host"),
             request.header_text(b"origin"),
-            request.account,
+            request.account or self._watcher(request, path),
             request.header_text(b"sec-fetch-site"),
         )
-        if error is None and request.account is not None and not is_open(path):
+        if error is None and request.account is not None and not self.access.is_open(path):
             error = request.account.refusal(self.wall_clock())
         limit = self.limits.per_client
         if error is not None or limit is None or path in OPEN_PATHS:
@@ -165,6 +172,11 @@ class Admission:
                 retry_after=1,
             )
         return None
+
+    def _watcher(self, request: ProxyRequest, path: bytes) -> Account | None:
+        """Whoever runs the daemon may see its metrics."""
+        is_known = path == METRICS and self.admin_keys.find(request.credentials.keys())
+        return _WATCHER if is_known else None
 
     def target(self, method: bytes, target: bytes, host: str | None) -> bytes:
         """
@@ -497,7 +509,7 @@ class ProxyRequest(ServerRequest):
         error = self._admission.refusal(self, path) or bad_target
         if error is None:
             self._let_in(method, path)
-            if is_open(path):
+            if self._admission.access.is_open(path):
                 # Anybody may send it.
                 self.body_limit = min(self.body_limit, _OPEN_BODY)
             if length is not None and length > self.body_limit:
@@ -539,7 +551,8 @@ class ProxyRequest(ServerRequest):
         account, accounts = self.account, self._admission.accounts
         if accounts is None or account is None or not account.limits.are_measured:
             return
-        if not is_open(path) and (method not in _READS or self.getHeader(b"upgrade") is not None):
+        is_asking = method not in _READS or self.getHeader(b"upgrade") is not None
+        if is_asking and not self._admission.access.is_open(path):
             begun = accounts.limiter.begin(account)
             self._permitted = begun.addCallbacks(self._keep_permit, self._learn_limit)
 

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from gemproxy.backend import COMMITS_IN, Backend
 from gemproxy.chat.answer_limits import AnswerLimits
+from gemproxy.chat.chunks import estimated_usage
 from gemproxy.chat.errors import SERVER_ERROR, ChatError
 from gemproxy.chat.form import CHAT_FORM, AnswerForm
 from gemproxy.chat.images import ImagesRequest
@@ -163,7 +164,7 @@ class ChatService:
             relay.close()
             self._heartbeat_timer.remove(relay)
             self.under_way.remove(exchange.id)
-            self._close(exchange)
+            self._close(exchange, chat)
             # Whoever else still refers to it shall not keep it in memory.
             chat.release()
 
@@ -200,7 +201,7 @@ class ChatService:
             )
         return None
 
-    def _close(self, exchange: Exchange) -> None:
+    def _close(self, exchange: Exchange, chat: ChatRequest) -> None:
         exchange.duration = self.clock.seconds() - exchange.began
         self.metrics.answered(
             exchange.route,
@@ -209,7 +210,11 @@ class ChatService:
             exchange.first_token,
             exchange.duration,
         )
-        self.meter.ended(exchange)
+        guess = None
+        if exchange.usage is None and exchange.account is not None and exchange.text_length:
+            # Whoever goes before the end, or does not ask for the usage, is charged all the same.
+            guess = estimated_usage(chat.prompt_length, exchange.text_length)
+        self.meter.ended(exchange, guess)
         if exchange.status != 401 or self.log_limit is None or self.log_limit.allows(401):
             self.log.info("{line}", line=exchange.summary())
         self.journal.end(exchange)
