@@ -103,6 +103,11 @@ class PriceListConfig:
     currency: str = "USD"
     per_million: tuple[PriceConfig, ...] = ()
 
+    @property
+    def known_currency(self) -> str | None:
+        """That of the prices; None if there are none."""
+        return self.currency if self.per_million else None
+
 
 @frozen
 class FileConfig:

@@ -13,7 +13,7 @@ from typing import Any
 from gemproxy.accounts.account import accounts_of_keys
 from gemproxy.accounts.budget import PERIODS, Spent, period_at
 from gemproxy.accounts.file import FILE, AccountExists, AccountsFile, NoSuchAccount
-from gemproxy.accounts.records import Record, limits_of_json
+from gemproxy.accounts.records import Record, limits_of_json, notes_on
 from gemproxy.config import Config
 
 _NONE = "none"
@@ -98,6 +98,7 @@ def _add(given: argparse.Namespace, config: Config, file: AccountsFile) -> None:
     record, key = file.add(given.name, limits_of_json(_changes(given)), time())
     _tell(f"The key of '{record.account.name}', which is kept nowhere:")
     print(key)
+    _tell_notes(record, config)
     if is_first:
         _tell("From now on clients need a key.")
         if config.admin_key is None:
@@ -138,6 +139,7 @@ def _limit(given: argparse.Namespace, config: Config, file: AccountsFile) -> Non
         changes["on"] = given.on
     record = file.change(given.name, changes)
     print(f"{record.account.name}: {', '.join(_limits(record)) or 'no limits'}")
+    _tell_notes(record, config)
 
 
 def _revoke(given: argparse.Namespace, config: Config, file: AccountsFile) -> None:
@@ -151,6 +153,11 @@ _ACTIONS = {"add": _add, "list": _list, "show": _show, "limit": _limit, "revoke"
 def _tell(sentence: str) -> None:
     """Beside the output, which a script may take the key from."""
     print(sentence, file=sys.stderr)
+
+
+def _tell_notes(record: Record, config: Config) -> None:
+    for note in notes_on(record.account.limits, config.prices.known_currency):
+        _tell(note)
 
 
 def _changes(given: argparse.Namespace) -> dict[str, Any]:

@@ -288,7 +288,10 @@ class Daemon(MultiService):
                 *self._live.endpoints(),
                 *self._admin_journal().endpoints(),
                 *AdminKeys(
-                    self._accounts, self._accounts_file, config.admin_key is not None
+                    self._accounts,
+                    self._accounts_file,
+                    config.admin_key is not None,
+                    lambda: self._config.prices.known_currency,
                 ).endpoints(),
                 settings_endpoint(__version__, lambda: shown_settings(self._config), self._masking),
                 checks_endpoint(Doctor(reactor, lambda: self._config, environ).examine),

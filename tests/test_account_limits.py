@@ -21,7 +21,7 @@ from gemproxy.accounts.known_keys import digest_of
 from gemproxy.accounts.ledger import Ledger
 from gemproxy.accounts.limiter import LocalLimiter, Permit, shown_time
 from gemproxy.accounts.rate import Rate
-from gemproxy.accounts.records import limits_as_json, limits_of_json
+from gemproxy.accounts.records import limits_as_json, limits_of_json, notes_on
 from gemproxy.chat.errors import ChatError
 
 DAY = datetime(2026, 11, 30, 23, 59, tzinfo=UTC).timestamp()
@@ -149,6 +149,14 @@ def test_limits_survive_json_and_keep_what_is_not_changed() -> None:
 def test_wrong_limits_are_told(document: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
         limits_of_json(document)
+
+
+def test_a_budget_that_cannot_be_measured_is_told_of() -> None:
+    limits = limits_of_json({"budgets": ["5EUR/day", "5 tokens/day"]})
+    assert notes_on(limits, "EUR") == []
+    assert "no prices" in notes_on(limits, None)[0]
+    assert "in USD: a budget of EUR" in notes_on(limits, "USD")[0]
+    assert notes_on(limits_of_json({"budgets": ["5 tokens/day"]}), None) == []
 
 
 def test_patterns_are_for_whole_names() -> None:

@@ -171,6 +171,7 @@ async def test_the_command_and_a_running_daemon(
     key, told = capsys.readouterr()
     assert "need a key" in told
     assert "ADMIN_KEY" in told
+    assert "has no prices" in told
     await until(lambda: relay.daemon._accounts.are_needed, "the daemon knows of it", 5)
     shown = {"x_api_key": key.strip()}
     assert (await relay.ask(gpt())).status == 401
@@ -211,6 +212,7 @@ async def test_accounts_over_http(office: Office) -> None:
     assert shown["requests_per_minute"] == 9
     assert shown["key"] == f"...{bob['Authorization'][-4:]}"
     assert "secret" not in shown
+    assert shown["notes"] == []
     changed = await office.admin("PATCH", "/bob", {"requests_per_minute": None, "expires": 1})
     assert (changed.json["requests_per_minute"], changed.json["budgets"]) == (
         None,

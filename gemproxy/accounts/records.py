@@ -91,6 +91,24 @@ def limits_of_json(document: Mapping[str, Any], before: AccountLimits = NO_LIMIT
     return evolve(before, **changed)
 
 
+def notes_on(limits: AccountLimits, currency: str | None) -> list[str]:
+    """
+    What is to be known of limits that do not limit, in a sentence each.
+
+    @param currency: that of the prices; None if there are none.
+    """
+    units = {budget.unit for budget in limits.budgets if budget.is_money}
+    if units and currency is None:
+        return [
+            "The configuration file has no prices, so that a budget of money is never used up:"
+            " 'gemproxy example' shows some."
+        ]
+    return [
+        f"The prices are in {currency}: a budget of {unit} is compared with them as it is."
+        for unit in sorted(units - {currency})
+    ]
+
+
 def _amount(name: str, value: Any) -> int | None:
     if value is None:
         return None

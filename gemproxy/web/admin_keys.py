@@ -12,7 +12,7 @@ from attrs import asdict, frozen
 from gemproxy.accounts.account import NO_LIMITS, AccountLimits
 from gemproxy.accounts.directory import Directory
 from gemproxy.accounts.file import AccountExists, AccountsFile, NoSuchAccount
-from gemproxy.accounts.records import Json, Record, limits_as_json, limits_of_json
+from gemproxy.accounts.records import Json, Record, limits_as_json, limits_of_json, notes_on
 from gemproxy.chat.errors import INVALID_REQUEST, SERVER_ERROR, ChatError, bad_request
 from gemproxy.chat.jsontext import loads
 from gemproxy.web.admin import Endpoint
@@ -26,12 +26,14 @@ class AdminKeys:
     @ivar directory: what the daemon knows.
     @ivar file: what is changed.
     @ivar has_admin_key: whether C{/admin} stays open when clients need keys.
+    @ivar currency: that of the prices; None if there are none.
     @ivar wall_clock: in seconds since the epoch.
     """
 
     directory: Directory
     file: AccountsFile
     has_admin_key: bool
+    currency: Callable[[], str | None]
     wall_clock: Callable[[], float] = time
 
     def endpoints(self) -> Sequence[Endpoint]:
@@ -105,6 +107,7 @@ class AdminKeys:
         spent = self.directory.spent(record.account.name)
         return record.as_json() | {
             "is_setting": False,
+            "notes": notes_on(record.account.limits, self.currency()),
             "spent": {period: asdict(one) for period, one in spent.items()},
         }
 
