@@ -1,6 +1,8 @@
 # docker build -t gemproxy .
 # docker run --rm -p 127.0.0.1:3000:3000 -p 127.0.0.1:3002:3002 gemproxy --demo
 #
+# Without Node and the CLI: docker build --target slim -t gemproxy:slim .
+#
 # The base images are pinned, each for all platforms; CONTRIBUTING.md says how they are renewed.
 
 FROM docker.io/library/node:24-slim@sha256:0e0ff40c39bc087845bfb27465a0df4ea419520094bc35842ff83dd8cbe6f9b6 AS node
@@ -35,7 +37,7 @@ RUN pip install --no-cache-dir --no-deps --no-build-isolation . \
     && find /opt/gemproxy -type d \( -name test -o -name tests \) -prune -exec rm -r {} + \
     && /opt/gemproxy/bin/twistd --help > /dev/null
 
-FROM base
+FROM base AS slim
 # Any user may keep the journal in the volume, which is seen by that user alone.
 # hadolint ignore=DL3008
 RUN apt-get update \
@@ -43,15 +45,13 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --no-create-home --home-dir / --shell /usr/sbin/nologin gemproxy \
     && install --directory --mode=1777 /data
-COPY --from=node /usr/local/bin/node /usr/local/bin/node
-COPY --from=cli /opt/gemini-cli /opt/gemini-cli
 COPY --from=python /opt/gemproxy /opt/gemproxy
 # pip of the base image installs for gemproxy. Docker kills ten seconds after it has asked.
 ENV PATH=/opt/gemproxy/bin:$PATH \
     PIP_PYTHON=/opt/gemproxy/bin/python \
     PYTHONUNBUFFERED=1 \
     HOST=0.0.0.0 \
-    GEMINI_CLI=/opt/gemini-cli/node_modules/.bin/gemini \
+    GEMINI_ENGINE=direct \
     LOG_DIR=/data/logs \
     DATA_DIR=/data \
     DRAIN=6
@@ -71,3 +71,9 @@ HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 \
     CMD ["gemproxy", "health", "--process", "1"]
 # A clean end is one by the signal that asked for it, which counts as success here.
 ENTRYPOINT ["tini", "-s", "-e", "143", "-e", "130", "--", "twistd", "-n", "--pidfile=", "gemproxy"]
+
+FROM slim
+COPY --from=node /usr/local/bin/node /usr/local/bin/node
+COPY --from=cli /opt/gemini-cli /opt/gemini-cli
+ENV GEMINI_ENGINE=cli \
+    GEMINI_CLI=/opt/gemini-cli/node_modules/.bin/gemini

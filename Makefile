@@ -23,8 +23,18 @@ export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 .PHONY: run test quick quick-tests lowest pythons sdks clients image lint audit bench bodies chaos \
 	soak memory lock client-locks clean
 
-run: $(VENV)/installed node_modules/installed
+run: $(VENV)/installed
 	@set -a; if [ -f .env ]; then . ./.env; fi; set +a; \
+	case "$$GEMINI_ENGINE $(ARGS)" in \
+		direct\ *|*--gemini-engine?direct*) ;; \
+		*) if ! command -v node > /dev/null || ! command -v npm > /dev/null; then \
+			echo "The Gemini CLI needs Node 20 or later with npm, which this machine has not:"; \
+			echo "  - install it, for example with 'nvm install 20' or from https://nodejs.org,"; \
+			echo "  - or do without the CLI: make run GEMINI_ENGINE=direct"; \
+			exit 1; \
+		fi; \
+		$(MAKE) --no-print-directory node_modules/installed || exit;; \
+	esac; \
 	demo=; \
 	if [ -z "$$GEMINI_API_KEY$$GEMINI_API_KEY_FILE" ]; then \
 		echo "GEMINI_API_KEY is not set: serving the demo, which only echoes requests."; \
@@ -45,8 +55,8 @@ quick: $(VENV)/installed-for-tests
 
 # Without the real CLI and a browser. Compiled tests are kept, though the environment may say otherwise.
 quick-tests: $(VENV)/installed-for-tests
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -m 'not cli and not browser and not haproxy' --hypothesis-profile=quick \
-		-n $(WORKERS) --dist worksteal $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -m 'not cli and not browser and not haproxy and not slow' \
+		--hypothesis-profile=quick -n $(WORKERS) --dist worksteal $(ARGS)
 
 # With the lowest versions of other packages that setup.cfg allows.
 lowest:

@@ -199,7 +199,7 @@ class Container:
 
 @contextmanager
 def running(
-    *arguments: str, options: tuple[str, ...] = (), port: int = 3000
+    *arguments: str, options: tuple[str, ...] = (), port: int = 3000, image: str = IMAGE
 ) -> Iterator[Container]:
     """
     A container that is healthy.
@@ -209,7 +209,7 @@ def running(
     @param port: one that is published besides that of the Stream Proxy.
     """
     publish = [f"--publish=127.0.0.1::{port}", "--publish=127.0.0.1::3002"]
-    name = docker("run", "--detach", *publish, *options, IMAGE, *arguments).splitlines()[-1]
+    name = docker("run", "--detach", *publish, *options, image, *arguments).splitlines()[-1]
     container = Container(name)
     try:
         until(container.is_healthy, "the container is healthy")
@@ -247,6 +247,25 @@ def test_the_demo_serves_both_ports_and_ends_well(image: str) -> None:
         status, text = ask(container.url(3002), Host="evil.example")
         assert status == 403
         assert "ALLOWED_HOSTS" in text
+        docker("stop", container.name)
+        assert container.state() == ("exited", 0)
+
+
+def test_without_the_cli_it_is_small_and_asks_google_itself(checkout: Path, google: str) -> None:
+    slim = f"{IMAGE}:slim"
+    docker("build", "--target", "slim", "--tag", slim, ".", cwd=checkout)
+    search = ("run", "--rm", "--entrypoint=sh", slim, "-c", "command -v node npm gemini; true")
+    assert docker(*search) == ""
+    small, large = (
+        json.loads(docker("image", "inspect", name))[0]["Size"] for name in (slim, IMAGE)
+    )
+    assert small < large - 100_000_000
+    hosts = "--add-host=host.docker.internal:host-gateway"
+    settings = (f"--env=GOOGLE_GEMINI_BASE_URL={google}", "--env=GEMINI_API_KEY=a-key")
+    with running(options=(hosts, *settings, "--memory=256m"), image=slim) as container:
+        for port in (3000, 3002):
+            status, text = ask(container.url(port))
+            assert (status, text.splitlines()[-1]) == (200, "Hello")
         docker("stop", container.name)
         assert container.state() == ("exited", 0)
 

@@ -44,6 +44,7 @@ _THRESHOLDS = {
     "medium": "BLOCK_MEDIUM_AND_ABOVE",
     "low": "BLOCK_LOW_AND_ABOVE",
 }
+_ENGINES = ("cli", "direct")
 _CONVERSIONS = ("on", "off", "auto")
 _DIGITS = re.compile(r"[0-9]{1,9}")
 _URL = re.compile(r"https?://(?:(?![?#@\\])[!-~])+", re.I)
@@ -306,6 +307,12 @@ def _conversion(text: str) -> str:
     return text.lower()
 
 
+def _engine(text: str) -> str:
+    if text.lower() not in _ENGINES:
+        raise ValueError(f"one of {', '.join(_ENGINES)}")
+    return text.lower()
+
+
 def _key(text: str) -> str:
     if not text or not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError("a key of printable ASCII characters without spaces")
@@ -384,6 +391,13 @@ SETTINGS: tuple[Setting, ...] = (
         _or("off", _seconds(0.05, 3600)),
         "seconds after which white space is sent as heartbeats to a client that does not "
         "stream (the status is then 200, even if an error follows); `off` disables it",
+    ),
+    Setting(
+        "GEMINI_ENGINE",
+        "cli",
+        _engine,
+        "what has Gemini answer: `cli`, the Gemini CLI, or `direct`, gemproxy itself, which needs "
+        "neither the CLI nor Node",
     ),
     Setting("GEMINI_CLI", "gemini", _executable, "name or path of the Gemini CLI's executable"),
     Setting(
@@ -650,6 +664,7 @@ class Config:
     heartbeat_interval: float | None
     early_heartbeats: bool
     json_heartbeat_delay: float | None
+    gemini_engine: str
     gemini_cli: str
     gemini_workers: int | None
     gemini_sessions: int
@@ -748,8 +763,13 @@ class Config:
 
     @property
     def needs_engine(self) -> bool:
-        """Whether this daemon runs the Gemini CLI."""
+        """Whether this daemon has Gemini answer itself."""
         return self.port is not None or self.gemini_proxy_url is None
+
+    @property
+    def needs_cli(self) -> bool:
+        """Whether this daemon runs the Gemini CLI."""
+        return self.needs_engine and self.gemini_engine == "cli"
 
     def keys_of(self, setting: Setting) -> tuple[str, ...]:
         """The keys in a setting that is a secret."""

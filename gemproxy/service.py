@@ -128,7 +128,7 @@ class Daemon(MultiService):
     """
     Starts and stops the parts of the proxy in their order.
 
-    @ivar pool: the CLI workers; None where there is no engine.
+    @ivar pool: the CLI workers; None where there are none.
     """
 
     log = make_logger()
@@ -145,7 +145,7 @@ class Daemon(MultiService):
         advice: Sequence[str] = (),
     ) -> None:
         """
-        @param cli: the Gemini CLI; None only where the config needs no engine.
+        @param cli: the Gemini CLI; None only where the config does not need it.
         @param read_config: reads the configuration anew; raises BadSetting.
         @param advice: what to warn of at the start.
         @raise BadSetting: a port cannot be listened at, a proxy's address is invalid, or there is
@@ -246,7 +246,6 @@ class Daemon(MultiService):
         engine: GeminiEngine | None = None
         google: Forwarder | None = None
         if config.needs_engine:
-            assert cli is not None  # noqa: S101 - for mypy
             service = EngineService(
                 config,
                 cli,
@@ -262,7 +261,8 @@ class Daemon(MultiService):
                 self._proxies,
             )
             service.setServiceParent(self)
-            self._watch_pool(service.pool)
+            if service.pool is not None:
+                self._watch_pool(service.pool)
             self.pool = service.pool
             engine, google = service.engine, service.forwarder
         self._watch_requests()

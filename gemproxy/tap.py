@@ -101,7 +101,7 @@ class Options(usage.Options):
             self.advice = advice_on_keys(self.config, self.given())
             self.environ = with_secrets_read(os.environ, PROXY_VARIABLES)
             self.cli = (
-                find_cli(self.config.gemini_cli, os.environ) if self.config.needs_engine else None
+                find_cli(self.config.gemini_cli, os.environ) if self.config.needs_cli else None
             )
         except (BadSetting, BadSecretFile, CliUnusable) as error:
             _refuse(str(error))

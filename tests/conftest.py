@@ -22,7 +22,7 @@ hypothesis.settings.register_profile("ci", deadline=None, print_blob=True, deran
 hypothesis.settings.register_profile("quick", deadline=None, print_blob=True, max_examples=20)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
-shared_product = shared_daemon("session")
+shared_product = shared_daemon("session", has_twin=True)
 
 
 @pytest_twisted.async_yield_fixture
@@ -61,11 +61,30 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test whose daemon has workers runs the real CLI; others that do are marked by hand."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """
+    A test whose daemon has workers runs the real CLI; others that do are marked by hand. With the
+    engine that has none, those run that are marked so.
+    """
+    needless = []
     for item in items:
-        if "shared_product" in getattr(item, "fixturenames", ()):
+        engine = _engine_of(item)
+        if engine == "cli":
             item.add_marker(pytest.mark.cli)
+        elif engine is not None:
+            of_both = item.get_closest_marker("both_engines")
+            if of_both is None or item.get_closest_marker("of_workers"):
+                needless.append(item)
+            elif not of_both.kwargs.get("quick", True):
+                item.add_marker(pytest.mark.slow)
+    config.hook.pytest_deselected(items=needless)
+    items[:] = [item for item in items if item not in needless]
+
+
+def _engine_of(item: pytest.Item) -> str | None:
+    """That of the daemon that a test shares."""
+    callspec = getattr(item, "callspec", None)
+    return None if callspec is None else callspec.params.get("shared_product")
 
 
 @pytest_twisted.async_yield_fixture

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint
@@ -30,11 +30,15 @@ from gemproxy.gemini.cli.install import find_cli
 from gemproxy.gemini.cli.limits import CliLimits
 from gemproxy.service import Daemon, Patience
 from testing.fake_newapi import FakeNewApi
-from testing.google.app import StandIn
+from testing.google.app import StandIn, echo
+from testing.google.recorded_request import ReceivedRequest
+from testing.google.scenarios import Scenario
 from testing.processes import free_port
+from tests.twin import Twin
 
 ROOT = Path(__file__).parent.parent
 CLI = str(ROOT / "node_modules" / ".bin" / "gemini")
+ENGINES = ("direct", "cli")
 
 
 @contextmanager
@@ -244,10 +248,11 @@ class Client:
 @define
 class Product(Client):
     """
-    A running daemon.
+    A running daemon, with either engine.
 
     @ivar api: what it takes for Google.
     @ivar seen: how many requests the API had when the present test began.
+    @ivar twin: is asked the same as the Gemini Proxy, by whoever asks alone.
     """
 
     daemon: Daemon
@@ -255,6 +260,19 @@ class Product(Client):
     stream_port: int
     run_root: Path
     seen: int = 0
+    twin: Twin | None = None
+    _asking: int = 0
+
+    async def ask(self, body: Any, port: int | None = None, **headers: str) -> Reply:
+        before, is_alone = len(self.asked), not self._asking
+        self._asking += 1
+        try:
+            reply = await super().ask(body, port, **headers)
+        finally:
+            self._asking -= 1
+        if self.twin is not None and is_alone and not self._asking and port in (None, self.port):
+            await self.twin.compare(body, headers, self.asked[before:], reply)
+        return reply
 
     @property
     def both_ports(self) -> list[Callable[[Any], Awaitable[Reply]]]:
@@ -273,18 +291,25 @@ class Product(Client):
         """The API's n-th request of the present test, once it is there."""
         return await self.api.when_request(self.seen + number - 1)
 
+    @property
+    def _members(self) -> list[Any]:
+        """The CLI workers, if there are any."""
+        return [] if self.daemon.pool is None else self.daemon.pool._members
+
     def worker_pids(self) -> list[int]:
-        return [m.worker.pid for m in self.daemon.pool._members if m.worker.pid]
+        return [m.worker.pid for m in self._members if m.worker.pid]
 
     def busy(self) -> int:
-        """How many sessions the workers have."""
-        return sum(member.leases for member in self.daemon.pool._members)
+        """How many attempts at answers are under way."""
+        if self.daemon.pool is None:
+            return sum(request.closed is None for request in self.asked)
+        return sum(member.leases for member in self._members)
 
     async def until_idle(self) -> None:
-        await until(lambda: not self.busy(), "all sessions are closed")
-        members = self.daemon.pool._members if self.daemon.pool else []
+        await until(lambda: not self.busy(), "nothing is being answered")
         await until(
-            lambda: not any(member.sessions._opening for member in members), "none is being opened"
+            lambda: not any(member.sessions._opening for member in self._members),
+            "no session is being opened",
         )
 
     def temp_files(self) -> list[Path]:
@@ -300,6 +325,10 @@ class Product(Client):
 
     async def end_test(self) -> None:
         self.drop_all()
+        if self.twin is not None:
+            self.twin.product.drop_all()
+        # Whoever is gone asks for nothing in the next test.
+        await until(lambda: not self.daemon._admission.open, "all clients are gone")
         await self.until_idle()
 
 
@@ -328,6 +357,11 @@ def gpt(*messages: str | dict[str, Any], **fields: Any) -> dict[str, Any]:
     return chat(*messages, **({"model": "gpt-x"} | fields))
 
 
+def _echo_at_once(request: ReceivedRequest) -> Scenario:
+    """What the demo answers, without its pace."""
+    return evolve(echo(request), pace=0.0)
+
+
 @asynccontextmanager
 async def running(
     run_root: Path,
@@ -336,7 +370,7 @@ async def running(
     **settings: Any,
 ) -> AsyncIterator[Product]:
     """A daemon with a stand-in of its own; settings by their environment variables."""
-    api = StandIn(reactor)
+    api = StandIn(reactor, _echo_at_once)
     api_port = reactor.listenTCP(0, api.site(), interface="127.0.0.1")
     os.makedirs(run_root, mode=0o700, exist_ok=True)
     environ = {
@@ -354,9 +388,8 @@ async def running(
         "DATA_DIR": str(run_root / "data"),
     } | {name: str(value) for name, value in settings.items()}
     config = Config.load({}, environ)
-    daemon = Daemon(
-        config, find_cli(config.gemini_cli, environ), reactor, environ, patience, cli_limits
-    )
+    cli = find_cli(config.gemini_cli, environ) if config.needs_cli else None
+    daemon = Daemon(config, cli, reactor, environ, patience, cli_limits)
     daemon.startService()
     product = Product(
         int(environ["PORT"]), daemon, api, int(environ["STREAM_PORT"]), run_root / "gemproxy"
@@ -364,7 +397,7 @@ async def running(
     logged: list[Any] = []
     globalLogPublisher.addObserver(logged.append)
     try:
-        await until(lambda: daemon.pool.warm, "a worker is warm", 60)
+        await until(lambda: daemon.pool is None or daemon.pool.warm, "a worker is warm", 60)
         yield product
     finally:
         product.drop_all()
@@ -446,16 +479,35 @@ def assert_no_failures(logged: Iterable[Any]) -> None:
     assert not failures, "\n".join(failures)
 
 
-def shared_daemon(scope: Any, **settings: Any) -> Any:
+def shared_daemon(
+    scope: Any, engines: Sequence[str] = ENGINES, has_twin: bool = False, **settings: Any
+) -> Any:
     """
-    A fixture for one daemon that many tests share: a worker takes a second to start.
+    A fixture for one daemon that many tests share, with each engine: a worker takes a second to
+    start.
 
     A module that names one C{shared_product} has its C{product} run with these settings.
+
+    @param has_twin: whether the daemon with the CLI has a L{Twin}.
     """
 
-    @pytest.fixture(scope=scope)
-    def shared_product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
-        context = running(tmp_path_factory.mktemp("run"), **settings)
+    @asynccontextmanager
+    async def with_twin(engine: str, make_folder: Callable[[str], Path]) -> AsyncIterator[Product]:
+        folder = make_folder("run")
+        async with running(folder, **({"GEMINI_ENGINE": engine} | settings)) as product:
+            if engine == "direct" or not has_twin:
+                yield product
+                return
+            folder = make_folder("twin")
+            async with running(folder, **(settings | {"GEMINI_ENGINE": "direct"})) as twin:
+                product.twin = Twin(twin)
+                yield product
+
+    @pytest.fixture(scope=scope, params=engines)
+    def shared_product(
+        request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    ) -> Iterator[Product]:
+        context = with_twin(request.param, tmp_path_factory.mktemp)
         yield pytest_twisted.blockon(Deferred.fromCoroutine(context.__aenter__()))
         pytest_twisted.blockon(Deferred.fromCoroutine(context.__aexit__(None, None, None)))
 

@@ -8,6 +8,7 @@ import pytest
 
 from gemproxy.gemini.attempt import Choice
 from gemproxy.gemini.cli.worker import Death, WorkerDied
+from gemproxy.gemini.cli_attempts import failure_of_death
 
 NOTHING: Any = None
 
@@ -30,7 +31,7 @@ def choice() -> Choice:
 def test_who_may_have_been_the_death_of_a_worker_gets_no_other(
     death: Death, was_alone: bool, was_asked: bool, again: bool
 ):
-    failure = choice().failure_of(WorkerDied("why", death, was_alone), was_asked)
+    failure = failure_of_death(choice(), WorkerDied("why", death, was_alone), was_asked)
     assert failure.retryable == again
     assert failure.error.status == 502
     assert failure.error.final != again
@@ -38,6 +39,6 @@ def test_who_may_have_been_the_death_of_a_worker_gets_no_other(
 
 def test_two_deaths_are_no_chance():
     unlucky = choice()
-    assert unlucky.failure_of(WorkerDied("why", Death.KILLED), True).retryable
-    assert unlucky.failure_of(WorkerDied("why"), True).retryable
-    assert not unlucky.failure_of(WorkerDied("why", Death.KILLED), True).retryable
+    assert failure_of_death(unlucky, WorkerDied("why", Death.KILLED), True).retryable
+    assert failure_of_death(unlucky, WorkerDied("why"), True).retryable
+    assert not failure_of_death(unlucky, WorkerDied("why", Death.KILLED), True).retryable

@@ -95,6 +95,7 @@ CASES = [
         ("0", "3601"),
         "a number of seconds from 0.05 to 3600, or off",
     ),
+    Case("GEMINI_ENGINE", "cli", {"DIRECT": "direct"}, ("node", "1"), "one of cli, direct"),
     Case(
         "GEMINI_CLI",
         "gemini",

@@ -394,6 +394,14 @@ async def test_the_demo_needs_neither_key_nor_network(machine: Machine) -> None:
     assert machine.google.requests == []
 
 
+@ensureDeferred
+async def test_the_cli_is_not_missed_by_who_does_without(machine: Machine) -> None:
+    machine.environ |= {"GEMINI_ENGINE": "direct", "PATH": str(machine.folder)}
+    found = await machine.examined()
+    assert {name for name, one in found.items() if one.state is State.SKIPPED} == {"node", "cli"}
+    assert "folder TMPDIR" not in found
+
+
 # --- All of them together.
 
 

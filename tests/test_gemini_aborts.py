@@ -14,6 +14,8 @@ from testing.google import scenarios
 from testing.google.recorded_request import Closed
 from tests.support import Connection, Product, chat, shared_daemon, until
 
+pytestmark = pytest.mark.both_engines
+
 SESSIONS = 2
 
 shared_product = shared_daemon(
@@ -103,6 +105,7 @@ async def test_after_a_heartbeat(product: Product) -> None:
     await assert_nothing_is_left(product)
 
 
+@pytest.mark.of_workers
 @ensureDeferred
 async def test_while_the_session_is_set_up(product: Product) -> None:
     (member,) = product.daemon.pool._members
@@ -124,6 +127,7 @@ async def test_while_the_session_is_set_up(product: Product) -> None:
     assert member.worker.opened == opened
 
 
+@pytest.mark.of_workers
 @pytest.mark.parametrize("stream", [False, True])
 @ensureDeferred
 async def test_while_it_waits_for_a_worker(product: Product, stream: bool) -> None:

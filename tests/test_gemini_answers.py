@@ -10,6 +10,8 @@ from pytest_twisted import ensureDeferred
 from testing.google import scenarios
 from tests.support import Product, chat, fresh_model, shared_daemon
 
+pytestmark = pytest.mark.both_engines(quick=False)
+
 # Another try or two are enough to see that there is one.
 shared_product = shared_daemon("module", MAX_RETRIES=2, RETRY_DELAY="0.01")
 

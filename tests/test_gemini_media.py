@@ -12,6 +12,8 @@ from pytest_twisted import ensureDeferred
 from testing.google import scenarios
 from tests.support import Product, chat
 
+pytestmark = pytest.mark.both_engines(quick=False)
+
 BYTES = bytes(range(256)) * 3
 DATA = base64.b64encode(BYTES).decode()
 PICTURE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{DATA}"}}

@@ -15,6 +15,8 @@ from testing.google import scenarios
 from testing.google.recorded_request import Closed
 from tests.support import Product, chat, fresh_model, running, until
 
+pytestmark = pytest.mark.both_engines
+
 SCHEMA = {
     "$defs": {"x": {"type": "string", "enum": ["a", "\u00e9"]}},
     "type": "object",

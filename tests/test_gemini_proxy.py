@@ -15,6 +15,8 @@ from testing.google import scenarios
 from testing.google.app import MODELS
 from tests.support import Product, Reply, chat, fresh_model, until
 
+pytestmark = pytest.mark.both_engines(quick=False)
+
 COUNTED = {"promptTokenCount": 7, "candidatesTokenCount": 5, "thoughtsTokenCount": 3}
 COUNTED_IN_OPENAI = {
     "prompt_tokens": 7,
@@ -253,6 +255,7 @@ async def test_the_api_gets_the_model_that_was_requested(product: Product, name:
     assert product.asked[0].model == name
 
 
+@pytest.mark.of_workers
 @ensureDeferred
 async def test_health_is_ok_while_a_worker_is_warm(product: Product) -> None:
     reply = await product.get("/health")

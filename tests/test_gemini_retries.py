@@ -23,6 +23,8 @@ from tests.support import (
     until,
 )
 
+pytestmark = pytest.mark.both_engines(quick=False)
+
 RETRIES = 2
 DELAY = 0.1
 
@@ -301,6 +303,7 @@ def kill(product: Product) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.of_workers
 @pytest.mark.parametrize("stream", [False, True])
 @ensureDeferred
 async def test_requests_of_a_killed_worker_are_tried_in_the_next(
@@ -317,6 +320,7 @@ async def test_requests_of_a_killed_worker_are_tried_in_the_next(
     assert len(product.asked) == 4
 
 
+@pytest.mark.of_workers
 @ensureDeferred
 async def test_an_answer_that_was_half_out_when_the_worker_died_is_an_error(
     product: Product,
@@ -332,6 +336,7 @@ async def test_an_answer_that_was_half_out_when_the_worker_died_is_an_error(
     await product.asked[0].when_closed()
 
 
+@pytest.mark.of_workers
 @ensureDeferred
 async def test_a_worker_that_dies_while_a_session_is_set_up_fails_its_request(
     product: Product,

@@ -14,6 +14,8 @@ from gemproxy.gemini.translate.citations import Transcript, cited_sources
 from testing.google import scenarios
 from tests.support import Product, Reply, chat
 
+pytestmark = pytest.mark.both_engines
+
 SEARCH = [{"type": "google_search"}]
 
 

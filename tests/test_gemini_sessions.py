@@ -22,7 +22,7 @@ from gemproxy.gemini.cli.worker import CallFailed, Worker, WorkerDied
 from testing.google import scenarios
 from tests.support import Product, chat, fresh_model, shared_daemon, until
 
-shared_product = shared_daemon("module", GEMINI_WORKERS=1, MAX_RETRIES=0)
+shared_product = shared_daemon("module", ("cli",), GEMINI_WORKERS=1, MAX_RETRIES=0)
 
 
 async def at_rest(product: Product) -> int:

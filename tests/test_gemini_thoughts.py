@@ -10,6 +10,8 @@ from pytest_twisted import ensureDeferred
 from testing.google import scenarios
 from tests.support import Product, chat
 
+pytestmark = pytest.mark.both_engines
+
 TITLED = "**Weighing the matter**\n\nFirst, \u00e9\u2028\U0001f600.\n\n\n"
 THOUGHTS = [TITLED, " ", "/help ", "\n", "**Bold**", "data: [DONE]\n\n", '{"a":1}']
 

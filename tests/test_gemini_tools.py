@@ -13,6 +13,8 @@ from gemproxy.gemini.translate.names import gemini_name
 from testing.google import scenarios
 from tests.support import Product, Reply, chat
 
+pytestmark = pytest.mark.both_engines
+
 SCHEMA = {
     "type": "object",
     "properties": {

@@ -28,6 +28,7 @@ FUTURE = SENT | {
     "system_instruction": {"parts": [{"text": "Be brief."}]},
 }
 
+pytestmark = pytest.mark.both_engines
 shared_product = shared_daemon("module", PROXY_API_KEYS=KEY, GEMINI_WORKERS=1, STOP_TAGS="</end>")
 
 

@@ -211,7 +211,7 @@ def test_the_image_exposes_the_ports_of_the_settings():
 
 def test_the_image_s_environment_is_made_of_settings():
     ours = image_environment().keys() - {"PATH", "PYTHONUNBUFFERED", "PIP_PYTHON"}
-    assert ours == OF_THE_IMAGE - {"PORT", "STREAM_PORT"} | {"DRAIN"}
+    assert ours == OF_THE_IMAGE - {"PORT", "STREAM_PORT"} | {"DRAIN", "GEMINI_ENGINE"}
     assert image_environment()["HOST"] == "0.0.0.0"
 
 
@@ -220,6 +220,8 @@ def test_the_image_has_the_cli_where_it_says():
     folder = cli.parent.parent.parent
     assert cli.relative_to(folder) == Path("node_modules/.bin/gemini")
     assert f"--from=cli {folder} {folder}" in said("COPY")
+    # The last of them is the one of the image that has the CLI.
+    assert image_environment()["GEMINI_ENGINE"] == DEFAULTS["GEMINI_ENGINE"]
     manifest = json.loads((ROOT / "package.json").read_text())
     assert manifest["dependencies"] == {"@google/gemini-cli": PINNED_VERSION}
 

@@ -17,6 +17,7 @@ from tests.support import Product, chat, fresh_model, shared_daemon, until
 
 KEYS = ("first-key", "second-key", "third-key")
 
+pytestmark = pytest.mark.both_engines
 shared_product = shared_daemon(
     "module", GEMINI_API_KEY=",".join(KEYS), MAX_RETRIES=1, RETRY_DELAY=0.05
 )

@@ -80,13 +80,13 @@ class Doctor:
         for setting, path in (("LOG_DIR", config.log_dir), ("DATA_DIR", config.data_dir)):
             if path is not None:
                 yield Check((f"folder {setting}",), partial(self._folder, setting, path))
-        if config.needs_engine:
+        if config.needs_cli:
             yield Check(("folder TMPDIR",), self._workers_folder)
         yield Check(("demo",), partial(self._demo, config))
 
     async def _node(self, config: Config) -> Sequence[Finding]:
-        if not config.needs_engine:
-            return [skipped("node", _NO_ENGINE)]
+        if not config.needs_cli:
+            return [skipped("node", _why_no_cli(config))]
         try:
             version = await self._in_thread(node_version, path_of(self._environ))
         except CliUnusable as error:
@@ -94,8 +94,8 @@ class Doctor:
         return [verdicts.node_found(version)]
 
     async def _cli(self, config: Config) -> Sequence[Finding]:
-        if not config.needs_engine:
-            return [skipped("cli", _NO_ENGINE)]
+        if not config.needs_cli:
+            return [skipped("cli", _why_no_cli(config))]
         path = path_of(self._environ)
         try:
             executable = find_executable(config.gemini_cli, path)
@@ -191,6 +191,11 @@ class Doctor:
 
 
 _NO_ENGINE = "GEMINI_PROXY_URL: another gemproxy asks Gemini."
+_NO_CLI = "GEMINI_ENGINE: gemproxy asks Gemini itself."
+
+
+def _why_no_cli(config: Config) -> str:
+    return _NO_CLI if config.needs_engine else _NO_ENGINE
 
 
 def _upstreams(config: Config) -> Sequence[UpstreamConfig]:

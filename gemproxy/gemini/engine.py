@@ -1,4 +1,4 @@
-"""The Gemini engine: processes chat completion requests through the Gemini CLI."""
+"""The Gemini engine: processes chat completion requests by means of the Gemini API."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ from gemproxy.util.log import make_logger
 @frozen
 class GeminiEngine:
     """
-    A backend that uses the Gemini CLI.
+    A backend that has Google's models answer.
 
+    @ivar attempts: the way to them.
     @ivar model_list: the models on offer; requests may use other Gemini models.
     @ivar defaults: what applies unless a client says otherwise.
     @ivar counting: counts tokens.

@@ -1,4 +1,4 @@
-"""The Gemini engine with all that it needs: run directory, gateway, workers."""
+"""The Gemini engine with all that it needs, such as the CLI."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ from gemproxy.gemini.cli.sizes import WorkerSizes, worker_sizes
 from gemproxy.gemini.cli.versions import Versions
 from gemproxy.gemini.cli.worker import Worker
 from gemproxy.gemini.cli.worker_pool import PoolLimits, WorkerPool
+from gemproxy.gemini.cli_attempts import CliAttempts
+from gemproxy.gemini.direct_attempts import DirectAttempts
 from gemproxy.gemini.engine import GeminiEngine
 from gemproxy.gemini.pictures import PictureFetcher
 from gemproxy.gemini.translate.models import BUILT_IN_MODELS
@@ -47,13 +49,11 @@ def _sizes(wanted: int | None) -> WorkerSizes:
     return worker_sizes(memory_limit(), cgroup_limits().cores, wanted)
 
 
-class EngineService(MultiService):
+class CliService(MultiService):
     """
-    Starts and stops the parts of the engine in their order.
+    The CLI: run directory, gateway and workers, which start and stop in their order.
 
-    @ivar engine: the backend.
-    @ivar pool: its CLI workers.
-    @ivar forwarder: passes on what needs no worker.
+    @ivar attempts: those that go through it.
     """
 
     def __init__(
@@ -61,24 +61,13 @@ class EngineService(MultiService):
         config: Config,
         cli: Cli,
         reactor: Any,
-        agent: IAgent,
         coalescer: WriteCoalescer,
-        api_url: Callable[[], BaseURL],
+        api: GeminiApi,
         environ: Mapping[str, str],
         cli_limits: CliLimits,
-        key_rest: float,
         answer_limits: AnswerLimits,
-        offload: Offload,
-        proxies: Proxies = NO_PROXIES,
     ) -> None:
-        """
-        @param api_url: the base URL of the Gemini API.
-        @param key_rest: see L{KeyRing}.
-        @param answer_limits: see L{Attempts}.
-        @param offload: translates what is large.
-        @param proxies: for the pictures that are fetched.
-        @raise BadSetting: there is no folder for temporary files.
-        """
+        """@raise BadSetting: there is no folder for temporary files."""
         super().__init__()
         try:
             next(roots_for_user(environ))
@@ -92,7 +81,6 @@ class EngineService(MultiService):
         )
         self._run_directory = RunDirectory(lambda: roots_for_user(environ))
         self._workers_made = 0
-        api = GeminiApi(reactor, agent, AIStudio(api_url))
         gateway = Gateway(reactor, PromptEndpoint(reactor, 0, "127.0.0.1", coalescer), api)
         gateway.setServiceParent(self)
 
@@ -108,27 +96,9 @@ class EngineService(MultiService):
             )
 
         limits = PoolLimits(sizes.workers, config.gemini_sessions, config.gemini_queue)
-        self.pool = WorkerPool(reactor, limits, cli_limits, make_worker)
-        self.pool.setServiceParent(self)
-        # The demo has no list.
-        keys = () if config.demo else config.gemini_api_key
-        models = ModelList(reactor, api, keys, config.gemini_models)
-        models.setServiceParent(self)
-        key_ring = KeyRing(reactor, config.gemini_api_key, key_rest)
-        self.forwarder = GoogleForwarder(api, key_ring)
-        self.engine = GeminiEngine(
-            reactor,
-            Attempts(reactor, self.pool, gateway, config.timeout, answer_limits),
-            key_ring,
-            RetryPolicy(
-                config.max_retries, config.retry_delay, config.max_retry_wait, random.random
-            ),
-            models,
-            Defaults(config.lenient, config.thoughts, config.gemini_safety),
-            TokenCounting(api, key_ring),
-            offload,
-            PictureFetcher(reactor, proxies=proxies).fetch if config.fetch_images else None,
-        )
+        pool = WorkerPool(reactor, limits, cli_limits, make_worker)
+        pool.setServiceParent(self)
+        self.attempts = CliAttempts(reactor, pool, gateway, config.timeout, answer_limits)
 
     def startService(self) -> None:
         self._run_directory.acquire()
@@ -140,3 +110,67 @@ class EngineService(MultiService):
     async def _stop(self) -> None:
         await super().stopService()
         self._run_directory.release()
+
+
+class EngineService(MultiService):
+    """
+    Starts and stops the parts of the engine in their order.
+
+    @ivar engine: the backend.
+    @ivar pool: its CLI workers; None if it has none.
+    @ivar forwarder: passes on what needs no model to speak.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        cli: Cli | None,
+        reactor: Any,
+        agent: IAgent,
+        coalescer: WriteCoalescer,
+        api_url: Callable[[], BaseURL],
+        environ: Mapping[str, str],
+        cli_limits: CliLimits,
+        key_rest: float,
+        answer_limits: AnswerLimits,
+        offload: Offload,
+        proxies: Proxies = NO_PROXIES,
+    ) -> None:
+        """
+        @param cli: None if the engine asks Google itself.
+        @param api_url: the base URL of the Gemini API.
+        @param key_rest: see L{KeyRing}.
+        @param answer_limits: see L{CliAttempts}.
+        @param offload: translates what is large.
+        @param proxies: for the pictures that are fetched.
+        @raise BadSetting: there is no folder for temporary files.
+        """
+        super().__init__()
+        api = GeminiApi(reactor, agent, AIStudio(api_url))
+        self.pool: WorkerPool | None = None
+        attempts: Attempts = DirectAttempts(reactor, api, config.timeout, answer_limits)
+        if cli is not None:
+            service = CliService(
+                config, cli, reactor, coalescer, api, environ, cli_limits, answer_limits
+            )
+            service.setServiceParent(self)
+            attempts, self.pool = service.attempts, service.attempts.pool
+        # The demo has no list.
+        keys = () if config.demo else config.gemini_api_key
+        models = ModelList(reactor, api, keys, config.gemini_models)
+        models.setServiceParent(self)
+        key_ring = KeyRing(reactor, config.gemini_api_key, key_rest)
+        self.forwarder = GoogleForwarder(api, key_ring)
+        self.engine = GeminiEngine(
+            reactor,
+            attempts,
+            key_ring,
+            RetryPolicy(
+                config.max_retries, config.retry_delay, config.max_retry_wait, random.random
+            ),
+            models,
+            Defaults(config.lenient, config.thoughts, config.gemini_safety),
+            TokenCounting(api, key_ring),
+            offload,
+            PictureFetcher(reactor, proxies=proxies).fetch if config.fetch_images else None,
+        )

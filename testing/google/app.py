@@ -162,6 +162,7 @@ class StandIn:
         if received.method in _EMBEDDING:
             return performance.document(embeddings(received))
         play = self._plays.popleft() if self._plays else self.chooser(received)
+        received.play = play
         self._sign(play, received.headers.get("x-goog-api-key") or received.query.get("key", ""))
         responder = Responder(
             received.model, f"stand-in-{received.number}", prompt_tokens(received)

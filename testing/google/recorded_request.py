@@ -10,6 +10,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 
 from gemproxy.chat.shapes import as_object, objects_in
+from testing.google.scenarios import Scenario
 
 T = TypeVar("T")
 
@@ -67,6 +68,7 @@ class ReceivedRequest:
     @ivar headers: by lower-case name.
     @ivar raw: the body's bytes.
     @ivar body: what they say as JSON; C{None} if they are no JSON object.
+    @ivar play: how it was answered, if a model answered it.
     @ivar time: when the whole request had arrived, in seconds of the stand-in's clock.
     @ivar first_byte_time: when the status line was written, if it has been.
     @ivar first_chunk_time: when the first chunk of the answer was written, if it has been.
@@ -82,6 +84,7 @@ class ReceivedRequest:
     headers: Mapping[str, str] = field(factory=dict, repr=False)
     raw: bytes = field(default=b"", repr=False)
     body: dict[str, Any] | None = field(default=None, repr=False)
+    play: Scenario | None = field(default=None, repr=False)
     time: float = 0.0
     first_byte_time: float | None = None
     first_chunk_time: float | None = None

@@ -17,6 +17,7 @@ NODE_MAJOR = 20
 
 PACKAGE = "@google/gemini-cli"
 INSTALL_CLI = f"npm install -g {PACKAGE}@{PINNED_VERSION}"
+_WITHOUT = "do without it with GEMINI_ENGINE=direct"
 
 
 class CliUnusable(Exception):
@@ -70,7 +71,8 @@ def find_executable(name: str, path: str) -> str:
     if executable is None:
         raise CliUnusable(
             f"GEMINI_CLI: no executable {name!r} was found",
-            f"install the Gemini CLI with `{INSTALL_CLI}` or point GEMINI_CLI at it",
+            f"install the Gemini CLI with `{INSTALL_CLI}`, or point GEMINI_CLI at it, "
+            f"or {_WITHOUT}",
         )
     return str(Path(executable).absolute())
 
@@ -81,7 +83,10 @@ def node_version(path: str) -> str:
 
     @raise CliUnusable: it is missing, does not run, or is too old.
     """
-    mend = f"install Node {NODE_MAJOR} or later, for example with `nvm install {NODE_MAJOR}`"
+    mend = (
+        f"install Node {NODE_MAJOR} or later, for example with `nvm install {NODE_MAJOR}`, "
+        f"or {_WITHOUT}"
+    )
     node = shutil.which("node", path=path)
     if node is None:
         raise CliUnusable("The Gemini CLI needs Node, and no `node` was found on PATH", mend)
