@@ -72,7 +72,7 @@ pythons: $(VENV)/created
 	done
 
 # Beside LiteLLM, which it installs under .cache, and nginx where that is installed: some minutes.
-bench: $(VENV)/installed node_modules/installed
+bench: $(VENV)/installed-for-tests node_modules/installed
 	$(BIN)/python -m bench $(ARGS)
 
 # Everything goes wrong for three minutes; 40,000 requests in a row; and many clients with little

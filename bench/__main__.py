@@ -14,7 +14,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import dialects, engines, gemini, relay, report
+from bench import console, dialects, engines, gemini, relay, report
 from bench.contenders import Contender, Unavailable, all_contenders, start_upstream
 from bench.load import Target
 from bench.numbers import Measures, medians
@@ -123,6 +123,25 @@ async def _engines(folder: Path, rounds: int, beside: Path | None) -> report.Res
     return {name: medians(kept) for name, kept in measured.items()}
 
 
+async def _console(folder: Path, rounds: int, notes: list[str]) -> report.Results:
+    upstream, port = start_upstream(folder / "upstream")
+    [ours] = [contender for contender in all_contenders() if contender.name == "gemproxy"]
+    measured: list[Measures] = []
+    try:
+        await asyncio.to_thread(ours.run, folder, port)
+        await asyncio.sleep(3)
+        for number in range(rounds):
+            _say(f"console, round {number + 1}")
+            measured.append(await console.measure(ours))
+            _say(f"    {_brief(measured[-1])}")
+    except Unavailable as reason:
+        notes.append(f"The console was left out: {reason}")
+    finally:
+        ours.stop()
+        upstream.stop()
+    return {"gemproxy": medians(measured)} if measured else {}
+
+
 async def _gemini(folder: Path, rounds: int) -> report.Results:
     ours: list[Measures] = []
     theirs: list[Measures] = []
@@ -146,7 +165,7 @@ def main() -> None:
     parser.add_argument(
         "part",
         nargs="?",
-        choices=("all", "relay", "dialects", "gemini", "engines"),
+        choices=("all", "relay", "dialects", "gemini", "engines", "console"),
         default="all",
         help="default: all",
     )
@@ -184,6 +203,8 @@ def main() -> None:
         if given.part in ("all", "engines"):
             engines_measured = _engines(folder, given.rounds, given.beside)
             measured["engines"] = asyncio.run(engines_measured)
+        if given.part in ("all", "console"):
+            measured["console"] = asyncio.run(_console(folder, given.rounds, notes))
     measured["notes"] = notes
     if given.save or (given.part == "all" and not names and not loads):
         RESULTS.mkdir(exist_ok=True)

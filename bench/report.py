@@ -103,6 +103,16 @@ GEMINI = (
 )
 
 
+CONSOLE = (
+    Row("requests under way", "requests", 0),
+    Row("CPU of the daemon for the page, %", "daemon_share", 1, goal="≤ 2"),
+    Row("CPU of the page's thread, %", "page_share", 1),
+    Row("tasks of the page that take 50 ms or more", "long_tasks", 0, goal="≤ 0"),
+    Row("the longest of them, ms", "longest_ms", 0),
+    Row("memory of the page's objects, MB", "heap_mb", 1),
+)
+
+
 DIALECTS = (
     Row("CPU of a small answer, not streamed, ms", "answer_ms", 2),
     Row("CPU of a small answer, streamed, ms", "streamed_answer_ms", 2),
@@ -191,6 +201,8 @@ def table(results: Results) -> str:
         lines += [*dialect_goals(measured), ""]
     if "gemini" in results:
         lines += [*_table(GEMINI, results["gemini"], "Gemini, through its CLI"), ""]
+    if results.get("console"):
+        lines += [*_table(CONSOLE, results["console"], "The console, one page open"), ""]
     lines += [f"- {note}" for note in results.get("notes", ())]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from functools import partial, wraps
 from typing import Any
@@ -15,9 +14,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import blockingCallFromThread, deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
+from testing.chromium import ARGUMENTS, MISSING, find_chromium
 from tests.support import ROOT
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
 # Playwright's objects may be used in the thread alone in which they were made.
 _THREAD = ThreadPool(1, 1, "browser")
@@ -57,18 +56,13 @@ def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     """One for all tests; they are skipped where there is none."""
-    path = next((path for name in NAMES if (path := shutil.which(name)) is not None), None)
+    path = find_chromium()
     if path is None:
-        pytest.skip("Chromium is not installed; on Debian: apt-get install chromium")
+        pytest.skip(MISSING)
     _THREAD.start()
     playwright = _in_thread(lambda: sync_playwright().start())
-    launch = partial(
-        playwright.chromium.launch,
-        executable_path=path,
-        # The sandbox needs a user who is not root, and a kernel that lets him; the pages are ours.
-        args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
-    )
-    browser = _in_thread(launch)
+    chromium = playwright.chromium
+    browser = _in_thread(partial(chromium.launch, executable_path=path, args=ARGUMENTS))
     yield browser
     _in_thread(browser.close)
     _in_thread(playwright.stop)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import CDPSession, Page, expect
+from playwright.sync_api import Browser, CDPSession, Page, Route, expect
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
@@ -24,12 +26,20 @@ from testing.fake_newapi import (
     stream,
     usage_chunk,
 )
-from tests.browser import barriers, chromium, in_browser, in_reactor, open_view, page
-from tests.support import Relay, gpt, running_relay
+from tests.browser import (
+    barriers,
+    chromium,
+    in_browser,
+    in_reactor,
+    new_page,
+    open_view,
+    page,
+)
+from tests.support import Relay, gpt, running_relay, until
 
 __all__ = ["chromium", "page"]
 
-VIEWS = ("now", "plots", "try", "usage", "routes", "checks")
+VIEWS = ("now", "plots", "journal", "try", "usage", "routes", "settings", "checks")
 
 # Each would run a script if it were taken for HTML, in one of the places where a text may stand.
 HOSTILE = (
@@ -198,6 +208,46 @@ def test_a_page_comes_back_when_the_daemon_does(page: Page) -> None:
         expect(page.get_by_text("Live.")).to_be_visible()
 
 
+# --- The journal.
+
+
+@in_browser
+def test_an_exchange_is_found_opened_and_asked_again(page: Page, tmp_path: Path) -> None:
+    """Its command for curl does the same once more."""
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    with running(LOG_DIR=str(tmp_path)) as relay:
+        relay.upstream.always(serving(["gpt-x", "gpt-y"], stream("A good answer", usage=True)))
+        for model, text in (("gpt-x", "What's a 'quark'?"), ("gpt-y", "Nothing")):
+            asked = gpt(text, model=model, stream=True)
+            assert in_reactor(lambda asked=asked: relay.ask(asked)).status == 200
+        in_reactor(until, lambda: len(list(tmp_path.iterdir())) >= 4, "both are written")
+        open_view(page, relay.port, "journal")
+        rows = page.get_by_role("table").locator("tbody tr")
+        expect(rows).to_have_count(2)
+        page.get_by_label("Text").fill("QUARK")
+        page.get_by_role("button", name="Search").click()
+        expect(rows).to_have_count(1)
+        page.get_by_role("link", name="gpt-x").click()
+        expect(page.get_by_text("What's a 'quark'?", exact=True)).to_be_visible()
+        expect(page.get_by_role("heading", name="Answer").locator("..")).to_contain_text(
+            "A good answer"
+        )
+        assert barriers(page) == []
+        relay.upstream.always(stream("Another answer"))
+        page.get_by_role("button", name="Ask again").click()
+        again = page.get_by_role("heading", name="Asked again").locator("..")
+        expect(again).to_contain_text("Another answer")
+        page.get_by_role("button", name="Copy as curl").click()
+        expect(page.get_by_role("status")).to_have_text("Copied.")
+        command = page.evaluate("navigator.clipboard.readText()")
+        printed = subprocess.run(
+            ["sh", "-c", f"{command} -sS"], capture_output=True, text=True, timeout=20, check=True
+        ).stdout
+        assert "Another answer" in printed
+        bodies = [json.loads(bytes(call.body)) for call in relay.upstream.calls if call.body]
+        assert bodies[0] == bodies[-1] == bodies[-2]
+
+
 # --- The usage.
 
 
@@ -263,10 +313,10 @@ def test_a_keyboard_is_enough(page: Page, relay: Relay) -> None:
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.get_by_role("main")).to_be_focused()
-    link = page.get_by_role("link", name="Usage")
+    link = page.get_by_role("link", name="Settings")
     link.focus()
     page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", level=1)).to_have_text("Usage")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Settings")
     expect(page.get_by_role("main")).to_be_focused()
     expect(link).to_have_attribute("aria-current", "page")
 
@@ -331,3 +381,81 @@ def busy_for(tools: CDPSession) -> float:
     """The seconds that the page's thread has worked."""
     metrics = tools.send("Performance.getMetrics")["metrics"]
     return float(next(one["value"] for one in metrics if one["name"] == "TaskDuration"))
+
+
+# --- Texts of others.
+
+
+@in_browser
+def test_hostile_texts_stay_texts(chromium: Browser, tmp_path: Path) -> None:
+    """
+    Names of models and accounts, questions, answers and errors, in every view that shows them; the
+    page's policy, which would refuse scripts, does not hold here.
+    """
+    page = new_page(chromium, bypass_csp=True)
+    page.expose_function("pwned", lambda how: page.failures.append(how))
+    kept = {"LOG_DIR": tmp_path / "log", "LOG_KEEP": 20, "DATA_DIR": tmp_path, "USAGE_DAYS": 1}
+    with running(**kept) as relay:
+        relay.upstream.always(serving([*HOSTILE], echo))
+        for text in HOSTILE:
+            asked = partial(gpt, text, model=text)
+            assert in_reactor(relay.ask, asked()).status == 200
+            assert in_reactor(relay.ask, asked(temperature=REFUSED)).status == 400
+            in_reactor(relay.begin, asked(temperature=HELD, stream=True))
+        in_reactor(recorded, relay, 2 * len(HOSTILE))
+        page.route("**/admin/*", with_hostile_names)
+        for view in ("now", "usage", "journal"):
+            open_view(page, relay.port, view)
+            for text in HOSTILE:
+                expect(page.get_by_text(text, exact=True).first).to_be_visible()
+            assert page.locator(FOREIGN).count() == 0, view
+        for number in range(len(HOSTILE)):
+            open_view(page, relay.port, f"journal/{2 * number + 1}")
+            expect(page.get_by_text(HOSTILE[number], exact=True)).to_have_count(3)
+        open_view(page, relay.port, "try")
+        page.get_by_label("Show raw events").check()
+        log = page.get_by_role("log")
+        for text in HOSTILE:
+            page.get_by_label("Model").fill(text)
+            page.get_by_label("Message").fill(text)
+            page.get_by_role("button", name="Send").click()
+            expect(log.get_by_text(text, exact=True)).to_have_count(3)
+            page.get_by_role("button", name="New conversation").click()
+        page.get_by_label("Temperature").fill(f"{REFUSED}")
+        page.get_by_label("Message").fill(HOSTILE[0])
+        page.get_by_role("button", name="Send").click()
+        expect(page.get_by_role("alert")).to_have_text(f"400: {HOSTILE[0]}")
+        assert page.locator(FOREIGN).count() == 0
+    page.context.close()
+    assert page.failures == []
+
+
+# The temperatures at which the upstream does not just say what it was told.
+REFUSED, HELD = 2, 1
+
+
+async def echo(call: Call) -> None:
+    await call.whole()
+    text = call.json["messages"][-1]["content"]
+    if call.json.get("temperature") == REFUSED:
+        await document({"error": {"message": text}}, 400)(call)
+    elif call.json.get("temperature") == HELD:
+        await hold(call)
+    else:
+        await stream(text)(call)
+
+
+# What the page has none of by itself.
+FOREIGN = "main img, main iframe, main script, main [ontoggle], svg[onload], a[href^=java]"
+
+
+def with_hostile_names(route: Route) -> None:
+    """What /admin answers, had accounts such names: the daemon allows none."""
+    if route.request.url.endswith(("/live", "/login")):
+        route.continue_()
+    elif route.request.url.endswith("/keys"):
+        limits = {"models": [], "budgets": [], "expires": None, "on": True, "is_setting": False}
+        route.fulfill(json={"data": [limits | {"name": text, "key": text} for text in HOSTILE]})
+    else:
+        body = route.fetch().text()
+        route.fulfill(body=body.replace('"account":null', f'"account":{json.dumps(HOSTILE[0])}'))

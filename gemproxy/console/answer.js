@@ -112,7 +112,10 @@ class Answer {
     append(this.parts.thoughts, this.thoughts);
     this.thinking.hidden = !this.thoughts;
     this.calling.hidden = !this.calls.length;
-    append(this.parts.calls, this.calls.map((call) => `${call?.name}(${call?.arguments})`).join("\n"));
+    append(
+      this.parts.calls,
+      this.calls.map((call) => `${call?.name}(${call?.arguments})`).join("\n"),
+    );
     if (this.raw) this.parts.raw.textContent = this.raw.join("\n");
   }
 

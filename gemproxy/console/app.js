@@ -3,14 +3,16 @@
 import { ask, get } from "./api.js";
 import * as checks from "./checks.js";
 import { alertBox, announce, field, fill, h } from "./dom.js";
+import * as journal from "./journal.js";
 import * as now from "./now.js";
 import * as plots from "./plots.js";
 import * as routes from "./routes.js";
+import * as settings from "./settings.js";
 import * as trial from "./trial.js";
 import * as usage from "./usage.js";
 
 // By their names in the address, such as #try.
-const VIEWS = { now, plots, try: trial, usage, routes, checks };
+const VIEWS = { now, plots, journal, try: trial, usage, routes, settings, checks };
 const FIRST = Object.keys(VIEWS)[0];
 
 const main = document.getElementById("content");
@@ -34,6 +36,7 @@ async function show(isFirst = false) {
     else link.removeAttribute("aria-current");
   }
   const content = h("div", { class: "view" });
+  delete main.dataset.shown;
   fill(main, h("h1", {}, view.title), content);
   // Whoever listens to the page is told that it is another one.
   if (!isFirst) main.focus();
@@ -44,7 +47,7 @@ async function show(isFirst = false) {
     if (error.status === 401) askForKey();
     else content.prepend(alertBox(error));
   } finally {
-    if (!signal.aborted) main.dataset.shown = name;
+    if (!signal.aborted) main.dataset.shown = location.hash.slice(1) || name;
   }
 }
 
@@ -90,7 +93,9 @@ async function enter(isFirst = false) {
 
 fill(
   document.getElementById("views"),
-  Object.entries(VIEWS).map(([name, view]) => h("li", {}, h("a", { href: `#${name}` }, view.title))),
+  Object.entries(VIEWS).map(([name, view]) =>
+    h("li", {}, h("a", { href: `#${name}` }, view.title)),
+  ),
 );
 document.addEventListener("locked", askForKey);
 document.querySelector(".skip").addEventListener("click", (event) => {

@@ -23,7 +23,11 @@ export function chart(title, times, series, format) {
   const top = niceAbove(most);
   const highest = most ? `highest ${format(most)}` : "nothing";
   const names = series.map(({ name }) => name).join(", ");
-  const drawing = svg("svg", { role: "img", "aria-label": `${title}: ${names}; ${highest}`, height: HEIGHT });
+  const drawing = svg("svg", {
+    role: "img",
+    "aria-label": `${title}: ${names}; ${highest}`,
+    height: HEIGHT,
+  });
   const readout = h("p", { class: "faint" }, highest);
   const draw = painter(() => {
     const width = drawing.clientWidth;
@@ -45,7 +49,15 @@ export function chart(title, times, series, format) {
     setText(readout, `${times[at]}: ${said.join(", ")}`);
   });
   drawing.addEventListener("pointerleave", () => setText(readout, highest));
-  return h("figure", {}, h("figcaption", {}, title), legend(series), drawing, readout, asTable(title, times, series, format));
+  return h(
+    "figure",
+    {},
+    h("figcaption", {}, title),
+    legend(series),
+    drawing,
+    readout,
+    asTable(title, times, series, format),
+  );
 }
 
 function legend(series) {

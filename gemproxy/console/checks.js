@@ -8,9 +8,13 @@ export const title = "Checks";
 const CLASSES = { ok: "good", warning: "warn", failed: "bad" };
 
 export async function show(main, { signal }) {
-  const found = new Table("Checks, as gemproxy doctor makes them", ["Check", "State", "What was found"]);
+  const found = new Table("Checks, as gemproxy doctor makes them", [
+    "Check",
+    "State",
+    "What was found",
+  ]);
   const again = h("button", { type: "button", onclick: draw }, "Check again");
-  add(main,found.element, h("p", {}, again));
+  add(main, found.element, h("p", {}, again));
   async function draw() {
     again.disabled = true;
     try {
@@ -44,7 +48,12 @@ export async function showProblems(place, signal) {
         "dl",
         {},
         wrong.map(({ check, state, message, fix }) =>
-          h("div", {}, h("dt", { class: CLASSES[state] }, check), h("dd", {}, message, " ", withCommands(fix))),
+          h(
+            "div",
+            {},
+            h("dt", { class: CLASSES[state] }, check),
+            h("dd", {}, message, " ", withCommands(fix)),
+          ),
         ),
       ),
       h("p", {}, h("a", { href: "#checks" }, "All checks")),

@@ -108,7 +108,10 @@ export class Table {
   }
 
   rows(rows) {
-    fill(this.body, rows.map((cells) => this.row(cells)));
+    fill(
+      this.body,
+      rows.map((cells) => this.row(cells)),
+    );
     if (!rows.length) {
       const { length } = this.heads;
       this.body.append(h("tr", {}, h("td", { colspan: length, class: "empty" }, this.empty)));
@@ -160,4 +163,38 @@ export function facts(pairs) {
       .filter(([, value]) => value !== null && value !== undefined && value !== "")
       .map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
   );
+}
+
+/**
+ * A button for what cannot be taken back: a click asks, and a second one does it. `act` may return a
+ * promise; while it is waited for, and once it has done its work, nothing more happens.
+ */
+export function confirmButton(text, label, act) {
+  let asks = false;
+  let isDone = false;
+  const button = h("button", { type: "button", class: "danger" });
+  const show = (isAsking) => {
+    if (isDone) return;
+    asks = isAsking;
+    setText(button, asks ? "Really?" : text);
+    button.setAttribute("aria-label", asks ? `Really ${label}?` : label);
+  };
+  button.addEventListener("blur", () => show(false));
+  button.addEventListener("click", async () => {
+    if (isDone) return;
+    if (!asks) return show(true);
+    isDone = true;
+    // A button that is disabled would lose the focus.
+    button.setAttribute("aria-disabled", "true");
+    try {
+      await act();
+    } catch (error) {
+      announce(error.message);
+      button.removeAttribute("aria-disabled");
+      isDone = false;
+      show(false);
+    }
+  });
+  show(false);
+  return button;
 }

@@ -53,7 +53,10 @@ export class Live {
 export async function follow(live, { signal, told, lost }) {
   for (let wait = FIRST_WAIT; !signal.aborted; wait = Math.min(wait * 2, LONGEST_WAIT)) {
     try {
-      const response = await ask("admin/live", { signal, headers: { accept: "text/event-stream" } });
+      const response = await ask("admin/live", {
+        signal,
+        headers: { accept: "text/event-stream" },
+      });
       for await (const event of events(response)) {
         wait = FIRST_WAIT;
         told(live.take(event));

@@ -2,7 +2,7 @@
 
 import { send } from "./api.js";
 import { showProblems } from "./checks.js";
-import { Table, add, announce, field, fill, h, painter, setText } from "./dom.js";
+import { Table, add, announce, confirmButton, field, fill, h, painter, setText } from "./dom.js";
 import { age, moment, none, number } from "./format.js";
 import { Live, follow } from "./live.js";
 
@@ -116,12 +116,11 @@ class RequestTable {
 
 class RequestRow {
   constructor(table, id) {
-    this.id = id;
-    this.asks = this.isEnding = false;
-    this.button = h("button", { type: "button", class: "danger", "aria-label": `End ${id}` }, "End");
-    this.button.addEventListener("click", () => this.end());
-    this.button.addEventListener("blur", () => this.ask(false));
-    this.element = table.row(["", "", "", "", "", "", "", id, this.button]);
+    // Rows move while somebody aims.
+    const button = confirmButton("End", `end ${id}`, () =>
+      send("POST", `admin/requests/${encodeURIComponent(id)}/end`),
+    );
+    this.element = table.row(["", "", "", "", "", "", "", id, button]);
     this.cells = [...this.element.cells];
   }
 
@@ -137,36 +136,13 @@ class RequestRow {
     ];
     texts.forEach((text, at) => setText(this.cells[at], text));
   }
-
-  /** Rows move while somebody aims, so a click asks and a second one ends. */
-  ask(asks) {
-    if (this.isEnding) return;
-    this.asks = asks;
-    setText(this.button, asks ? "Really?" : "End");
-    this.button.setAttribute("aria-label", asks ? `Really end ${this.id}?` : `End ${this.id}`);
-  }
-
-  async end() {
-    if (this.isEnding) return;
-    if (!this.asks) return this.ask(true);
-    // A button that is disabled would lose the focus.
-    this.isEnding = true;
-    this.button.setAttribute("aria-disabled", "true");
-    setText(this.button, "Ending");
-    try {
-      await send("POST", `admin/requests/${encodeURIComponent(this.id)}/end`);
-    } catch (error) {
-      announce(error.message);
-      this.isEnding = false;
-      this.button.removeAttribute("aria-disabled");
-      this.ask(false);
-    }
-  }
 }
 
 function describes(request, filter) {
   const { model, account, state, id, path, client } = request;
-  return [model, account, state, id, path, client].some((text) => text?.toLowerCase().includes(filter));
+  return [model, account, state, id, path, client].some((text) =>
+    text?.toLowerCase().includes(filter),
+  );
 }
 
 function sentence(total, states) {
@@ -181,7 +157,14 @@ class Machines {
     this.tables = {
       workers: new Table(
         "Workers",
-        ["Process", "State", ["Requests", "number"], ["Sessions", "number"], ["Memory", "number"], "Since"],
+        [
+          "Process",
+          "State",
+          ["Requests", "number"],
+          ["Sessions", "number"],
+          ["Memory", "number"],
+          "Since",
+        ],
         "There are none.",
       ),
       keys: new Table("Keys for Gemini", ["Key", "Rests"], "There are none."),
@@ -223,7 +206,11 @@ const ROWS_OF = {
       key,
       rests.length
         ? rests.map(({ model, until, reason }) =>
-            h("div", { class: "warn" }, `${model ?? "all models"} until ${moment(until)}: ${reason}`),
+            h(
+              "div",
+              { class: "warn" },
+              `${model ?? "all models"} until ${moment(until)}: ${reason}`,
+            ),
           )
         : h("span", { class: "good" }, "in use"),
     ]),

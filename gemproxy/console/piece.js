@@ -11,7 +11,9 @@ export function pieceOf(chunk) {
 function ofChat({ choices: [choice], usage }) {
   const said = choice?.delta ?? choice?.message ?? {};
   return {
-    text: [choice?.text, said.content, said.refusal].filter((text) => typeof text === "string").join(""),
+    text: [choice?.text, said.content, said.refusal]
+      .filter((text) => typeof text === "string")
+      .join(""),
     thoughts: said.reasoning_content,
     calls: said.tool_calls?.map(({ index, function: called }) => ({ index, ...called })),
     pictures: said.images?.map((image) => image?.image_url?.url),
@@ -22,7 +24,8 @@ function ofChat({ choices: [choice], usage }) {
 
 function ofGoogle({ candidates: [candidate], usageMetadata: usage }) {
   const parts = candidate?.content?.parts ?? [];
-  const texts = (thought) => parts.filter((part) => Boolean(part.thought) === thought).map(({ text }) => text ?? "");
+  const texts = (thought) =>
+    parts.filter((part) => Boolean(part.thought) === thought).map(({ text }) => text ?? "");
   return {
     text: texts(false).join(""),
     thoughts: texts(true).join(""),
@@ -42,11 +45,15 @@ function ofResponses({ type, delta, response, object, output = [], usage, status
   if (type === "response.output_text.delta") return { text: delta };
   if (type?.startsWith("response.reasoning") && type.endsWith(".delta")) return { thoughts: delta };
   const whole = response ?? { output, usage, status };
-  const items = object === "response" ? output : type === "response.completed" ? (whole.output ?? []) : [];
+  const items =
+    object === "response" ? output : type === "response.completed" ? (whole.output ?? []) : [];
   const used = whole.usage;
   return {
     // The texts of a stream have come before.
-    text: object === "response" ? items.flatMap(({ content = [] }) => content.map(({ text }) => text ?? "")).join("") : "",
+    text:
+      object === "response"
+        ? items.flatMap(({ content = [] }) => content.map(({ text }) => text ?? "")).join("")
+        : "",
     calls: items.filter((item) => item.type === "function_call"),
     usage: used && { in: used.input_tokens, out: used.output_tokens },
     finish: type === undefined || type === "response.completed" ? whole.status : undefined,
@@ -54,7 +61,16 @@ function ofResponses({ type, delta, response, object, output = [], usage, status
 }
 
 /** Anthropic's Messages. */
-function ofMessages({ type, index, delta = {}, content_block: block, content = [], message, usage, stop_reason: stop }) {
+function ofMessages({
+  type,
+  index,
+  delta = {},
+  content_block: block,
+  content = [],
+  message,
+  usage,
+  stop_reason: stop,
+}) {
   const used = usage ?? message?.usage;
   const calls = content.filter((item) => item.type === "tool_use");
   const begun = type === "content_block_start" && block?.type === "tool_use";

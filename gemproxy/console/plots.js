@@ -33,19 +33,21 @@ export async function show(main, { signal }) {
     Object.entries(SPANS).map(([value, { name }]) => [value, name]),
     { onchange: draw },
   );
-  const by = choice([["", "all together"], ["model", "by model"], ["account", "by account"]], {
-    onchange: draw,
-  });
+  const by = choice(
+    [
+      ["", "all together"],
+      ["model", "by model"],
+      ["account", "by account"],
+    ],
+    {
+      onchange: draw,
+    },
+  );
   span.value = kept.span;
   by.value = kept.by;
   const place = h("div", { class: "plots" });
   const about = h("p", { class: "faint" });
-  add(
-    main,
-    h("div", { class: "fields" }, field("Time", span), field("Lines", by)),
-    place,
-    about,
-  );
+  add(main, h("div", { class: "fields" }, field("Time", span), field("Lines", by)), place, about);
   async function draw() {
     Object.assign(kept, { span: span.value, by: by.value });
     const { from, unit } = SPANS[kept.span];
@@ -71,7 +73,11 @@ export async function usageOf(question, signal) {
 }
 
 export function nothing() {
-  return h("p", {}, "No request is recorded. Where USAGE_DAYS is 0, or DATA_DIR is not set, none will be.");
+  return h(
+    "p",
+    {},
+    "No request is recorded. Where USAGE_DAYS is 0, or DATA_DIR is not set, none will be.",
+  );
 }
 
 /** What the costs go by; none are made up where there are no prices. */
@@ -92,16 +98,21 @@ function plots(report, { unit, step, label }, by) {
     const made = moments.map(() => empty);
     for (const row of rows) {
       const at = place.get(Date.parse(row[unit]) / 1000);
-      if (at !== undefined) made[at] = typeof empty === "number" ? made[at] + (row[fact] ?? 0) : row[fact];
+      if (at !== undefined)
+        made[at] = typeof empty === "number" ? made[at] + (row[fact] ?? 0) : row[fact];
     }
     return made;
   };
   // Sums are 0 where nothing was, and a time is not known there.
-  const sums = (fact, name) => groups.map(([group, rows]) => ({ name: group ?? name, values: values(rows, fact, 0) }));
+  const sums = (fact, name) =>
+    groups.map(([group, rows]) => ({ name: group ?? name, values: values(rows, fact, 0) }));
   const waits = (fact, name) =>
     groups
       .filter(([, , isWhole]) => isWhole)
-      .map(([group, rows]) => ({ name: group ? `${group}, ${name}` : name, values: values(rows, fact, null) }));
+      .map(([group, rows]) => ({
+        name: group ? `${group}, ${name}` : name,
+        values: values(rows, fact, null),
+      }));
   const cost = (value) => money(value, report.currency);
   return [
     chart("Requests", times, sums("requests", "requests"), short),

@@ -25,7 +25,11 @@ export async function show(main, { signal }) {
   );
   add(
     main,
-    h("p", {}, "For each model, the first rule that applies decides. A * stands for any characters."),
+    h(
+      "p",
+      {},
+      "For each model, the first rule that applies decides. A * stands for any characters.",
+    ),
     place,
     h("p", {}, reload),
   );
@@ -33,7 +37,11 @@ export async function show(main, { signal }) {
     const { routes } = await get("admin/routes", { signal });
     fill(
       place,
-      table("Routes, in their order", ["Model", "Asked"], routes.map(({ model, target }) => [model, target])),
+      table(
+        "Routes, in their order",
+        ["Model", "Asked"],
+        routes.map(({ model, target }) => [model, target]),
+      ),
     );
   }
   await draw();

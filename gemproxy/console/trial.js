@@ -11,7 +11,12 @@ const kept = { model: "", system: "", temperature: "", stream: true, raw: false 
 
 export async function show(main, { signal }) {
   const names = h("datalist", { id: "models" });
-  const model = h("input", { list: "models", required: true, autocomplete: "off", value: kept.model });
+  const model = h("input", {
+    list: "models",
+    required: true,
+    autocomplete: "off",
+    value: kept.model,
+  });
   const system = h("textarea", { rows: 2 });
   system.value = kept.system;
   const temperature = h("input", {
@@ -46,7 +51,10 @@ export async function show(main, { signal }) {
     client.key = key.value.trim();
     const question = { role: "user", content: message.value };
     const answer = h("div");
-    log.append(turn("You", h("pre", { class: "text" }, question.content)), turn(kept.model, answer));
+    log.append(
+      turn("You", h("pre", { class: "text" }, question.content)),
+      turn(kept.model, answer),
+    );
     message.value = "";
     stopping = new AbortController();
     signal.addEventListener("abort", () => stopping?.abort());
@@ -86,7 +94,11 @@ export async function show(main, { signal }) {
         field("Model", model),
         names,
         field("Temperature", temperature),
-        field("Client key", key, "Where there are PROXY_API_KEYS, or for an upstream. It is not kept."),
+        field(
+          "Client key",
+          key,
+          "Where there are PROXY_API_KEYS, or for an upstream. It is not kept.",
+        ),
       ),
       field("System text", system),
       h("div", { class: "actions" }, streaming.element, raw.element),
@@ -98,7 +110,10 @@ export async function show(main, { signal }) {
   try {
     const headers = client.key ? { authorization: `Bearer ${client.key}` } : {};
     const { data } = await get("v1/models", { signal, headers });
-    fill(names, data.map(({ id }) => h("option", { value: id })));
+    fill(
+      names,
+      data.map(({ id }) => h("option", { value: id })),
+    );
     model.value ||= data[0]?.id ?? "";
   } catch (error) {
     // The name of a model can be written by hand.

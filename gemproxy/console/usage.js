@@ -47,9 +47,19 @@ export async function show(main, { signal }) {
     const report = await usageOf(wanted, signal);
     asFile.hidden = !report;
     if (!report) return fill(place, nothing());
-    const rows = report.rows.map((row) => [...report.by.map((name) => row[name] ?? none), ...numbers(row, report)]);
-    if (rows.length) rows.push([...report.by.map((_, at) => (at ? "" : "Total")), ...numbers(report.total, report)]);
-    fill(place, new Table("Usage", [...report.by, ...COLUMNS], "Nothing was asked.").rows(rows).element);
+    const rows = report.rows.map((row) => [
+      ...report.by.map((name) => row[name] ?? none),
+      ...numbers(row, report),
+    ]);
+    if (rows.length)
+      rows.push([
+        ...report.by.map((_, at) => (at ? "" : "Total")),
+        ...numbers(report.total, report),
+      ]);
+    fill(
+      place,
+      new Table("Usage", [...report.by, ...COLUMNS], "Nothing was asked.").rows(rows).element,
+    );
     about.textContent = `${aboutCosts(report)} Days are those of UTC.`;
   }
   await draw();
