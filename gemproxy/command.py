@@ -117,6 +117,11 @@ def _add_doctor(commands: Any) -> None:
     )
     doctor.add_argument("--process", metavar="PID", type=int, help=_PROCESS)
     doctor.add_argument("--demo", action="store_true", help="check what the demo needs")
+    doctor.add_argument(
+        "--cli",
+        action="store_true",
+        help="run the installed Gemini CLI, and check what gemproxy relies on in it",
+    )
 
 
 def _doctor(given: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -131,7 +136,7 @@ def _doctor(given: argparse.Namespace, environ: Mapping[str, str]) -> int:
         routing_table(config)
     except BadSetting as error:
         return doctor.refuse(str(error))
-    return doctor.examine(config, environ)
+    return (doctor.examine_cli if given.cli else doctor.examine)(config, environ)
 
 
 def _add_usage(commands: Any) -> None:

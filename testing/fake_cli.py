@@ -14,8 +14,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 model = ""
@@ -62,12 +63,16 @@ def ask(method: str, params: dict[str, Any]) -> dict[str, Any]:
     return message
 
 
-def api_texts() -> Iterator[str]:
-    """Send the conversation; yields the texts of the reply."""
+def api_texts(
+    extras: Mapping[str, Any] = MappingProxyType({}),
+    more_headers: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[str]:
+    """Send the conversation, and more; yields the texts of the reply."""
     base_url = os.environ["GOOGLE_GEMINI_BASE_URL"]
     url = f"{base_url}/v1beta/models/{model}:streamGenerateContent?alt=sse"
-    body = json.dumps({"contents": [{"role": "user", "parts": prompt}]}).encode()
-    request = urllib.request.Request(url, body, {"content-type": "application/json"})  # noqa: S310 - the daemon's gateway
+    body = json.dumps({"contents": [{"role": "user", "parts": prompt}], **extras}).encode()
+    headers = {"content-type": "application/json"} | more_headers
+    request = urllib.request.Request(url, body, headers)  # noqa: S310 - the daemon's gateway
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request) as response:
         for line in response:
@@ -197,6 +202,16 @@ def misbehave(how: str, request: dict[str, Any]) -> None:
                 refused = ask(method, {"sessionId": session_id, **params})
                 assert refused["error"]["code"] == -32601
             behave(request)
+        case "writes-it-down":
+            Path(os.environ["HOME"], "history").write_text(json.dumps(prompt))
+            behave(request)
+        case "offers-tools":
+            tools = [{"functionDeclarations": [{"name": "run_shell_command"}]}]
+            list(api_texts({"tools": tools}))
+            answer(request, {"stopReason": "end_turn"})
+        case "shows-a-key":
+            list(api_texts(more_headers={"x-goog-api-key": "found-somewhere"}))
+            answer(request, {"stopReason": "end_turn"})
         case "loses-its-home":
             shutil.rmtree(os.environ["HOME"])
             behave(request)
@@ -221,6 +236,10 @@ def main(mode_file: Path) -> None:
             write(b"<html>\n")
         elif mode == f"floods in {method}":
             flood(b"x" * 65536)
+        elif method == "initialize":
+            version = 2 if mode == "speaks another protocol" else 1
+            info = {"name": "fake", "version": "9.9.9"}
+            answer(request, {"protocolVersion": version, "agentInfo": info})
         elif method == "session/new":
             sessions += 1
             answer(request, {"sessionId": f"00000000-{sessions}"})

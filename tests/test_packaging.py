@@ -288,6 +288,15 @@ def test_a_release_is_labelled_and_says_what_is_in_it():
         assert f"org.opencontainers.image.{name.lower()}=${name}" in labels
 
 
+def test_the_newest_cli_is_tried_only_where_that_is_wanted():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "newest-cli.yml").read_text())
+    [job] = workflow["jobs"].values()
+    assert job["if"] == "github.event_name == 'workflow_dispatch' || vars.TRY_NEWEST_CLI == 'true'"
+    steps = [step.get("run", "") for step in job["steps"]]
+    assert 'npm install -g "@google/gemini-cli@${VERSION:-latest}"' in steps
+    assert steps[-1] == ".venv/bin/gemproxy doctor --cli"
+
+
 def test_the_journal_lies_in_the_volume():
     assert said("VOLUME") == ["/data"]
     assert Path(image_environment()["LOG_DIR"]).is_relative_to("/data")

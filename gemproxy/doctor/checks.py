@@ -19,7 +19,7 @@ from gemproxy.demo.server import Demo
 from gemproxy.doctor import gather, verdicts
 from gemproxy.doctor.examination import Check, examine
 from gemproxy.doctor.facts import Asked, Unanswered
-from gemproxy.doctor.findings import Finding, failed, skipped
+from gemproxy.doctor.findings import Finding, skipped
 from gemproxy.gemini.cli.install import CliUnusable, find_executable, node_version, path_of
 from gemproxy.gemini.cli.rundir import roots_for_user
 from gemproxy.http.proxies import Proxies
@@ -90,7 +90,7 @@ class Doctor:
         try:
             version = await self._in_thread(node_version, path_of(self._environ))
         except CliUnusable as error:
-            return [_unusable("node", error)]
+            return [verdicts.unusable("node", error)]
         return [verdicts.node_found(version)]
 
     async def _cli(self, config: Config) -> Sequence[Finding]:
@@ -100,7 +100,7 @@ class Doctor:
         try:
             executable = find_executable(config.gemini_cli, path)
         except CliUnusable as error:
-            return [_unusable("cli", error)]
+            return [verdicts.unusable("cli", error)]
         version = await self._in_thread(gather.cli_version, executable, path)
         return [verdicts.cli_found(executable, version)]
 
@@ -206,11 +206,6 @@ def _upstreams(config: Config) -> Sequence[UpstreamConfig]:
     if config.gemini_proxy_url is not None:
         others = (UpstreamConfig("gemproxy", config.gemini_proxy_url), *others)
     return others
-
-
-def _unusable(check: str, error: CliUnusable) -> Finding:
-    mend = error.mend
-    return failed(check, f"{error.problem}.", f"{mend[0].upper()}{mend[1:]}.")
 
 
 def _as_unanswered(error: ValueError) -> Asked:

@@ -12,7 +12,10 @@ from twisted.python.failure import Failure
 
 from gemproxy.config import Config
 from gemproxy.doctor.checks import Doctor
+from gemproxy.doctor.contract.run import Contract
 from gemproxy.doctor.findings import Finding, as_text, exit_status, failed
+from gemproxy.doctor.verdicts import unusable
+from gemproxy.gemini.cli.install import CliUnusable, find_cli
 from gemproxy.http.lookups import look_up_names_apart
 from gemproxy.util.log import make_logger
 from gemproxy.util.masking import LOOKALIKES
@@ -27,6 +30,15 @@ Examination = Callable[[Any], Deferred[list[Finding]]]
 def examine(config: Config, environ: Mapping[str, str]) -> int:
     """Print what the checks find; returns the exit status."""
     return _print(run(lambda reactor: Doctor(reactor, lambda: config, environ).examine()))
+
+
+def examine_cli(config: Config, environ: Mapping[str, str]) -> int:
+    """The same for the contract with the installed CLI."""
+    try:
+        cli = find_cli(config.gemini_cli, environ)
+    except CliUnusable as error:
+        return _print([unusable("cli", error)])
+    return _print(run(lambda reactor: Contract(reactor, cli, environ).examine()))
 
 
 def refuse(reason: str) -> int:

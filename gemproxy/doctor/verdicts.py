@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from gemproxy.doctor.facts import Answered, Asked, Listener, PortFact, Unanswered
 from gemproxy.doctor.findings import Finding, failed, ok, skipped, warning
-from gemproxy.gemini.cli.install import INSTALL_CLI, PINNED_VERSION
+from gemproxy.gemini.cli.install import INSTALL_CLI, PINNED_VERSION, CliUnusable
 from gemproxy.gemini.translate.errors import KEY_REFUSED, api_failure
 from gemproxy.http.proxies import PROXY_VARIABLES, Proxy
 from gemproxy.openai.errors import refusal
@@ -32,6 +32,10 @@ def node_found(version: str) -> Finding:
     return ok("node", f"Node {version}.")
 
 
+def unusable(check: str, error: CliUnusable) -> Finding:
+    return failed(check, f"{error.problem}.", f"{error.mend[0].upper()}{error.mend[1:]}.")
+
+
 def cli_found(executable: str, version: str | None) -> Finding:
     """@param version: None if it cannot be found out."""
     if version == PINNED_VERSION:
@@ -40,7 +44,8 @@ def cli_found(executable: str, version: str | None) -> Finding:
     return warning(
         "cli",
         f"{executable} {shown}; gemproxy is tested with {PINNED_VERSION}.",
-        f"`{INSTALL_CLI}` installs the tested one.",
+        f"`gemproxy doctor --cli` finds out whether it will do; `{INSTALL_CLI}` installs the tested"
+        " one.",
     )
 
 

@@ -20,7 +20,8 @@ class Versions:
             return
         self._seen.add(version)
         self.log.warn(
-            "the Gemini CLI is version {version}, and gemproxy is tested with {pinned}",
+            "the Gemini CLI is version {version}, and gemproxy is tested with {pinned}: "
+            "`gemproxy doctor --cli` finds out whether it will do",
             version=version or "unknown",
             pinned=PINNED_VERSION,
         )
