@@ -20,8 +20,8 @@ LOWEST_PYTHON ?= $(firstword $(PYTHONS) $(PYTHON))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: run test quick quick-tests lowest pythons sdks clients image lint audit bench bodies chaos \
-	soak memory lock client-locks clean
+.PHONY: run test quick quick-tests lowest pythons sdks clients chart image lint audit bench bodies \
+	chaos soak memory lock client-locks clean
 
 run: $(VENV)/installed
 	@set -a; if [ -f .env ]; then . ./.env; fi; set +a; \
@@ -94,6 +94,10 @@ clients: $(VENV)/installed-for-tests node_modules/installed $(SDKS) $(CLIENTS)/p
 # The image and the compose files, with a real Docker engine: some minutes.
 image: $(VENV)/installed-for-tests
 	docker/with-engine.sh $(BIN)/python -m pytest -q docker -o faulthandler_timeout=900 $(ARGS)
+
+# The Helm chart, with Helm and Kubernetes' schemas, which it installs under .cache.
+chart: $(VENV)/installed-for-tests $(CLIENTS)/chart/installed
+	PATH="$(CURDIR)/$(CLIENTS)/chart/bin:$$PATH" $(BIN)/python -m pytest -q tests/test_chart.py $(ARGS)
 
 lint: $(VENV)/installed-for-tests
 	$(BIN)/ruff format --check .
