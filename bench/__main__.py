@@ -14,7 +14,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import console, dialects, engines, gemini, relay, report
+from bench import console, dialects, engines, gemini, relay, report, usage
 from bench.contenders import Contender, Unavailable, all_contenders, start_upstream
 from bench.load import Target
 from bench.numbers import Measures, medians
@@ -155,6 +155,36 @@ async def _gemini(folder: Path, rounds: int) -> report.Results:
     return {"gemproxy": medians(ours), "a CLI process per request": medians(theirs)}
 
 
+async def _usage(folder: Path, rounds: int) -> report.Results:
+    """Daemons that record the usage and that do not, in turn; then a daemon with a million rows."""
+    upstream, upstream_port = start_upstream(folder / "upstream")
+    daemons = {
+        name: usage.start(folder / name.replace(" ", "-"), upstream_port, days)
+        for name, days in (("recorded", 90), ("not recorded", 0))
+    }
+    measured: dict[str, list[Measures]] = {name: [] for name in daemons}
+    try:
+        await asyncio.sleep(3)
+        for number in range(rounds):
+            _say(f"usage, round {number + 1}")
+            for name, measures in (await usage.compare(daemons)).items():
+                measured[name].append(measures)
+                _say(f"    {name}: {_brief(measures)}")
+    finally:
+        for running, _ in daemons.values():
+            running.stop()
+        upstream.stop()
+    (folder / "rows").mkdir()
+    _say(f"usage: {usage.ROWS:,} rows")
+    usage.fill(folder / "rows" / "data")
+    running, port = usage.start(folder / "rows", upstream_port, 90)
+    try:
+        plots = await asyncio.to_thread(usage.ask, port)
+    finally:
+        running.stop()
+    return {name: medians(kept) for name, kept in measured.items()} | {"plots": medians([plots])}
+
+
 def _brief(measures: Measures) -> str:
     known = ((name, value) for name, value in measures.items() if value is not None)
     return ", ".join(f"{name} {value:.4g}" for name, value in known)
@@ -165,7 +195,7 @@ def main() -> None:
     parser.add_argument(
         "part",
         nargs="?",
-        choices=("all", "relay", "dialects", "gemini", "engines", "console"),
+        choices=("all", "relay", "dialects", "usage", "gemini", "engines", "console"),
         default="all",
         help="default: all",
     )
@@ -198,6 +228,8 @@ def main() -> None:
             measured["relay"] = asyncio.run(_relay(folder, names, loads, given.rounds, notes))
         if given.part in ("all", "dialects"):
             measured["dialects"] = asyncio.run(_dialects(folder, given.rounds))
+        if given.part in ("all", "usage"):
+            measured["usage"] = asyncio.run(_usage(folder / "usage", given.rounds))
         if given.part in ("all", "gemini"):
             measured["gemini"] = asyncio.run(_gemini(folder, max(1, given.rounds - 1)))
         if given.part in ("all", "engines"):

@@ -71,11 +71,15 @@ DIALECTS = {
 }
 
 
-def start(folder: Path, upstream: int) -> tuple[Running, int]:
-    """A daemon in front of an upstream, and its port."""
+def start(folder: Path, upstream: int, more: str = "", **options: object) -> tuple[Running, int]:
+    """
+    A daemon in front of an upstream, and its port.
+
+    @param more: the rest of its configuration file.
+    """
     environ = gemproxy_environment(folder)
     config = folder / "gemproxy.toml"
-    config.write_text(_CONFIG.format(upstream=upstream))
+    config.write_text(_CONFIG.format(upstream=upstream) + more)
     port = free_port()
     running = start_gemproxy(
         folder,
@@ -84,6 +88,7 @@ def start(folder: Path, upstream: int) -> tuple[Running, int]:
         port=free_port(),
         stream_port=port,
         google_gemini_base_url="http://127.0.0.1:9",
+        **options,
     )
     running.until_listening(port)
     return running, port

@@ -124,6 +124,31 @@ _MOST_CPU = 1.25
 _MOST_WAIT_MS = 0.3
 
 
+USAGE = (
+    Row("90 days, ms", "days_ms", 0, goal="≤ 300"),
+    Row("90 days by model, ms", "days_by_model_ms", 0, goal="≤ 300"),
+    Row("90 days by account, ms", "days_by_account_ms", 0, goal="≤ 300"),
+    Row("sums of 90 days by account and model, ms", "totals_ms", 0, goal="≤ 300"),
+    Row("24 hours by model, ms", "hours_ms", 0),
+    Row("60 minutes by model, ms", "minutes_ms", 0),
+)
+# How much more CPU usage, accounts and console together may take.
+_MOST_FOR_USAGE = 1.08
+
+
+def usage_goals(measured: Results) -> list[str]:
+    """What recording costs, in words."""
+    with_it, without = measured["recorded"], measured["not recorded"]
+    ratios = {key: with_it[key] / without[key] for key in without}
+    good = ratios["answer_ms"] <= _MOST_FOR_USAGE
+    return [
+        f"- recorded, a small answer takes {ratios['answer_ms']:.3f} times the CPU"
+        f" (streamed: {ratios['streamed_answer_ms']:.3f}), and a chunk"
+        f" {ratios['chunk_us']:.3f} times (goal: {_MOST_FOR_USAGE} with accounts and console)"
+        f"{'' if good else ' **missed**'}"
+    ]
+
+
 def dialect_goals(measured: Results) -> list[str]:
     """What each dialect needs beside chat completions, in words."""
     chat = measured["chat"]
@@ -199,6 +224,12 @@ def table(results: Results) -> str:
         measured = results["dialects"]
         lines += [*_table(DIALECTS, measured, "Dialects, translated for an upstream"), ""]
         lines += [*dialect_goals(measured), ""]
+    if "usage" in results:
+        measured = results["usage"]
+        cpu = {name: measured[name] for name in ("recorded", "not recorded")}
+        lines += [*_table(DIALECTS, cpu, "Usage of an upstream, recorded or not"), ""]
+        lines += [*usage_goals(measured), ""]
+        lines += [*_table(USAGE, {"gemproxy": measured["plots"]}, "A million rows of usage"), ""]
     if "gemini" in results:
         lines += [*_table(GEMINI, results["gemini"], "Gemini, through its CLI"), ""]
     if results.get("console"):

@@ -12,7 +12,6 @@ from time import time
 from typing import Any
 
 from gemproxy import __version__, healthcheck, keys_command
-from gemproxy.chat.jsontext import dumps
 from gemproxy.config import (
     CONFIG_VARIABLE,
     BadSetting,
@@ -24,7 +23,7 @@ from gemproxy.config import (
 from gemproxy.routing.table import BadRoute, Member, RoutingTable, as_text
 from gemproxy.usage.prices import Prices
 from gemproxy.usage.recorder import FILE, NoUsage, read_usage
-from gemproxy.usage.report import DEFAULT_DAYS, BadQuestion, question_of
+from gemproxy.usage.report import DEFAULT_DAYS, FORMS, BadQuestion, question_of
 from gemproxy.util.masking import LOOKALIKES, Masking
 
 EXAMPLE = Path(__file__).with_name("example.toml")
@@ -147,7 +146,7 @@ def _add_usage(commands: Any) -> None:
     ago = "a day, a time, or 60m, 24h, 30d for so much until now"
     usage.add_argument("--from", default=f"{DEFAULT_DAYS}d", help=f"{ago}; default: %(default)s")
     usage.add_argument("--to", default="", help="likewise, and not in it; default: now")
-    usage.add_argument("--format", choices=("text", "json", "csv"), default="text")
+    usage.add_argument("--format", choices=FORMS, default="text")
     usage.add_argument(
         "--config", metavar="FILE", help=f"the configuration file [{CONFIG_VARIABLE}]"
     )
@@ -164,11 +163,10 @@ def _usage(given: argparse.Namespace, environ: Mapping[str, str]) -> int:
     except (BadSetting, BadQuestion, NoUsage, sqlite3.Error) as error:
         print(LOOKALIKES.in_text(f"gemproxy: {error}"), file=sys.stderr)
         return 1
-    if given.format == "json":
-        text = dumps(report.as_json()).decode() + "\n"
-    else:
-        text = report.as_csv() if given.format == "csv" else report.as_text()
-    sys.stdout.buffer.write(text.encode(sys.stdout.encoding or "utf-8", "replace"))
+    text = report.rendered(given.format).decode().rstrip("\n")
+    # A terminal may not have all characters.
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding))
     return 0
 
 

@@ -62,7 +62,7 @@ from gemproxy.usage import tables
 from gemproxy.usage.meter import Meter
 from gemproxy.usage.prices import Prices
 from gemproxy.usage.recorder import FILE, NoUsage, Recorder
-from gemproxy.usage.report import Question, Report
+from gemproxy.usage.report import Question
 from gemproxy.util.cgroup import memory_limit
 from gemproxy.util.log import log_details, make_logger, mask_log
 from gemproxy.util.log_limit import LogLimit
@@ -622,11 +622,11 @@ class Daemon(MultiService):
             self._recorder, meter.keep = recorder, recorder.add
         return meter
 
-    async def _usage(self, question: Question) -> Report:
-        """@raise NoUsage: see L{Recorder.report}."""
+    async def _usage(self, question: Question, form: str) -> bytes:
+        """See L{Recorder.report}."""
         if self._recorder is None:
             raise NoUsage("No usage is recorded: USAGE_DAYS is 0.")
-        return await self._recorder.report(question, self._meter.prices)
+        return await self._recorder.report(question, self._meter.prices, form)
 
     def _add_journal(self) -> Journal:
         config = self._config

@@ -6,8 +6,11 @@ import csv
 import hashlib
 import io
 import json
+import os
 import resource
+import signal
 import sqlite3
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -40,13 +43,14 @@ from gemproxy.gemini.translate.models import BUILT_IN_MODELS
 from gemproxy.usage import recorder, report, tables
 from gemproxy.usage.meter import Meter
 from gemproxy.usage.prices import Prices
-from gemproxy.usage.recorder import FILE, NoUsage, Recorder, read_usage, report_from
+from gemproxy.usage.recorder import FILE, WRITE_DELAY, NoUsage, Recorder, read_usage, report_from
 from gemproxy.usage.report import BadQuestion, Report, question_of
 from gemproxy.usage.row import BUCKETS, Names, Row, bucket_of, percentile, shown
 from gemproxy.usage.scan import UsageScanner
 from gemproxy.util.threads import Threads
-from testing.fake_newapi import document, hang, stream
-from tests.support import Reply, gpt, running_relay, until
+from testing.fake_newapi import FakeNewApi, document, hang, stream
+from testing.processes import Running, free_port
+from tests.support import Client, Reply, gpt, running_relay, until
 
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC).timestamp()
 DAY = 86400.0
@@ -572,14 +576,15 @@ async def test_a_file_that_is_damaged_at_work_makes_room_for_another(
         if damage == "middle":
             # Only whoever reads all of it can know.
             with pytest.raises(NoUsage, match="malformed"):
-                await recorder.report(question, PRICES)
+                await recorder.report(question, PRICES, "json")
         recorder.add(row(id="kept"))
         clock.advance(1)
         await until(lambda: ids_in(tmp_path) == ["kept"], "another file is begun")
     if damage != "removed":
         assert "is damaged" in warned[0]
         assert len([*tmp_path.glob(f"{FILE}.damaged-*")]) == 1
-    assert (await recorder.report(question, PRICES)).total()["requests"] == 1
+    report = json.loads(await recorder.report(question, PRICES, "json"))
+    assert report["total"]["requests"] == 1
 
 
 @ensureDeferred
@@ -805,3 +810,37 @@ async def test_what_passes_and_what_is_refused_has_a_row(tmp_path: Path):
             ("", "", 400, None, 1),
             ("newapi", "e", 499, None, 1),
         ]
+
+
+@ensureDeferred
+async def test_a_daemon_that_is_killed_loses_a_second_at_most(tmp_path: Path):
+    upstream, client = FakeNewApi(), Client(free_port())
+    upstream.always(stream("Hi"))
+    environ = {
+        "PATH": os.environ["PATH"],
+        "GEMINI_PROXY_URL": upstream.url,
+        "UPSTREAM_URL": upstream.url,
+        "PORT": "off",
+        "STREAM_PORT": str(client.port),
+        "LOG_DIR": "",
+    }
+    command = [str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", "gemproxy"]
+    running = Running.start(command, tmp_path, environ)
+    try:
+        await until(lambda: "is running" in running.last_words(), "the daemon runs")
+        folder, answered = tmp_path / "data", dict[str, float]()
+        while not (kept := ids_in(folder)) or len(answered) < len(kept) + 5:
+            reply = await client.ask(gpt("Hello"))
+            answered[reply.headers["x-request-id"]] = reactor.seconds()
+        os.kill(running.pid, signal.SIGKILL)
+        killed = reactor.seconds()
+        running.process.wait()
+    finally:
+        running.stop()
+        client.drop_all()
+        await upstream.stop()
+    kept = ids_in(folder)
+    lost = [when for id, when in answered.items() if id not in kept]
+    # The last one may be written and not be answered. A busy machine is given more time.
+    assert lost and kept[: len(answered)] == [*answered][: len(kept)]
+    assert killed - min(lost) < 3 * WRITE_DELAY

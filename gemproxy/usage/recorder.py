@@ -48,7 +48,7 @@ class Recorder(Service):
         self,
         clock: IReactorTime,
         database: Database,
-        in_thread: Callable[..., Awaitable[Report]],
+        in_thread: Callable[..., Awaitable[bytes]],
         days: int,
         count_dropped: Callable[[float], object] = lambda number: None,
         wall_clock: Callable[[], float] = time,
@@ -138,9 +138,11 @@ class Recorder(Service):
         if self._pending and self.running:
             self._timer = self._clock.callLater(delay, self._write)
 
-    async def report(self, question: Question, prices: Prices) -> Report:
+    async def report(self, question: Question, prices: Prices, form: str) -> bytes:
         """
-        Answer a question. What is being written does not wait for it.
+        Answer a question. Neither requests nor what is being written wait for it.
+
+        @param form: one of L{gemproxy.usage.report.FORMS}.
 
         @raise NoUsage: there is nothing that can be read.
         @raise BadQuestion: see L{report_of}.
@@ -148,7 +150,7 @@ class Recorder(Service):
         if not self.running:
             raise NoUsage("The usage of this daemon is not recorded. Its log says why.")
         try:
-            return await self._in_thread(read_usage, self._database.path, question, prices)
+            return await self._in_thread(_rendered, self._database.path, question, prices, form)
         except sqlite3.DatabaseError as error:
             if is_damage(error):
                 await self._database.check()
@@ -199,6 +201,11 @@ def read_usage(path: Path, question: Question, prices: Prices) -> Report:
         if version != len(tables.MIGRATIONS):
             raise NoUsage(f"{path} was written by another version of gemproxy.")
         return report_from(connection, question, prices)
+
+
+def _rendered(path: Path, question: Question, prices: Prices, form: str) -> bytes:
+    """See L{read_usage}."""
+    return read_usage(path, question, prices).rendered(form)
 
 
 def report_from(connection: sqlite3.Connection, question: Question, prices: Prices) -> Report:

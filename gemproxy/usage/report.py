@@ -11,11 +11,13 @@ from typing import Any
 
 from attrs import frozen
 
+from gemproxy.chat.jsontext import dumps
 from gemproxy.usage.row import BUCKETS, percentile
 from gemproxy.usage.tables import DAY, SUMS, Found
 
 UNITS = ("minute", "hour", "day", "month")
 NAMES = ("account", "model", "upstream")
+FORMS = ("json", "csv", "text")
 DEFAULT_DAYS = 30
 MOST_LINES = 20_000
 """Lines of an answer; a question that has more is to be narrowed."""
@@ -183,6 +185,12 @@ class Report:
             sums = [a + b for a, b in zip(sums, line.sums, strict=True)]
             buckets = [a + b for a, b in zip(buckets, line.buckets, strict=True)]
         return Line((), sums, buckets)
+
+    def rendered(self, form: str) -> bytes:
+        """@param form: one of FORMS."""
+        if form == "json":
+            return dumps(self.as_json())
+        return (self.as_csv() if form == "csv" else self.as_text()).encode("utf-8", "replace")
 
     def as_json(self) -> dict[str, Any]:
         question = self.question

@@ -98,6 +98,10 @@ def shown(name: str, length: int = _WORD_LENGTH) -> str:
 
 def within_bounds(usage: Usage) -> Usage:
     """Token counts of which none is absurd, whatever an upstream says."""
+    if 0 <= usage.reasoning <= usage.completion <= _MOST_TOKENS and (
+        0 <= usage.cached <= usage.prompt <= _MOST_TOKENS
+    ):
+        return usage
     numbers = (usage.prompt, usage.completion, usage.reasoning, usage.cached)
     prompt, completion, reasoning, cached = (max(0, min(n, _MOST_TOKENS)) for n in numbers)
     return Usage(prompt, completion, min(reasoning, completion), min(cached, prompt))

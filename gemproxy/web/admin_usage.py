@@ -9,22 +9,21 @@ from attrs import frozen
 
 from gemproxy.chat.errors import INVALID_REQUEST, ChatError, bad_request
 from gemproxy.usage.recorder import NoUsage
-from gemproxy.usage.report import BadQuestion, Question, Report, question_of
+from gemproxy.usage.report import BadQuestion, Question, question_of
 from gemproxy.web.admin import Endpoint
 from gemproxy.web.admission import ProxyRequest
-from gemproxy.web.responses import send_json
 
-_CSV = "text/csv"
+_TYPES = {"json": b"application/json", "csv": b"text/csv; charset=utf-8; header=present"}
 
 
 @frozen
 class AdminUsage:
     """
-    @ivar read: answers a question; raises NoUsage or BadQuestion.
+    @ivar read: answers a question in a form; raises NoUsage or BadQuestion.
     @ivar wall_clock: in seconds since the epoch.
     """
 
-    read: Callable[[Question], Awaitable[Report]]
+    read: Callable[[Question, str], Awaitable[bytes]]
     wall_clock: Callable[[], float] = time
 
     def endpoints(self) -> Sequence[Endpoint]:
@@ -37,27 +36,20 @@ class AdminUsage:
             for name, values in (request.args or {}).items()
         }
         form = given.get("format") or _form_of(request.header_text(b"accept") or "")
-        if form not in ("json", "csv"):
+        if form not in _TYPES:
             raise bad_request("'format' must be json or csv.", "format")
         try:
-            report = await self.read(question_of(given, self.wall_clock()))
+            body = await self.read(question_of(given, self.wall_clock()), form)
         except BadQuestion as error:
             raise bad_request(str(error), error.name) from None
         except NoUsage as error:
             raise ChatError(404, INVALID_REQUEST, str(error), "no_usage", final=True) from None
-        if form == "json":
-            send_json(request, report.as_json())
-        else:
-            _send_csv(request, report.as_csv())
+        request.setHeader(b"content-type", _TYPES[form])
+        if form == "csv":
+            request.setHeader(b"content-disposition", b'attachment; filename="usage.csv"')
+        request.setHeader(b"content-length", str(len(body)).encode())
+        request.write(body)
 
 
 def _form_of(accept: str) -> str:
-    return "csv" if _CSV in accept and "json" not in accept else "json"
-
-
-def _send_csv(request: ProxyRequest, text: str) -> None:
-    body = text.encode("utf-8", "replace")
-    request.setHeader(b"content-type", f"{_CSV}; charset=utf-8; header=present".encode())
-    request.setHeader(b"content-disposition", b'attachment; filename="usage.csv"')
-    request.setHeader(b"content-length", str(len(body)).encode())
-    request.write(body)
+    return "csv" if "text/csv" in accept and "json" not in accept else "json"
