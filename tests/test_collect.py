@@ -685,12 +685,12 @@ def test_a_completion_does_not_change_when_more_is_added() -> None:
     }
 
 
-def test_a_hundred_thousand_chunks_are_no_matter() -> None:
+def test_twenty_thousand_chunks_are_no_matter() -> None:
     collector = CompletionCollector()
     chunk = dumps(choice({"content": "word "}))
-    for _ in range(100_000):
+    for _ in range(20_000):
         collector.add(chunk)
-    assert collector.text == "word " * 100_000
+    assert collector.text == "word " * 20_000
 
 
 HALVES = st.text('ab"\\😀é{}', max_size=10)

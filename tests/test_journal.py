@@ -718,7 +718,7 @@ async def test_a_file_is_never_visible_half_written(tmp_path: Path) -> None:
         over: list[bool] = []
 
         async def ask() -> None:
-            for _ in range(6):
+            for _ in range(3):
                 await relay.ask_all([gpt("y" * 200_000)] * 3)
                 await deferLater(reactor, WRITE_DELAY)
             over.append(True)

@@ -204,6 +204,8 @@ def no_collection() -> Any:
 async def test_nothing_of_a_large_request_is_kept(
     tmp_path: Path, no_collection: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    short = partial(pool.OffloadLimits, idle_life=0.2)
+    monkeypatch.setattr("gemproxy.service.OffloadLimits", short)
     async with running_relay(LOG_DIR=tmp_path) as relay:
         relay.upstream.always(stream("Fine"))
         for is_streaming in (True, False):

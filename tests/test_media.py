@@ -497,7 +497,7 @@ _VALUES = {key: json_values() | texts for key, texts in _FIELDS.items()}
 _INNER = json_values(*_FIELDS) | _TEXTS | st.fixed_dictionaries({}, optional=_VALUES)
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 @given(
     st.sampled_from(sorted(KINDS)),
     st.fixed_dictionaries(

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from pytest_twisted import ensureDeferred
-from twisted.internet import reactor
 
 from gemproxy.service import Patience
 from testing.fake_newapi import (
@@ -89,13 +88,12 @@ BROKEN = {
 }
 
 
+@pytest.mark.parametrize("patience", [Patience(models=0.3)])
 @pytest.mark.parametrize("how", BROKEN)
 @ensureDeferred
 async def test_ours_alone_when_the_upstream_has_no_list(relay: Relay, how: str) -> None:
     await with_lists(relay, document(GEMINI), BROKEN[how])
-    began = reactor.seconds()
     reply = await relay.get("/v1/models")
-    assert reactor.seconds() - began < 3
     assert reply.status == 200
     assert ids(reply) == ["gemini-2.5-pro", "gemini-2.5-flash"]
     assert [text for text in relay.warnings if "models" in text and "upstream" in text]
@@ -112,9 +110,7 @@ async def test_malformed_entries_are_left_out(relay: Relay) -> None:
 @ensureDeferred
 async def test_theirs_alone_when_gemini_has_no_list(relay: Relay) -> None:
     await with_lists(relay, hang(), document(listed("gpt-x")))
-    began = reactor.seconds()
     assert ids(await relay.get("/v1/models")) == ["gpt-x"]
-    assert reactor.seconds() - began < 3
 
 
 @ensureDeferred

@@ -12,6 +12,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
+from gemproxy.service import Patience
 from testing.fake_newapi import (
     DONE,
     EVENT_STREAM,
@@ -280,7 +281,7 @@ async def sent_by(client: Connection, piece: bytes, limit: int) -> int:
         if not paused:
             client.transport.write(piece)
             sent, since = sent + len(piece), reactor.seconds()
-        await deferLater(reactor, 0)
+        await deferLater(reactor, 0.01 if paused else 0)
     client.transport.unregisterProducer()
     return sent
 
@@ -342,6 +343,7 @@ async def test_an_upload_that_is_not_read_is_given_up() -> None:
         await relay.upstream.calls[0].when_closed()
 
 
+@pytest.mark.parametrize("patience", [Patience(linger=0.1)])
 @pytest.mark.parametrize("framing", ["chunked", "length"])
 @ensureDeferred
 async def test_an_answer_may_come_before_the_end_of_the_upload(relay: Relay, framing: str) -> None:
@@ -360,9 +362,7 @@ async def test_an_answer_may_come_before_the_end_of_the_upload(relay: Relay, fra
     client.transport.write(
         b"POST /v1/files HTTP/1.1\r\nHost: localhost\r\nContent-Length: 30000000\r\n\r\nstart"
     )
-    began = reactor.seconds()
     reply = await client.reply()
-    assert reactor.seconds() - began < 3
     assert (reply.status, reply.json) == (415, error)
     assert reply.headers["connection"] == "close"
     # There is no way to tell the client to stop, other than that.

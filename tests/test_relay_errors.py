@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
+from twisted.internet.task import deferLater
 
 from testing.fake_newapi import (
     DONE,
@@ -32,6 +33,8 @@ from tests.support import Relay, Reply, deaf_port, gpt, running_relay
 
 both_modes = pytest.mark.parametrize("wanted", [True, False])
 TIMEOUT = 0.4
+# Side by side, where an upstream takes its time.
+IN_BOTH_MODES = (gpt(stream=True), gpt())
 
 
 def assert_error(reply: Reply, status: int, code: str | None = None, *words: str) -> None:
@@ -188,15 +191,13 @@ async def test_an_upstream_whose_name_is_not_known(wanted: bool) -> None:
         assert_error(await relay.ask(gpt(stream=wanted)), 502, "upstream_error", "reach")
 
 
-@both_modes
 @ensureDeferred
-async def test_an_upstream_that_does_not_even_take_the_connection(wanted: bool) -> None:
+async def test_an_upstream_that_does_not_even_take_the_connection() -> None:
     with deaf_port() as port:
         url = f"http://127.0.0.1:{port}"
         async with running_relay(UPSTREAM_URL=url, TIMEOUT=TIMEOUT) as relay:
-            began = reactor.seconds()
-            assert_error(await relay.ask(gpt(stream=wanted)), 504, "upstream_timeout")
-            assert reactor.seconds() - began < TIMEOUT + 1
+            for reply in await relay.ask_all(IN_BOTH_MODES):
+                assert_error(reply, 504, "upstream_timeout")
 
 
 def cut_before_headers() -> list[Script]:
@@ -220,33 +221,35 @@ async def test_an_upstream_that_goes_before_its_headers(
     assert (await relay.ask(gpt(stream=wanted))).content == "Hello"
 
 
-@both_modes
 @pytest.mark.parametrize("script", [hang, headers_and_hang], ids=["nothing", "headers"])
 @ensureDeferred
-async def test_a_silent_upstream_is_given_up(script: Any, wanted: bool) -> None:
+async def test_a_silent_upstream_is_given_up(script: Any) -> None:
     async with running_relay(TIMEOUT=TIMEOUT) as relay:
-        relay.upstream.play(script())
+        relay.upstream.always(script())
         began = reactor.seconds()
-        reply = await relay.ask(gpt(stream=wanted))
+        replies = await relay.ask_all(IN_BOTH_MODES)
         # With the headers it said something, once.
-        assert TIMEOUT <= reactor.seconds() - began < TIMEOUT + 0.4
-        assert_error(reply, 504, "upstream_timeout", f"{TIMEOUT} s")
-        await relay.upstream.calls[0].when_closed(1)
+        assert TIMEOUT <= reactor.seconds() - began < TIMEOUT + 3
+        for reply in replies:
+            assert_error(reply, 504, "upstream_timeout", f"{TIMEOUT} s")
+        for call in relay.upstream.calls:
+            await call.when_closed(1)
 
 
-@both_modes
 @ensureDeferred
-async def test_an_upstream_that_does_not_read_is_given_up(wanted: bool) -> None:
+async def test_an_upstream_that_does_not_read_is_given_up() -> None:
     async def script(call: Call) -> None:
         call.stop_reading()
         await call.when_closed(30)
 
     # A body of this size is read in another process, which has to start first.
     async with running_relay(TIMEOUT=2) as relay:
-        relay.upstream.play(script)
-        reply = await relay.ask(gpt("x" * 12_000_000, stream=wanted))
-        assert_error(reply, 504, "upstream_timeout")
-        relay.upstream.calls[0].go_on_reading()
+        relay.upstream.always(script)
+        large = "x" * 12_000_000
+        for reply in await relay.ask_all(gpt(large, stream=wanted) for wanted in (True, False)):
+            assert_error(reply, 504, "upstream_timeout")
+        for call in relay.upstream.calls:
+            call.go_on_reading()
 
 
 @ensureDeferred
@@ -263,21 +266,19 @@ async def test_an_upstream_that_falls_silent_in_mid_answer() -> None:
             await call.when_closed(1)
 
 
-@both_modes
 @ensureDeferred
-async def test_a_slow_upstream_is_not_given_up(wanted: bool) -> None:
+async def test_a_slow_upstream_is_not_given_up() -> None:
     async with running_relay(TIMEOUT=TIMEOUT) as relay:
-        relay.upstream.play(stream("One", " two", pace=TIMEOUT * 0.6))
-        assert (await relay.ask(gpt(stream=wanted))).content == "One two"
+        relay.upstream.always(stream("One", " two", pace=TIMEOUT * 0.6))
+        assert [reply.content for reply in await relay.ask_all(IN_BOTH_MODES)] == ["One two"] * 2
 
 
-@both_modes
 @ensureDeferred
-async def test_comments_of_the_upstream_are_signs_of_life(wanted: bool) -> None:
+async def test_comments_of_the_upstream_are_signs_of_life() -> None:
     async with running_relay(TIMEOUT=TIMEOUT) as relay:
         pings = [b": PING\n\n"] * 3
-        relay.upstream.play(events(*pings, *answer("One"), pace=TIMEOUT * 0.4))
-        assert (await relay.ask(gpt(stream=wanted))).content == "One"
+        relay.upstream.always(events(*pings, *answer("One"), pace=TIMEOUT * 0.4))
+        assert [reply.content for reply in await relay.ask_all(IN_BOTH_MODES)] == ["One"] * 2
 
 
 def cuts() -> dict[str, Script]:
@@ -558,8 +559,6 @@ BEATS = {"HEARTBEAT_INTERVAL": 0.1, "JSON_HEARTBEAT_DELAY": 0.1}
 def late(script: Script, seconds: float = 0.2) -> Script:
     async def wrapped(call: Call) -> None:
         await call.whole()
-        from twisted.internet.task import deferLater
-
         await deferLater(reactor, seconds)
         await script(call)
 
@@ -571,14 +570,12 @@ async def test_an_error_after_a_heartbeat_is_in_the_body() -> None:
     error = {"error": {"message": "Late.", "type": "x"}}
     async with running_relay(**BEATS) as relay:
         relay.upstream.always(late(document(error, 429)))
-        reply = await relay.ask(gpt(stream=True))
-        assert reply.status == 200
-        assert reply.comments
-        assert reply.data == [error]
-        reply = await relay.ask(gpt())
-        assert reply.status == 200
-        assert reply.body.startswith(b"\n")
-        assert reply.json == error
+        streamed, whole = await relay.ask_all(IN_BOTH_MODES)
+        assert (streamed.status, whole.status) == (200, 200)
+        assert streamed.comments
+        assert streamed.data == [error]
+        assert whole.body.startswith(b"\n")
+        assert whole.json == error
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"", b"[]"])
@@ -586,23 +583,24 @@ async def test_an_error_after_a_heartbeat_is_in_the_body() -> None:
 async def test_an_error_without_words_after_a_heartbeat_has_some(body: bytes) -> None:
     async with running_relay(**BEATS) as relay:
         relay.upstream.always(late(document(body, 503)))
-        reply = await relay.ask(gpt(stream=True))
-        assert reply.data[-1]["error"]["message"] == "The upstream responded with status 503."
-        assert (await relay.ask(gpt())).error[
-            "message"
-        ] == "The upstream responded with status 503."
+        streamed, whole = await relay.ask_all(IN_BOTH_MODES)
+        for error in (streamed.data[-1]["error"], whole.error):
+            assert error["message"] == "The upstream responded with status 503."
 
 
-@both_modes
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [(hang(), "upstream_timeout"), (late(verbatim(b"", "reset")), "upstream_error")],
+)
 @ensureDeferred
-async def test_silence_and_a_cut_after_a_heartbeat_are_in_the_body(wanted: bool) -> None:
+async def test_silence_and_a_cut_after_a_heartbeat_are_in_the_body(
+    script: Script, code: str
+) -> None:
     async with running_relay(**BEATS, TIMEOUT=TIMEOUT) as relay:
-        relay.upstream.play(hang(), late(verbatim(b"", "reset")))
-        for code in ("upstream_timeout", "upstream_error"):
-            reply = await relay.ask(gpt(stream=wanted))
-            assert reply.status == 200
-            error = reply.data[-1]["error"] if wanted else reply.error
-            assert error["code"] == code
+        relay.upstream.always(script)
+        streamed, whole = await relay.ask_all(IN_BOTH_MODES)
+        assert (streamed.status, whole.status) == (200, 200)
+        assert [streamed.data[-1]["error"]["code"], whole.error["code"]] == [code] * 2
 
 
 @both_modes
