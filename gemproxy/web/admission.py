@@ -589,7 +589,8 @@ class ProxyRequest(ServerRequest):
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         self._end_in(None)
         if self._refused:
-            self.method, self.path = command, tidy_path(path.partition(b"?")[0])
+            self.method, self.uri = command, path
+            self.path = tidy_path(path.partition(b"?")[0])
             self.finish()
         else:
             super().requestReceived(command, path, version)
