@@ -20,8 +20,8 @@ LOWEST_PYTHON ?= $(firstword $(PYTHONS) $(PYTHON))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: run test quick quick-tests lowest pythons sdks clients chart image lint audit bench bodies \
-	chaos soak memory lock client-locks clean
+.PHONY: run test quick quick-tests lowest pythons sdks clients chart image screenshots lint audit \
+	bench bodies chaos soak memory lock client-locks clean
 
 run: $(VENV)/installed
 	@set -a; if [ -f .env ]; then . ./.env; fi; set +a; \
@@ -98,6 +98,10 @@ image: $(VENV)/installed-for-tests
 # The Helm chart, with Helm and Kubernetes' schemas, which it installs under .cache.
 chart: $(VENV)/installed-for-tests $(CLIENTS)/chart/installed
 	PATH="$(CURDIR)/$(CLIENTS)/chart/bin:$$PATH" $(BIN)/python -m pytest -q tests/test_chart.py $(ARGS)
+
+# Makes the pictures in docs/console.md anew, while the console is tested.
+screenshots: $(VENV)/installed-for-tests node_modules/installed
+	SCREENSHOTS=docs/console $(BIN)/python -m pytest -q tests/test_console_browser.py $(ARGS)
 
 lint: $(VENV)/installed-for-tests
 	$(BIN)/ruff format --check .

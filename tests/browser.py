@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from functools import partial, wraps
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,10 +99,17 @@ def _look_at(message: Any, failures: list[str]) -> None:
         failures.append(message.text)
 
 
-def open_view(page: Page, port: int, view: str = "") -> None:
-    """Go to a view of the console, and wait until it is there."""
+def open_view(page: Page, port: int, view: str = "now") -> None:
+    """Go to a view of the console, and wait until it is there, or the key is asked for."""
     page.goto(f"http://localhost:{port}/console#{view}")
-    page.wait_for_selector(f"main[data-shown='{view}']" if view else "main[data-shown]")
+    page.wait_for_selector(f"main[data-shown='{view}'], main[data-shown='login']")
+
+
+def picture(page: Page, name: str) -> None:
+    """Keep what is seen now for the documentation: C{make screenshots}."""
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.evaluate("scrollTo(0, 0)")
+        page.screenshot(path=Path(folder) / f"{name}.png")
 
 
 def barriers(page: Page, *rules: str) -> list[str]:

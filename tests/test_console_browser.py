@@ -8,12 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from time import time
 from typing import Any
 
 from playwright.sync_api import Browser, CDPSession, Page, Route, expect
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
+from gemproxy.database import open_database
+from gemproxy.usage.recorder import FILE as USAGE_FILE
+from gemproxy.usage.row import Row, bucket_of
+from gemproxy.usage.tables import MIGRATIONS, write
 from testing.fake_newapi import (
     DONE,
     EVENT_STREAM,
@@ -26,6 +31,7 @@ from testing.fake_newapi import (
     stream,
     usage_chunk,
 )
+from testing.google import scenarios
 from tests.browser import (
     barriers,
     chromium,
@@ -34,12 +40,13 @@ from tests.browser import (
     new_page,
     open_view,
     page,
+    picture,
 )
-from tests.support import Relay, gpt, running_relay, until
+from tests.support import Product, Relay, chat, gpt, running_relay, until
 
 __all__ = ["chromium", "page"]
 
-VIEWS = ("now", "plots", "journal", "try", "usage", "routes", "settings", "checks")
+VIEWS = ("now", "plots", "journal", "try", "accounts", "usage", "routes", "settings", "checks")
 
 # Each would run a script if it were taken for HTML, in one of the places where a text may stand.
 HOSTILE = (
@@ -199,6 +206,32 @@ def test_a_request_is_seen_and_ended(page: Page, relay: Relay) -> None:
 
 
 @in_browser
+def test_gemini_is_tried_and_its_workers_and_keys_are_seen(product: Product, page: Page) -> None:
+    """On its own port, with the real CLI."""
+    open_view(page, product.port, "try")
+    page.get_by_label("Model").fill("gemini-2.5-flash")
+    page.get_by_label("Message").fill("Hello")
+    product.api.play(scenarios.answer("Hello to you"))
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_role("log")).to_contain_text("Hello to you")
+    names = ("gemini-2.5-flash", "gemini-2.5-pro", "gemini-3.8-flash")
+    for name in names:
+        product.api.play(scenarios.hang("It begins", after=1))
+        in_reactor(product.begin, chat("Go on", model=name, stream=True))
+    open_view(page, product.port)
+    rows = page.get_by_role("region", name="Requests under way").get_by_role("row")
+    for name in names:
+        expect(rows.filter(has_text=name)).to_contain_text("streaming")
+    workers = page.get_by_role("region", name="Workers")
+    expect(workers).to_contain_text(str(product.worker_pids()[0]))
+    expect(workers).to_contain_text("ready")
+    keys = page.get_by_role("region", name="Keys for Gemini")
+    expect(keys).to_contain_text("in use")
+    expect(keys).not_to_contain_text("the-key")
+    picture(page, "now")
+
+
+@in_browser
 def test_a_page_comes_back_when_the_daemon_does(page: Page) -> None:
     with running() as relay:
         open_view(page, relay.port)
@@ -216,34 +249,37 @@ def test_an_exchange_is_found_opened_and_asked_again(page: Page, tmp_path: Path)
     """Its command for curl does the same once more."""
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     with running(LOG_DIR=str(tmp_path)) as relay:
-        relay.upstream.always(serving(["gpt-x", "gpt-y"], stream("A good answer", usage=True)))
-        for model, text in (("gpt-x", "What's a 'quark'?"), ("gpt-y", "Nothing")):
+        relay.upstream.always(
+            serving(["gpt-5", "gpt-y"], stream("It is. Look up at noon.", usage=True))
+        )
+        for model, text in (("gpt-5", "Why isn't the sky 'blue'?"), ("gpt-y", "Nothing")):
             asked = gpt(text, model=model, stream=True)
             assert in_reactor(lambda asked=asked: relay.ask(asked)).status == 200
         in_reactor(until, lambda: len(list(tmp_path.iterdir())) >= 4, "both are written")
         open_view(page, relay.port, "journal")
         rows = page.get_by_role("table").locator("tbody tr")
         expect(rows).to_have_count(2)
-        page.get_by_label("Text").fill("QUARK")
+        page.get_by_label("Text").fill("SKY")
         page.get_by_role("button", name="Search").click()
         expect(rows).to_have_count(1)
-        page.get_by_role("link", name="gpt-x").click()
-        expect(page.get_by_text("What's a 'quark'?", exact=True)).to_be_visible()
+        page.get_by_role("link", name="gpt-5").click()
+        expect(page.get_by_text("Why isn't the sky 'blue'?", exact=True)).to_be_visible()
         expect(page.get_by_role("heading", name="Answer").locator("..")).to_contain_text(
-            "A good answer"
+            "It is. Look up at noon."
         )
-        assert barriers(page) == []
-        relay.upstream.always(stream("Another answer"))
+        relay.upstream.always(stream("At night it is not."))
         page.get_by_role("button", name="Ask again").click()
         again = page.get_by_role("heading", name="Asked again").locator("..")
-        expect(again).to_contain_text("Another answer")
+        expect(again).to_contain_text("At night it is not.")
+        assert barriers(page) == []
+        picture(page, "journal")
         page.get_by_role("button", name="Copy as curl").click()
         expect(page.get_by_role("status")).to_have_text("Copied.")
         command = page.evaluate("navigator.clipboard.readText()")
         printed = subprocess.run(
             ["sh", "-c", f"{command} -sS"], capture_output=True, text=True, timeout=20, check=True
         ).stdout
-        assert "Another answer" in printed
+        assert "At night it is not." in printed
         bodies = [json.loads(bytes(call.body)) for call in relay.upstream.calls if call.body]
         assert bodies[0] == bodies[-1] == bodies[-2]
 
@@ -260,29 +296,111 @@ async def recorded(relay: Relay, number: int) -> None:
         await deferLater(reactor, 0.05)
 
 
+def write_a_day(path: Path) -> None:
+    """A day in which three models were asked, the more the later it was."""
+    connection = open_database(path / USAGE_FILE, MIGRATIONS)
+    now = time()
+    rows = [
+        Row(
+            time=now - 3600 * (23 - hour),
+            account=account,
+            model=model,
+            upstream="newapi",
+            status=429 if (hour * number) % 11 == 10 else 200,
+            finish="stop",
+            input=400 + 97 * hour,
+            cached=0,
+            output=90 + 31 * ((hour * 7 + number) % 13),
+            reasoning=0,
+            first_token=(wait := 0.2 + 0.03 * ((hour * 5 + number) % 17)),
+            bucket=bucket_of(wait),
+            duration=3.0,
+            retries=0,
+            cost=0.002 * (hour % 7 + 1),
+            id=f"{hour:08}{number:08}",
+        )
+        for hour in range(24)
+        for number, (account, model) in enumerate(ASKED)
+        for _ in range(3 + (hour * (number + 3)) % (11 + 4 * number))
+    ]
+    with connection:
+        write(connection, rows)
+    connection.close()
+
+
+ASKED = (("ann", "gemini-3.8-flash"), ("bob", "gpt-5"), ("ann", "claude-sonnet-4-5"))
+
+
 @in_browser
 def test_usage_is_plotted_and_summed_up(page: Page, tmp_path: Path) -> None:
     """Each plot has a table with the same for those who cannot see it."""
-    with running(DATA_DIR=str(tmp_path), USAGE_DAYS="90") as relay:
-        relay.upstream.always(serving(["gpt-x", "gpt-y"], stream("Hello", usage=True)))
-        for model in ("gpt-x", "gpt-x", "gpt-y"):
-            assert in_reactor(relay.ask, gpt(model=model)).status == 200
-        in_reactor(recorded, relay, 3)
+    write_a_day(tmp_path)
+    with running(DATA_DIR=tmp_path, USAGE_DAYS=90) as relay:
+        total = in_reactor(relay.get, "/admin/usage?from=24h").json["total"]
         open_view(page, relay.port, "plots")
-        page.get_by_label("Time", exact=True).select_option("hour")
         page.get_by_label("Lines").select_option("model")
         plot = page.get_by_role("figure", name="Requests")
-        expect(plot.get_by_role("img", name="Requests: gpt-x, gpt-y; highest 2")).to_be_visible()
+        names = [model for _, model in ASKED]
+        expect(plot.get_by_role("listitem")).to_have_count(len(names))
+        picture(page, "plots")
         plot.get_by_text("As a table").click()
-        expect(plot.get_by_role("columnheader")).to_have_text(["Time", "gpt-x", "gpt-y"])
-        assert sum(map(int, plot.locator("td:nth-child(2)").all_inner_texts())) == 2
+        assert set(plot.get_by_role("columnheader").all_inner_texts()) == {"Time", *names}
+        assert sum(map(int, plot.locator("td").all_inner_texts())) == total["requests"]
+        page.get_by_label("Lines").select_option("")
+        waits = page.get_by_role("figure", name="Time to first token")
+        expect(waits.get_by_role("listitem")).to_have_text(["p50", "p95"])
+        page.emulate_media(color_scheme="dark")
+        page.set_viewport_size({"width": 390, "height": 700})
+        picture(page, "phone")
         open_view(page, relay.port, "usage")
         rows = page.get_by_role("table").get_by_role("row")
-        expect(rows).to_have_count(4)
-        expect(rows.filter(has_text="Total")).to_contain_text("3")
+        expect(rows).to_have_count(5)
+        expect(rows.last).to_contain_text(f"{total['requests']:,}")
         with page.expect_download() as download:
             page.get_by_role("link", name="Download as CSV").click()
-        assert "gpt-x" in download.value.path().read_text()
+        assert "claude-sonnet-4-5" in download.value.path().read_text()
+
+
+# --- Accounts.
+
+
+@in_browser
+def test_an_account_is_added_changed_and_revoked(page: Page, tmp_path: Path) -> None:
+    """Its key is shown once, and works until it is taken back."""
+    with running(ADMIN_KEY="the-admin-s-own-key", DATA_DIR=tmp_path) as relay:
+        relay.upstream.always(serving(["gpt-x"], stream("Hello")))
+
+        def status(key: str) -> int:
+            asked = partial(relay.ask, gpt(model="gpt-x"), Authorization=f"Bearer {key}")
+            return int(in_reactor(asked).status)
+
+        open_view(page, relay.port, "accounts")
+        page.get_by_label("Admin key").fill("the-admin-s-own-key")
+        page.keyboard.press("Enter")
+        page.get_by_label("Name").fill("bob")
+        page.get_by_label("Models").fill("gpt-*, claude-*")
+        page.get_by_label("Requests a minute").fill("20")
+        page.get_by_label("Budgets").fill("a lot")
+        page.get_by_role("button", name="Add").click()
+        expect(page.get_by_role("alert")).to_contain_text("'a lot' is no budget")
+        page.get_by_label("Budgets").fill("5USD/month")
+        page.get_by_role("button", name="Add").click()
+        notice = page.get_by_role("region", name="The new key")
+        expect(notice).to_be_focused()
+        key = notice.locator("code").inner_text()
+        row = page.get_by_role("row").filter(has_text="bob")
+        for text in ("gpt-*, claude-*", "20 requests/min", "5USD/month"):
+            expect(row).to_contain_text(text)
+        assert status(key) == 200
+        row.get_by_role("button", name="change bob").click()
+        page.get_by_label("Models").fill("gpt-y")
+        page.get_by_role("button", name="Save").click()
+        expect(row).to_contain_text("gpt-y")
+        assert status(key) in (403, 404)
+        row.get_by_role("button", name="revoke bob").click()
+        row.get_by_role("button", name="Really revoke bob?").click()
+        expect(row).to_have_count(0)
+        assert status(key) == 401
 
 
 # --- Everything.
@@ -404,7 +522,7 @@ def test_hostile_texts_stay_texts(chromium: Browser, tmp_path: Path) -> None:
             in_reactor(relay.begin, asked(temperature=HELD, stream=True))
         in_reactor(recorded, relay, 2 * len(HOSTILE))
         page.route("**/admin/*", with_hostile_names)
-        for view in ("now", "usage", "journal"):
+        for view in ("now", "accounts", "usage", "journal"):
             open_view(page, relay.port, view)
             for text in HOSTILE:
                 expect(page.get_by_text(text, exact=True).first).to_be_visible()

@@ -1,5 +1,6 @@
 /** The page: which view is shown, and the key that opens it. */
 
+import * as accounts from "./accounts.js";
 import { ask, get } from "./api.js";
 import * as checks from "./checks.js";
 import { alertBox, announce, field, fill, h } from "./dom.js";
@@ -12,7 +13,7 @@ import * as trial from "./trial.js";
 import * as usage from "./usage.js";
 
 // By their names in the address, such as #try.
-const VIEWS = { now, plots, journal, try: trial, usage, routes, settings, checks };
+const VIEWS = { now, plots, journal, try: trial, accounts, usage, routes, settings, checks };
 const FIRST = Object.keys(VIEWS)[0];
 
 const main = document.getElementById("content");

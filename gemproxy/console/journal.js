@@ -233,6 +233,7 @@ function answers(entry, signal) {
 function asChoice(message) {
   const { content, reasoning_content: thoughts, tool_calls: calls, ...rest } = message;
   delete rest.role;
+  delete rest.index;
   const others = Object.keys(rest).length ? JSON.stringify(rest, null, 2) : null;
   return [
     thoughts &&

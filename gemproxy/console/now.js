@@ -68,7 +68,7 @@ class RequestTable {
       ["Age", "number"],
       ["Tokens", "number"],
       ["Tokens/s", "number"],
-      "From",
+      "Client",
       "Request",
       "End",
     ]);
@@ -132,7 +132,7 @@ class RequestRow {
       age(now - request.began),
       number(request.tokens),
       request.speed === null ? none : String(Math.round(request.speed)),
-      `${request.client ?? none} · ${request.path}`,
+      request.client ?? none,
     ];
     texts.forEach((text, at) => setText(this.cells[at], text));
   }
