@@ -197,6 +197,8 @@ def _report(config: Config, path: Path | None) -> str:
         f"upstreams: {', '.join(f'{one.name} ({one.url})' for one in config.upstreams)}",
         f"routes: {len(config.routes)}",
     ]
+    if config.prices.as_of is not None:
+        lines.append(f"prices: in {config.prices.currency}, of {config.prices.as_of}")
     if config.needs_engine and not config.gemini_api_key:
         lines.append("GEMINI_API_KEY is not set: the daemon would not start.")
     return "".join(f"{line}\n" for line in (*lines, *advice_on_keys(config, {})))

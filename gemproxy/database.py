@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from time import time
@@ -34,7 +35,12 @@ def open_database(
 
     @param migrations: see L{Database}; likewise C{patience}.
     @raise sqlite3.Error: it cannot be read or written, or a newer version of gemproxy wrote it.
+    @raise OSError: it cannot be created.
     """
+    if not path.exists():
+        # For this user alone, in whatever folder; SQLite makes its other files likewise.
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
     connection = sqlite3.connect(path, timeout=patience, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")

@@ -613,6 +613,11 @@ class Daemon(MultiService):
         self._metrics.watch_counts_by(
             "cost", "Costs of all requests", ["account", "model", "currency"], meter.costs
         )
+        self._metrics.watch(
+            "prices_as_of_seconds",
+            "The day on which the prices were read, in seconds since 1970; 0 without prices",
+            lambda: meter.prices.as_of_seconds,
+        )
         if config.usage_days:
             database = Database(self._reactor, config.data_dir / FILE, tables.MIGRATIONS)
             dropped = self._metrics.usage_dropped.inc

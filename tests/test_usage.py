@@ -546,6 +546,23 @@ async def test_what_cannot_be_written_waits_as_far_as_there_is_room(
     await until(lambda: ids_in(tmp_path) == ["0", "2", "3", "4"], "all others are written")
 
 
+@ensureDeferred
+async def test_a_row_that_cannot_be_written_keeps_no_other(
+    tmp_path: Path, made: Callable[..., Recorder]
+):
+    clock, dropped = Clock(), []
+    recorder = made(clock, count_dropped=dropped.append)
+    for bad in (row(status=2**64), row(model=None), row(finish=object()), row(id="\ud800")):
+        recorder.add(bad)
+        clock.advance(1)
+        await until(lambda: recorder._writing is None, "it is given up")
+    recorder.add(row(id="good"))
+    clock.advance(1)
+    await until(lambda: ids_in(tmp_path) == ["good"], "the next one is written")
+    assert dropped == [1] * 4
+    assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
+
+
 def overwrite(path: Path, start: int) -> None:
     """Garbage takes the place of what is in a file, or of its second half."""
     size = path.stat().st_size
@@ -636,7 +653,7 @@ def test_the_example_is_a_configuration_with_todays_prices(
 ) -> None:
     path = tmp_path / "gemproxy.toml"
     path.write_text(run(capsys, "example")[1])
-    assert run(capsys, "check", "--config", str(path))[0] == 0
+    assert "prices: in USD, of 2026-11-28\n" in run(capsys, "check", "--config", str(path))[1]
     prices = Prices(read_config({}, {}, path, allow_no_key=True).prices)
     assert prices.as_of == "2026-11-28"
     million = Usage(1_000_000, 1_000_000, cached=500_000)
@@ -774,6 +791,7 @@ async def test_who_answered_is_told_with_what_it_costs(tmp_path: Path):
         metrics = await (await relay.send("GET", "/metrics", **headers)).reply()
         labels = b'{account="key-1",currency="USD",model="gemini-3.8-flash"}'
         assert b"gemproxy_cost_total" + labels + b" 0.013" in metrics.body
+        assert b"gemproxy_prices_as_of_seconds 1.795824e+09" in metrics.body
 
 
 @ensureDeferred

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 
 from gemproxy.chat.chunks import Usage
@@ -11,6 +11,7 @@ from gemproxy.config_file import PriceConfig, PriceListConfig
 
 # Prices are those of so many tokens.
 _PER = 1_000_000
+_DAY = timedelta(days=1)
 # Models whose prices are remembered: clients make up names.
 _REMEMBERED = 1024
 
@@ -22,12 +23,14 @@ class Prices:
 
     @ivar currency: that of all costs.
     @ivar as_of: the day on which they were read, as C{2026-11-28}; None if there are none.
+    @ivar as_of_seconds: the same in seconds since the epoch; 0 if there are none.
     """
 
     def __init__(self, config: PriceListConfig | None = None) -> None:
         config = config or PriceListConfig()
         self.currency = config.currency
         self.as_of = None if config.as_of is None else config.as_of.isoformat()
+        self.as_of_seconds = 0.0 if config.as_of is None else _midnight(config.as_of).timestamp()
         self._prices = [([*map(_compiled, one.models)], one) for one in config.per_million]
         self._fitting = lru_cache(_REMEMBERED)(self._find)
 
@@ -60,10 +63,12 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 def _end_of(price: PriceConfig) -> float | None:
     """When a price ends, in seconds since the epoch: with its last day, UTC."""
-    if price.until is None:
-        return None
-    last = datetime(price.until.year, price.until.month, price.until.day, tzinfo=UTC)
-    return (last + timedelta(days=1)).timestamp()
+    return None if price.until is None else (_midnight(price.until) + _DAY).timestamp()
+
+
+def _midnight(day: date) -> datetime:
+    """The beginning of a day."""
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
 def _cost(price: PriceConfig, usage: Usage) -> float:

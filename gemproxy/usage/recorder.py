@@ -11,7 +11,7 @@ from time import time
 from urllib.parse import quote
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
@@ -32,6 +32,16 @@ RETRY_DELAY = 5.0
 STOP_PATIENCE = 10.0
 # Rows that wait: some 10 MB.
 MOST_ROWS = 20_000
+# What is wrong with rows, and not with the file, would be an error in gemproxy.
+_UNWRITABLE = (
+    ArithmeticError,
+    TypeError,
+    ValueError,
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+)
 # Seconds after which it is looked again for rows that are too old.
 _FORGET_EVERY = 3600.0
 
@@ -109,6 +119,8 @@ class Recorder(Service):
             await self._writing
         if self._pending:
             await self._write_pending()
+        if self._pending:
+            self._count_dropped(len(self._pending))
         await self._database.stopService()
 
     def _give_up(self, failure: Failure) -> None:
@@ -126,7 +138,14 @@ class Recorder(Service):
         delay = WRITE_DELAY
         try:
             await self._database.run(_write, batch, self._too_old())
-        except (sqlite3.Error, OSError) as error:
+        except CancelledError:
+            raise
+        except _UNWRITABLE:
+            # Never again: the next ones shall not wait for them.
+            self.log.failure("rows of the usage cannot be written")
+            self._count_dropped(len(batch))
+        except Exception as error:
+            # The file is locked, the disk is full, there is no thread, and so on.
             delay = RETRY_DELAY
             self._keep_for_later(batch)
             if not self._is_bad:

@@ -12,7 +12,7 @@ from typing import Any
 from attrs import frozen
 
 from gemproxy.chat.jsontext import dumps
-from gemproxy.usage.row import BUCKETS, percentile
+from gemproxy.usage.row import BUCKETS, percentile, shown
 from gemproxy.usage.tables import DAY, SUMS, Found
 
 UNITS = ("minute", "hour", "day", "month")
@@ -33,6 +33,8 @@ _SHOWN = {
     "reasoning_tokens": "reasoning",
 }
 _ROUNDED_TO = 9
+# Characters of a name in a terminal.
+_WIDEST = 60
 _AGO = re.compile(r"([0-9]{1,6})([mhd])")
 _SECONDS = {"m": 60, "h": 3600, "d": DAY}
 _LAST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
@@ -282,7 +284,7 @@ def _cell(value: Any) -> Any:
 
 
 def _word(value: str | None) -> str:
-    return "-" if value is None else value
+    return "-" if value is None else shown(value, _WIDEST)
 
 
 def _numbers(line: Line) -> list[str]:
