@@ -408,7 +408,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "GEMINI_SESSIONS",
-        "16",
+        "64",
         _whole(1, 100),
         "maximum number of concurrent requests in one CLI process",
     ),

@@ -110,7 +110,7 @@ CASES = [
         ("0", "65"),
         "a whole number from 1 to 64, or auto",
     ),
-    Case("GEMINI_SESSIONS", 16, {"1": 1, "100": 100}, ("0", "101"), "a whole number from 1 to 100"),
+    Case("GEMINI_SESSIONS", 64, {"1": 1, "100": 100}, ("0", "101"), "a whole number from 1 to 100"),
     Case(
         "GEMINI_QUEUE",
         200,

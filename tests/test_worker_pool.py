@@ -115,6 +115,11 @@ class Pool:
     def ask(self) -> Request:
         return Request(self.pool.acquire())
 
+    def grow(self) -> Process:
+        """The worker that is started for those who have waited for a while."""
+        self.clock.advance(self.limits.growth_delay)
+        return self.processes[-1]
+
     def pass_time(self, seconds: float) -> None:
         self.clock.pump([0.5] * int(seconds * 2))
 
@@ -175,8 +180,8 @@ def test_those_that_retire_count():
     assert first.is_stopping
     assert len(pool.processes) == 2
     first.end()
+    pool.grow().get_ready()
     assert len(pool.running) == 2
-    pool.processes[2].get_ready()
     assert requests[2].pid == 3
 
 
@@ -232,7 +237,7 @@ def test_one_that_is_worn_from_the_beginning_is_not_replaced_over_and_over():
 def test_of_several_worn_ones_one_is_always_there():
     pool, first = warm(2)
     requests = [pool.ask() for _ in range(3)]
-    second = pool.processes[1]
+    second = pool.grow()
     second.get_ready()
     first.opened = second.opened = 10
     for request in requests:
@@ -244,7 +249,7 @@ def test_of_several_worn_ones_one_is_always_there():
 def test_requests_that_a_living_worker_can_serve_wait_for_it():
     pool, first = warm(2, sessions=1)
     requests = [pool.ask() for _ in range(3)]
-    second = pool.processes[1]
+    second = pool.grow()
     first.end()
     assert requests[1].waits
     assert requests[2].waits
@@ -312,8 +317,9 @@ def test_a_full_queue_refuses():
 def test_after_a_death_of_memory_there_are_fewer_and_not_at_once():
     pool, first = warm(3, sessions=1)
     requests = [pool.ask() for _ in range(9)]
-    second, third = pool.processes[1:]
+    second = pool.grow()
     second.get_ready()
+    third = pool.grow()
     third.get_ready()
     assert len(pool.running) == 3
     third.end(died_of_memory=True)
@@ -333,9 +339,46 @@ def test_a_death_of_another_kind_costs_no_place():
     pool, _ = warm(2, sessions=1)
     for _ in range(9):
         pool.ask()
-    pool.processes[1].get_ready()
-    pool.processes[1].end()
+    second = pool.grow()
+    second.get_ready()
+    second.end()
+    pool.grow()
     assert len(pool.running) == 2
+
+
+def test_workers_are_started_one_by_one_while_requests_wait():
+    pool = Pool(4, sessions=2)
+    requests = [pool.ask() for _ in range(9)]
+    pool.pass_time(5)
+    # Side by side they would all be ready later.
+    assert len(pool.processes) == 1
+    pool.processes[0].get_ready()
+    assert [request.pid for request in requests[:3]] == [1, 1, None]
+    assert len(pool.processes) == 1
+    second = pool.grow()
+    assert (second.pid, len(pool.processes)) == (2, 2)
+    pool.pass_time(5)
+    assert len(pool.processes) == 2
+    second.get_ready()
+    # Those that are ready have made place for all before it is time for a third.
+    for request in requests:
+        request.end()
+    pool.pass_time(5)
+    assert {request.pid for request in requests} == {1, 2}
+    assert len(pool.processes) == 2
+
+
+def test_no_worker_is_started_for_those_who_have_gone():
+    pool, _ = warm(4, sessions=1)
+    pool.ask()
+    waiting = pool.pool.acquire()
+    waiting.addErrback(lambda _: None)
+    waiting.cancel()
+    pool.grow()
+    assert len(pool.processes) == 1
+    pool.ask()
+    pool.pool.stopService()
+    assert not pool.clock.getDelayedCalls()
 
 
 def test_deaths_under_load_make_the_next_start_later():

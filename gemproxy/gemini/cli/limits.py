@@ -29,6 +29,8 @@ class CliLimits:
     @ivar memory_per_worker: resident memory.
     @ivar look_interval: between two looks at whether a process reacts.
     @ivar settling: from when a process is ready until it counts as one that stays.
+    @ivar growth_delay: between the moment when requests find no place in the workers there are, and
+        the start of another. Short answers make place earlier.
     @ivar idle_life: for which an idle worker is kept, if it is not the only one.
     @ivar review_interval: between two searches for idle workers.
     @ivar first_restart_delay: before a second start in a row that fails; doubles with each.
@@ -50,6 +52,7 @@ class CliLimits:
     memory_per_worker: int = WorkerSizes().worn
     look_interval: float = 1.0
     settling: float = 10.0
+    growth_delay: float = 0.3
     idle_life: float = 300.0
     review_interval: float = 30.0
     first_restart_delay: float = 0.5

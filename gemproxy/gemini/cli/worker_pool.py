@@ -10,6 +10,7 @@ from typing import Any
 from attrs import define, field, frozen
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 
 from gemproxy.chat.errors import overloaded
@@ -109,7 +110,7 @@ class Lease:
 
 class WorkerPool(Service):
     """
-    Keeps one worker warm and as many more as the requests need.
+    Keeps one worker warm and as many more as the requests need, which are started one at a time.
 
     A worker that is worn hands over to another, and ends when its requests do. Where the limit
     leaves no room for another, it is used until nobody needs it for a moment.
@@ -140,7 +141,8 @@ class WorkerPool(Service):
         self.deaths: Counter[str] = Counter({reason.value: 0 for reason in WorkerDeath})
         self._lacking_since: float | None = None
         self._failures = 0
-        self._restart: Any = None
+        self._restart: IDelayedCall | None = None
+        self._growth: IDelayedCall | None = None
         self._stopping = True
         self._reviews = LoopingCall(self._review)
         self._looks = LoopingCall(self._look)
@@ -156,9 +158,10 @@ class WorkerPool(Service):
         self._looks.start(self._cli_limits.look_interval, now=False)
 
     async def _stop(self) -> None:
-        if self._restart is not None:
-            self._restart.cancel()
-            self._restart = None
+        for planned in (self._restart, self._growth):
+            if planned is not None:
+                planned.cancel()
+        self._restart = self._growth = None
         self._reviews.stop()
         self._looks.stop()
         while self._waiting:
@@ -245,12 +248,26 @@ class WorkerPool(Service):
             self._waiting.remove(lease)
 
     def _serve(self) -> None:
-        """Serve waiting requests, and start workers for those that find none."""
+        """Serve waiting requests, and have a worker started for those that find none."""
         while self._waiting and (member := self._least_busy()) is not None:
             self._waiting.popleft().callback(self._lease(member))
-        starting = self.count(MemberState.STARTING)
-        needed = -(-len(self._waiting) // self._limits.sessions)
-        for _ in range(min(needed - starting, self._room())):
+        if not self._needs_another():
+            return
+        if not self.warm:
+            self._start_worker()
+        elif self._growth is None:
+            self._growth = self._reactor.callLater(self._cli_limits.growth_delay, self._grow)
+
+    def _needs_another(self) -> bool:
+        """
+        Whether one more worker is to be started. They are started one after the other: side by side
+        they hold each other up, and the first one that is ready may be enough for all who wait.
+        """
+        return bool(self._waiting) and not self.count(MemberState.STARTING)
+
+    def _grow(self) -> None:
+        self._growth = None
+        if self._needs_another():
             self._start_worker()
 
     def _room(self) -> int:
