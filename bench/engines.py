@@ -30,6 +30,7 @@ from bench.load import connections
 from bench.numbers import Measures
 from testing.processes import children, proportional_memory
 
+CLI, NO_CLI = "CLI", "no CLI"
 _SHORT = Spec(20, 0, 0)
 _COLD_CLIENTS = 60
 _ALONE = 100
@@ -50,8 +51,8 @@ class Version:
 
 def versions(beside: Path | None) -> list[Version]:
     """@param beside: the folder of another version to compare with."""
-    found = [Version("cli"), Version("direct", options={"gemini_engine": "direct"})]
-    return found + ([Version("cli before", beside)] if beside is not None else [])
+    found = [Version(CLI), Version(NO_CLI, options={"gemini_engine": "direct"})]
+    return found + ([Version("CLI, before", beside)] if beside is not None else [])
 
 
 async def measure(version: Version, folder: Path) -> Measures:

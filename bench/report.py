@@ -167,6 +167,45 @@ def dialect_goals(measured: Results) -> list[str]:
     return lines
 
 
+ENGINES = (
+    Row("first content over the API's own, one client, ms", "first_ms", 1),
+    Row("CPU of a short answer, ms", "short_cpu_ms", 2),
+    Row("of that, the daemon's", "short_daemon_cpu_ms", 2),
+    Row("CPU of an answer of 80 chunks, ms", "long_cpu_ms", 1),
+    Row("of that, the daemon's", "long_daemon_cpu_ms", 1),
+    Row(
+        "60 clients at once before a process is ready: the first has content after ms",
+        "cold_first_ms",
+        0,
+    ),
+    Row("half of them", "cold_p50_ms", 0),
+    Row("the last", "cold_last_ms", 0),
+    Row("CPU of the processes until then, s", "cold_cli_cpu_s", 2),
+    Row("CLI processes then", "cold_workers", 0),
+    Row("memory of a CLI process, MB", "worker_mb", 0),
+    Row("the same, shared pages by share", "worker_own_mb", 0),
+)
+# How much more the CLI may cost than none.
+_LATER_MS = 3.0
+_TIMES_LONG = 3.0
+_TIMES_SHORT = 4.0
+
+
+def engine_goals(with_cli: Results, without: Results) -> list[str]:
+    """What the CLI costs over none, in words."""
+
+    def line(text: str, number: float, most: float) -> str:
+        return f"- {text} (goal: ≤ {most:g}){'' if number <= most else ' **missed**'}"
+
+    later = with_cli["first_ms"] - without["first_ms"]
+    long, short = (with_cli[key] / without[key] for key in ("long_cpu_ms", "short_cpu_ms"))
+    return [
+        line(f"first content comes {later:.1f} ms later with the CLI", later, _LATER_MS),
+        line(f"an answer of 80 chunks takes {long:.1f} times the CPU", long, _TIMES_LONG),
+        line(f"a short answer takes {short:.1f} times the CPU", short, _TIMES_SHORT),
+    ]
+
+
 def value(row: Row, contender: Results, direct: Results | None) -> float | None:
     load, _, name = row.key.rpartition(".")
 
@@ -234,6 +273,10 @@ def table(results: Results) -> str:
         lines += [*_table(GEMINI, results["gemini"], "Gemini, through its CLI"), ""]
     if results.get("console"):
         lines += [*_table(CONSOLE, results["console"], "The console, one page open"), ""]
+    if "engines" in results:
+        measured = results["engines"]
+        lines += [*_table(ENGINES, measured, "Gemini, with its CLI and without"), ""]
+        lines += [*engine_goals(measured["CLI"], measured["no CLI"]), ""]
     lines += [f"- {note}" for note in results.get("notes", ())]
     return "\n".join(lines).rstrip() + "\n"
 
