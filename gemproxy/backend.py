@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.web.iweb import IBodyProducer, IResponse
 
 from gemproxy.chat.chunks import Usage
+from gemproxy.chat.embeddings import EmbeddingsRequest
 from gemproxy.chat.errors import ChatError
 from gemproxy.chat.request import ChatRequest, Headers
 from gemproxy.chat.sse import Event
@@ -181,6 +182,16 @@ class TokenCounter(Protocol):
 
     def count(self, request: ChatRequest) -> Deferred[int]:
         """The number of tokens of a request's prompt; fails with a L{ChatError}."""
+
+
+class Embedder(Protocol):
+    """Embeds texts."""
+
+    def embed(self, request: EmbeddingsRequest) -> Deferred[tuple[bytes, int]]:
+        """
+        The answer to a request, as the JSON that OpenAI's API has for it, and how many tokens the
+        texts have; fails with a L{ChatError}.
+        """
 
 
 class Forwarder(Protocol):

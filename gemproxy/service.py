@@ -19,7 +19,7 @@ from gemproxy.accounts.directory import Directory
 from gemproxy.accounts.file import FILE as ACCOUNTS_FILE
 from gemproxy.accounts.file import KEY_PREFIX, AccountsFile
 from gemproxy.accounts.known_keys import KnownKeys, digest_of
-from gemproxy.backend import Backend, Forwarder
+from gemproxy.backend import Backend, Embedder, Forwarder
 from gemproxy.backoff import RetryPolicy
 from gemproxy.chat.answer_limits import AnswerLimits
 from gemproxy.chat.errors import INVALID_REQUEST, ChatError
@@ -81,6 +81,7 @@ from gemproxy.web.admin_usage import AdminUsage
 from gemproxy.web.admission import Admission, Limits
 from gemproxy.web.chat import ChatService
 from gemproxy.web.dialects import DialectService
+from gemproxy.web.embeddings import EmbeddingsService
 from gemproxy.web.forwarded import TrustedProxies
 from gemproxy.web.gemini_proxy import GeminiProxy
 from gemproxy.web.health import Health
@@ -307,7 +308,14 @@ class Daemon(MultiService):
             )
             dialects = DialectService(chats, self._seal, self._kept_responses)
             proxy = GeminiProxy(
-                engine, engine, self._health, self._admin, chats, dialects, passthrough
+                engine,
+                engine,
+                self._health,
+                self._admin,
+                chats,
+                dialects,
+                self._embeddings_service(engine),
+                passthrough,
             )
             self._listen("Gemini Proxy", proxy.app.resource())
         if config.stream_port is not None:
@@ -480,6 +488,7 @@ class Daemon(MultiService):
         passthrough = self._passthrough(partial(_default_of, router))
         chats = self._chat_service(config.stop_tags)
         counter = engine if another is None else None
+        embedding = None if counter is None else self._embeddings_service(counter)
         dialects = DialectService(chats, self._seal, self._kept_responses)
         google = another or google
         assert google is not None  # noqa: S101 - for mypy
@@ -492,8 +501,12 @@ class Daemon(MultiService):
             dialects,
             google,
             counter,
+            embedding,
         )
         return proxy.app.resource()
+
+    def _embeddings_service(self, embedder: Embedder) -> EmbeddingsService:
+        return EmbeddingsService(self._reactor, self._reader, embedder, self._meter, GEMINI)
 
     def _upstream_backends(self, config: UpstreamConfig) -> list[OpenAIBackend]:
         agent = self._agent

@@ -303,7 +303,7 @@ async def test_sloppy_paths_lead_to_health(product: Product, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/embeddings", "/v2/models", "/etc/passwd", "/%0d%0aX"]
+    "path", ["/", "/v1", "/v1/moderations", "/v2/models", "/etc/passwd", "/%0d%0aX"]
 )
 @ensureDeferred
 async def test_an_unknown_path_is_not_found(product: Product, path: str) -> None:

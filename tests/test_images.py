@@ -46,6 +46,7 @@ from gemproxy.web.admin_sessions import AdminSessions
 from gemproxy.web.admission import Admission, Limits
 from gemproxy.web.chat import ChatService
 from gemproxy.web.dialects import DialectService
+from gemproxy.web.embeddings import EmbeddingsService
 from gemproxy.web.gemini_proxy import GeminiProxy
 from gemproxy.web.health import Health
 from gemproxy.web.passthrough import Passthrough
@@ -505,9 +506,9 @@ async def test_pictures_of_others_are_the_upstreams_affair(relay: Relay, raw: by
 @pytest.mark.parametrize(
     "path",
     [
-        "/v1/embeddings",
-        "/embeddings",
-        "/v1/v1/embeddings?a=b",
+        "/v1/rerank",
+        "/rerank",
+        "/v1/v1/rerank?a=b",
         "/v1/images/edits",
         "/v1/images/variations",
         "/v1/audio/speech",
@@ -635,7 +636,7 @@ async def test_the_sdk_does_not_repeat_what_would_fail_again(relay: Relay) -> No
         await with_sdk(relay.port, lambda client: client.images.generate(model=MODEL, prompt="x"))
     assert len(relay.upstream.calls) == 1
     with pytest.raises(openai.NotFoundError, match="chat/completions"):
-        await with_sdk(relay.port, lambda client: client.embeddings.create(model=MODEL, input="x"))
+        await with_sdk(relay.port, lambda client: client.moderations.create(model=MODEL, input="x"))
     assert len(relay.upstream.calls) == 1
 
 
@@ -678,7 +679,8 @@ async def painted() -> AsyncIterator[tuple[Client, Painter]]:
     admin = Admin(KnownKeys({}), lambda: False, AdminSessions(reactor.seconds))
     dialects = DialectService(chats, Seal(b""))
     passthrough = Passthrough(reactor, lambda: pytest.fail("nothing passes"), 9, metrics)
-    proxy = GeminiProxy(painter, painter, health, admin, chats, dialects, passthrough)
+    embedding = EmbeddingsService(reactor, chats.reader, painter, chats.meter, "gemini")
+    proxy = GeminiProxy(painter, painter, health, admin, chats, dialects, embedding, passthrough)
     admission = Admission(reactor, Access(), Limits(1_000_000), metrics, lambda: "x")
     limiter = ConnectionLimiter(reactor, None, None, lambda _: False, lambda _: None)
     site = make_site(proxy.app.resource(), admission, limiter, reactor)
@@ -705,7 +707,7 @@ async def test_pictures_on_the_gemini_proxy(painted: tuple[Client, Painter]) -> 
 @ensureDeferred
 async def test_the_gemini_proxy_says_what_it_serves(painted: tuple[Client, Painter]) -> None:
     client, _ = painted
-    for path in ("/v1/moderations", "/v1/embeddings", "/v1/new/thing"):
+    for path in ("/v1/moderations", "/v1/rerank", "/v1/new/thing"):
         for method in ("GET", "POST"):
             reply = await (await client.send(method, path, {"model": MODEL})).reply()
             assert (reply.status, reply.error["code"]) == (404, "unknown_url")

@@ -9,6 +9,7 @@ from gemproxy.chat.shapes import as_object
 from gemproxy.demo import rules
 from gemproxy.demo.echo import prompt_length, responses
 from gemproxy.demo.spelling import canonical
+from gemproxy.demo.vectors import vectors
 
 
 @frozen
@@ -38,9 +39,16 @@ def answer_to(model: str, method: str, raw: bytes) -> DemoAnswer:
     if method == "countTokens" and isinstance(body, dict):
         asked = as_object(body.get("generateContentRequest", body))
         return DemoAnswer(document=dumps({"totalTokens": prompt_length(asked)}))
+    if method == "batchEmbedContents" and isinstance(body, dict):
+        fault = rules.embedding_fault(body, model)
+        return DemoAnswer(document=vectors(body)) if fault is None else _refused(fault)
     if method != "streamGenerateContent" or not isinstance(body, dict):
         return DemoAnswer(404, b"")
     if (fault := rules.fault(model, body)) is not None:
-        error = {"code": 400, "message": fault, "status": "INVALID_ARGUMENT"}
-        return DemoAnswer(400, dumps({"error": error}))
+        return _refused(fault)
     return DemoAnswer(events=tuple(responses(model, body)))
+
+
+def _refused(fault: str) -> DemoAnswer:
+    error = {"code": 400, "message": fault, "status": "INVALID_ARGUMENT"}
+    return DemoAnswer(400, dumps({"error": error}))

@@ -23,6 +23,7 @@ DUMMY_SIGNATURE = "skip_thought_signature_validator"
 """Is taken for any signature: see the page thought-signatures."""
 
 _INT32 = 2**31
+_MOST_IN_A_BATCH = 100
 _INVALID = "Request contains an invalid argument."
 _FUNCTION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
 
@@ -587,3 +588,28 @@ RULES: tuple[Rule, ...] = (
     Rule("functions of Gemma", "agno#3505, litellm#10313", _IS_GEMMA_3, _no_functions),
     Rule("JSON of Gemma", "truefoundry/models#608", _IS_GEMMA_3, _json_mode),
 )
+
+
+def embedding_fault(body: Json, model: str) -> str | None:
+    """What is wrong with a request of C{embedContent} or C{batchEmbedContents}."""
+    is_batch = "requests" in body
+    asked = objects_in(body["requests"]) if is_batch else [body]
+    if len(asked) > _MOST_IN_A_BATCH:
+        # langchainjs#4491, vercel/ai#16101
+        return (
+            "* BatchEmbedContentsRequest.requests: at most "
+            f"{_MOST_IN_A_BATCH} requests can be in one batch\n"
+        )
+    for number, one in enumerate(asked):
+        where = (
+            f"BatchEmbedContentsRequest.requests[{number}]" if is_batch else "EmbedContentRequest"
+        )
+        named = one.get("model", "" if is_batch else f"models/{model}")
+        if not str(named).startswith("models/"):
+            # agent-zero#372, openhuman#4178
+            return f"* {where}.model: unexpected model name format\n"
+        parts = objects_in(as_object(one.get("content")).get("parts"))
+        if not parts or any(part.get("text") == "" for part in parts):
+            # webnovel-writer#51
+            return "EmbedContentRequest.content contains an empty Part."
+    return None

@@ -15,6 +15,7 @@ from twisted.internet.task import deferLater
 from gemproxy.backend import Answer
 from gemproxy.backoff import RetryPolicy
 from gemproxy.chat.chunks import ChunkFactory, estimated_usage
+from gemproxy.chat.embeddings import EmbeddingsRequest
 from gemproxy.chat.errors import ChatError, naming_models
 from gemproxy.chat.models import by_name, is_always_served, served_model
 from gemproxy.chat.request import ChatRequest, Headers
@@ -22,6 +23,7 @@ from gemproxy.gemini.api.counting import TokenCounting
 from gemproxy.gemini.api.keys import KeyRing
 from gemproxy.gemini.api.model_list import ModelList
 from gemproxy.gemini.attempt import AttemptFailed, Attempts, Choice, Tally
+from gemproxy.gemini.embedding import Embedding
 from gemproxy.gemini.flow import Flow
 from gemproxy.gemini.prepare import Prepared, needs_of, prepare
 from gemproxy.gemini.translate.parameters import Defaults
@@ -42,6 +44,7 @@ class GeminiEngine:
     @ivar model_list: the models on offer; requests may use other Gemini models.
     @ivar defaults: what applies unless a client says otherwise.
     @ivar counting: counts tokens.
+    @ivar embedding: embeds texts.
     @ivar offload: what is large is translated by it.
     @ivar fetch_pictures: see L{PictureFetcher.fetch}; None to reject messages with URLs of
         pictures.
@@ -58,6 +61,7 @@ class GeminiEngine:
     model_list: ModelList
     defaults: Defaults
     counting: TokenCounting
+    embedding: Embedding
     offload: Offload
     fetch_pictures: Callable[[dict[str, str]], Awaitable[dict[str, str]]] | None = None
     signatures: Signatures = field(factory=Signatures)
@@ -124,6 +128,9 @@ class GeminiEngine:
         await self.check_model(request.model)
         prepared = await self._prepared(request)
         return await self.counting.count(request.model, prepared.body, self._preferred(prepared))
+
+    def embed(self, request: EmbeddingsRequest) -> Deferred[tuple[bytes, int]]:
+        return self.embedding.embed(request)
 
     async def _prepared(self, request: ChatRequest, unsigned: bool = False) -> Prepared:
         """@raise ChatError: 400, the request is invalid, or a picture cannot be fetched."""

@@ -32,6 +32,7 @@ from gemproxy.gemini.cli.worker import Worker
 from gemproxy.gemini.cli.worker_pool import PoolLimits, WorkerPool
 from gemproxy.gemini.cli_attempts import CliAttempts
 from gemproxy.gemini.direct_attempts import DirectAttempts
+from gemproxy.gemini.embedding import Embedding
 from gemproxy.gemini.engine import GeminiEngine
 from gemproxy.gemini.pictures import PictureFetcher
 from gemproxy.gemini.translate.models import BUILT_IN_MODELS
@@ -161,16 +162,18 @@ class EngineService(MultiService):
         models.setServiceParent(self)
         key_ring = KeyRing(reactor, config.gemini_api_key, key_rest)
         self.forwarder = GoogleForwarder(api, key_ring)
+        policy = RetryPolicy(
+            config.max_retries, config.retry_delay, config.max_retry_wait, random.random
+        )
         self.engine = GeminiEngine(
             reactor,
             attempts,
             key_ring,
-            RetryPolicy(
-                config.max_retries, config.retry_delay, config.max_retry_wait, random.random
-            ),
+            policy,
             models,
             Defaults(config.lenient, config.thoughts, config.gemini_safety),
             TokenCounting(api, key_ring),
+            Embedding(reactor, api, key_ring, policy, config.timeout, offload),
             offload,
             PictureFetcher(reactor, proxies=proxies).fetch if config.fetch_images else None,
         )

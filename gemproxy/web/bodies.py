@@ -6,6 +6,7 @@ import re
 
 from attrs import evolve
 
+from gemproxy.chat.embeddings import EmbeddingsRequest, parse_embeddings_request
 from gemproxy.chat.images import ImagesRequest, parse_images_request
 from gemproxy.chat.json_limits import JsonLimits
 from gemproxy.chat.jsontext import dumps, loads
@@ -34,6 +35,12 @@ def read_images(raw: bytes, limits: JsonLimits) -> ImagesRequest:
     limits.check(raw)
     images = parse_images_request(raw)
     return evolve(images, chat=images.chat.outlined())
+
+
+def read_embeddings(raw: bytes, limits: JsonLimits) -> EmbeddingsRequest:
+    """@raise ChatError: 400, it is no request for embeddings, or beyond the limits."""
+    limits.check(raw)
+    return parse_embeddings_request(raw)
 
 
 def read_dialect(dialect: Dialect, asked: DialectRequest, limits: JsonLimits) -> Translation:

@@ -8,12 +8,14 @@ from gemproxy.backend import Backend, TokenCounter
 from gemproxy.chat.errors import unknown_url
 from gemproxy.chat.models import by_name, plain_name, served_model
 from gemproxy.dialects.dialect import Counting, Dialect
+from gemproxy.web import embeddings
 from gemproxy.web.admin import Admin
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.chat import ChatService
 from gemproxy.web.detached import Detached
 from gemproxy.web.dialect_routes import add_dialect_routes
 from gemproxy.web.dialects import DialectService, response_not_found
+from gemproxy.web.embeddings import EmbeddingsService
 from gemproxy.web.google import KEPT, KEPT_METHODS, LISTS, MODELS, OF_MODELS
 from gemproxy.web.health import Health
 from gemproxy.web.passthrough import Passthrough
@@ -59,9 +61,11 @@ class GeminiProxy:
         admin: Admin,
         chats: ChatService,
         dialects: DialectService,
+        embedding: EmbeddingsService,
         passthrough: Passthrough,
     ) -> None:
         """@param passthrough: has Google answer what needs no worker."""
+        self._embedding = embedding
         self._passthrough = passthrough
         self._backend = backend
         self._counter = counter
@@ -108,6 +112,12 @@ class GeminiProxy:
         images = await self._reader.images(request, await self._reader.body(request))
         images.chat.model = _named(request, images.chat.model)
         await self._chats.answer_images(request, images, self._backend, "gemini/images")
+
+    @app.route(embeddings.PATH, methods=["POST"])
+    async def embed(self, request: ProxyRequest) -> None:
+        raw = await self._reader.body(request)
+        model = _named(request, await self._reader.model(raw) or "")
+        await self._embedding.answer(request, raw, model)
 
     for rule in OF_MODELS:
 

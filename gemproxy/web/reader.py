@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from gemproxy.chat.embeddings import EmbeddingsRequest
 from gemproxy.chat.errors import INVALID_REQUEST, ChatError, bad_request
 from gemproxy.chat.images import ImagesRequest
 from gemproxy.chat.json_limits import JsonLimits
@@ -22,6 +23,7 @@ from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.bodies import (
     read_chat,
     read_dialect,
+    read_embeddings,
     read_images,
     read_large_chat,
     read_model,
@@ -103,6 +105,10 @@ class BodyReader:
         images.chat.headers = headers_of(request)
         request.forget_request_headers()
         return images
+
+    async def embeddings(self, raw: bytes) -> EmbeddingsRequest:
+        """@raise ChatError: 400, the body is no request for embeddings."""
+        return await self.offload.when(is_large(raw), read_embeddings, raw, self.limits)
 
     async def translation(self, dialect: Dialect, asked: DialectRequest) -> Translation:
         """@raise ChatError: 400, the request cannot be understood."""

@@ -31,8 +31,8 @@ _SERVED = (
 )
 # A sentence of errors.
 SERVED_FOR_GEMINI = (
-    f"Gemini's models are served at {', '.join(_SERVED)} and /v1/images/generations, and listed at "
-    "/v1/models."
+    f"Gemini's models are served at {', '.join(_SERVED)} , /v1/images/generations and "
+    "/v1/embeddings, and listed at /v1/models."
 )
 
 

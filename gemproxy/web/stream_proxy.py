@@ -20,7 +20,7 @@ from gemproxy.routing.router import Route, Router
 from gemproxy.routing.table import GEMINI
 from gemproxy.routing.upstream_models import ListedModels
 from gemproxy.util.log import make_logger
-from gemproxy.web import completions
+from gemproxy.web import completions, embeddings
 from gemproxy.web.admin import Admin
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.chat import ChatService
@@ -28,6 +28,7 @@ from gemproxy.web.completions import StopTagCutter
 from gemproxy.web.detached import Detached
 from gemproxy.web.dialect_routes import add_dialect_routes
 from gemproxy.web.dialects import DialectService
+from gemproxy.web.embeddings import EmbeddingsService
 from gemproxy.web.google import COUNTING, KEPT, KEPT_METHODS, LISTS, MODELS, OF_MODELS
 from gemproxy.web.health import Health
 from gemproxy.web.passthrough import Destination, Passthrough
@@ -68,13 +69,16 @@ class StreamProxy:
         dialects: DialectService,
         google: Forwarder,
         counter: TokenCounter | None = None,
+        embedding: EmbeddingsService | None = None,
     ) -> None:
         """
         @param passthrough: forwards all other requests to an upstream.
         @param google: forwards requests of Google's API that need no model to speak: to Google, or
             to the other gemproxy that has the workers.
         @param counter: counts the tokens of requests to Gemini; None if that gemproxy does.
+        @param embedding: embeds texts by Gemini's models; likewise.
         """
+        self._embedding = embedding
         self._counter = counter
         self._google = Destination(GEMINI, google)
         self._router = router
@@ -190,6 +194,19 @@ class StreamProxy:
         images = await self._reader.images(request, raw)
         images.chat.model = route.model
         await self._chats.answer_images(request, images, route.backend, f"{route.label}/images")
+
+    @app.route(embeddings.PATH, methods=["POST"], endpoint="anything_else_is_embedded")
+    async def embed(self, request: ProxyRequest) -> None:
+        raw = await self._body_unless_streamed(request)
+        route = await self._route_of(request, raw)
+        if route is not None and route.upstream is None:
+            if self._embedding is not None:
+                await self._embedding.answer(request, raw, route.model)
+                return
+            route = evolve(route, forwarder=self._google.forwarder)
+        passing = self._pass_on(request, raw, route)
+        del raw
+        await passing
 
     for rule in OF_MODELS:
 

@@ -160,6 +160,8 @@ class StandIn:
         if received.method == "countTokens":
             return performance.document(token_count(received))
         if received.method in _EMBEDDING:
+            if self._plays and self._plays[0].refusal is not None:
+                return performance.refuse(self._plays.popleft().refusal)
             return performance.document(embeddings(received))
         play = self._plays.popleft() if self._plays else self.chooser(received)
         received.play = play
@@ -244,6 +246,8 @@ class StandIn:
             return refusals.unknown_model(model, received.version, method)
         if method in (*_METHODS, *_EMBEDDING) and received.body is None:
             return refusals.error(400, "Invalid JSON payload received.")
+        if method in _EMBEDDING and (fault := rules.embedding_fault(received.body or {}, model)):
+            return refusals.error(400, fault)
         if method.endswith("enerateContent") and received.body is not None:
             fault = rules.fault(model, received.body)
             if fault is None and self._has_foreign_signature(received, key):

@@ -70,9 +70,19 @@ def token_count(request: ReceivedRequest) -> bytes:
 
 def embeddings(request: ReceivedRequest) -> bytes:
     """The answer to embedContent and batchEmbedContents: ai.google.dev/api/embeddings."""
-    asked = as_object(request.body).get("requests")
-    values = [{"values": [0.25, -1.0, float(number)]} for number, _ in enumerate(asked or [0])]
-    return orjson.dumps({"embedding": values[0]} if asked is None else {"embeddings": values})
+    body = as_object(request.body)
+    asked = objects_in(body.get("requests")) if "requests" in body else [body]
+    values = []
+    for number, one in enumerate(asked):
+        vector = [0.25, -1.0, float(number)]
+        values.append({"values": vector + [0.5] * (one.get("outputDimensionality", 3) - 3)})
+    answer: dict[str, Any] = (
+        {"embeddings": values} if "requests" in body else {"embedding": values[0]}
+    )
+    if request.model.startswith("gemini-embedding-2"):
+        # bifrost#7295
+        answer["usageMetadata"] = {"promptTokenCount": 2 * len(asked)}
+    return orjson.dumps(answer)
 
 
 @frozen

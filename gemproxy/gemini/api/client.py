@@ -134,10 +134,29 @@ class GeminiApi:
         @param key: the API key.
         @param body: JSON; None for no body.
         """
-        asking = Deferred.fromCoroutine(self._ask(method, target, key, body))
-        return asking.addTimeout(TIME_LIMIT, self.clock, _too_late)
+        return self.read(method, target, key, body).addCallback(_json_of)
 
-    async def _ask(self, method: bytes, target: bytes, key: str, body: bytes | None) -> Any:
+    def read(
+        self,
+        method: bytes,
+        target: bytes,
+        key: str,
+        body: bytes | None = None,
+        time_limit: float = TIME_LIMIT,
+        size_limit: int = _SIZE_LIMIT,
+    ) -> Deferred[bytes]:
+        """
+        The body of an answer, see L{ask}.
+
+        @param time_limit: in seconds.
+        @param size_limit: in bytes.
+        """
+        reading = Deferred.fromCoroutine(self._read(method, target, key, body, size_limit))
+        return reading.addTimeout(time_limit, self.clock, _too_late)
+
+    async def _read(
+        self, method: bytes, target: bytes, key: str, body: bytes | None, size_limit: int
+    ) -> bytes:
         headers = Headers({b"accept": [b"application/json"]})
         sent = None
         if body is not None:
@@ -145,7 +164,7 @@ class GeminiApi:
             sent = RepeatableBody(body)
         response = await self.send(method, target, key, headers, sent)
         try:
-            answer = await read_body(response, _SIZE_LIMIT)
+            answer = await read_body(response, size_limit)
         except BodyTooLarge:
             raise ApiFailed(transient("The Gemini API's answer is too large.")) from None
         except BodyCut:
@@ -154,10 +173,14 @@ class GeminiApi:
             ) from None
         if response.code != 200:
             raise ApiFailed(api_failure(response.code, answer))
-        try:
-            return loads(answer)
-        except ValueError:
-            raise ApiFailed(transient("The Gemini API's answer is not JSON.")) from None
+        return answer
+
+
+def _json_of(answer: bytes) -> Any:
+    try:
+        return loads(answer)
+    except ValueError:
+        raise ApiFailed(transient("The Gemini API's answer is not JSON.")) from None
 
 
 class _ReplyReader(Protocol):

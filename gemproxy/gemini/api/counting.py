@@ -27,7 +27,7 @@ class TokenCounting:
         @raise ChatError: Google does not count.
         """
         target = self.api.endpoint.of_model(model, "countTokens")
-        name = dumps(f"models/{model}")
+        name = dumps(self.api.endpoint.resource(model))
         # It may be large, and is copied once only.
         head = b'{"generateContentRequest":{"model":%b,' % name
         body = b"".join((head, memoryview(request)[1:], b"}"))

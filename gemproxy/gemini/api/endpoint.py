@@ -29,6 +29,9 @@ class Endpoint(Protocol):
     def of_model(self, model: str, method: str) -> bytes:
         """The target of a method of a model, such as C{streamGenerateContent}."""
 
+    def resource(self, model: str) -> str:
+        """The name of a model in the bodies of requests."""
+
     def of_list(self, page: str | None) -> bytes:
         """
         The target of the list of models.
@@ -68,6 +71,9 @@ class AIStudio:
 
     def of_model(self, model: str, method: str) -> bytes:
         return f"/v1beta/models/{model}:{method}".encode("ascii")
+
+    def resource(self, model: str) -> str:
+        return f"models/{model}"
 
     def of_list(self, page: str | None) -> bytes:
         return _PAGE if page is None else b"%b&pageToken=%b" % (_PAGE, quote(page, "").encode())

@@ -1,0 +1,96 @@
+"""Has Google embed texts, whatever engine answers chats."""
+
+from __future__ import annotations
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+
+from gemproxy.backoff import RetryPolicy
+from gemproxy.chat.chunks import estimated_prompt
+from gemproxy.chat.embeddings import EmbeddingsRequest, embeddings_document
+from gemproxy.chat.errors import ChatError, upstream_failed
+from gemproxy.chat.jsontext import loads
+from gemproxy.chat.request import is_large
+from gemproxy.chat.shapes import as_object
+from gemproxy.gemini.api.client import ApiFailed, GeminiApi
+from gemproxy.gemini.api.keys import KeyRing
+from gemproxy.gemini.translate.embeddings import batches, counting_body, embedded
+from gemproxy.offload.pool import Offload
+
+# Bytes of an answer: a hundred vectors of 3,072 numbers, each on a line of its own.
+_SIZE_LIMIT = 32 * 1024 * 1024
+
+
+@frozen
+class Embedding:
+    """
+    @ivar timeout: seconds for each batch.
+    @ivar offload: reads what is large.
+    """
+
+    clock: IReactorTime
+    api: GeminiApi
+    keys: KeyRing
+    policy: RetryPolicy
+    timeout: float
+    offload: Offload
+
+    def embed(self, request: EmbeddingsRequest) -> Deferred[tuple[bytes, int]]:
+        """See L{gemproxy.backend.Embedder}."""
+        return Deferred.fromCoroutine(self._embed(request))
+
+    async def _embed(self, request: EmbeddingsRequest) -> tuple[bytes, int]:
+        items: list[bytes] = []
+        counts: list[int | None] = []
+        for batch in batches(request, self.api.endpoint.resource(request.model)):
+            answer = await self._ask(request.model, "batchEmbedContents", batch.body)
+            try:
+                vectors = await self.offload.when(
+                    is_large(answer), embedded, answer, batch, request.as_base64
+                )
+            except ValueError as error:
+                raise upstream_failed(f"The Gemini API's answer has {error}.") from None
+            items.append(vectors.items)
+            counts.append(vectors.tokens)
+        tokens = sum(count for count in counts if count is not None)
+        if None in counts:
+            tokens = await self._counted(request)
+        return embeddings_document(request.model, items, tokens), tokens
+
+    async def _counted(self, request: EmbeddingsRequest) -> int:
+        """The tokens of the inputs, as Google counts them; else a guess: the vectors are there."""
+        try:
+            answer = await self._ask(request.model, "countTokens", counting_body(request))
+            total = as_object(loads(answer)).get("totalTokens")
+        except (ChatError, ValueError):
+            total = None
+        return total if isinstance(total, int) else estimated_prompt(request.length)
+
+    async def _ask(self, model: str, method: str, body: bytes) -> bytes:
+        """Ask for a document, retrying as the policy allows."""
+        target = self.api.endpoint.of_model(model, method)
+        retried = 0
+        while True:
+            lease = self.keys.acquire(model)
+            try:
+                answer = await self.api.read(
+                    b"POST", target, lease.key, body, self.timeout, _SIZE_LIMIT
+                )
+            except ApiFailed as failed:
+                failure = failed.failure
+                another_key = self.keys.release(lease, failure)
+            except BaseException:
+                self.keys.abandon(lease)
+                raise
+            else:
+                self.keys.release(lease, None)
+                return answer
+            if another_key:
+                continue
+            delay = self.policy.delay(failure.retryable, failure.delay, retried, None)
+            if delay is None:
+                raise failure.error
+            retried += 1
+            await deferLater(self.clock, delay)
