@@ -40,6 +40,12 @@ async def test_it_needs_no_key_and_may_do_nothing_but_ask_the_daemon() -> None:
 
 
 @ensureDeferred
+async def test_a_slash_at_its_end_leads_to_it(relay: Relay) -> None:
+    reply = await relay.get("/console/?x=1")
+    assert (reply.status, reply.headers["location"]) == (302, "../console")
+
+
+@ensureDeferred
 async def test_each_file_has_its_type_and_is_sent_once(relay: Relay) -> None:
     types = {"css": "text/css", "html": "text/html", "js": "text/javascript", "svg": "image/svg"}
     for name in NAMES:

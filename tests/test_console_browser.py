@@ -42,7 +42,7 @@ from tests.browser import (
     page,
     picture,
 )
-from tests.support import Product, Relay, chat, gpt, running_relay, until
+from tests.support import Product, Relay, Reply, chat, gpt, running_relay, until
 
 __all__ = ["chromium", "page"]
 
@@ -359,6 +359,57 @@ def test_usage_is_plotted_and_summed_up(page: Page, tmp_path: Path) -> None:
         with page.expect_download() as download:
             page.get_by_role("link", name="Download as CSV").click()
         assert "claude-sonnet-4-5" in download.value.path().read_text()
+
+
+MESSAGES = [{"role": "user", "content": "Hello?"}]
+GOOGLE = {"contents": [{"role": "user", "parts": [{"text": "Hello?"}]}]}
+IN_DIALECTS = (
+    ("/v1/chat/completions", {"messages": MESSAGES}),
+    ("/v1/completions", {"prompt": "Hello?"}),
+    ("/v1/responses", {"input": "Hello?"}),
+    ("/v1/messages", {"messages": MESSAGES, "max_tokens": 100}),
+)
+
+
+@in_browser
+def test_what_came_in_another_dialect_is_asked_again_in_it(page: Page, tmp_path: Path) -> None:
+    """Streamed and not."""
+    with running(LOG_DIR=tmp_path, LOG_KEEP=20) as relay:
+        relay.upstream.always(only_chat)
+        requests = [
+            (path, {"model": "gpt-x", "stream": streamed} | fields)
+            for path, fields in IN_DIALECTS
+            for streamed in (True, False)
+        ]
+        requests += [
+            (f"/v1beta/models/gpt-x:{method}", GOOGLE)
+            for method in ("streamGenerateContent?alt=sse", "generateContent")
+        ]
+        for path, body in requests:
+            reply = in_reactor(post, relay, path, body)
+            assert reply.status == 200, (path, reply.body)
+        in_reactor(until, lambda: len(list(tmp_path.iterdir())) >= 2 * len(requests), "written")
+        for number, (path, body) in enumerate(requests, 1):
+            open_view(page, relay.port, f"journal/{number}")
+            expect(page.get_by_text("Hello?", exact=True)).to_be_visible()
+            page.get_by_role("button", name="Ask again").click()
+            again = page.get_by_role("heading", name="Asked again").locator("..")
+            expect(again.get_by_text("Good day", exact=True)).to_be_visible()
+            # OpenAI's streams tell the usage to those who ask for it.
+            if not (body.get("stream") and path.endswith("completions")):
+                expect(again).to_contain_text("9 tokens in, 2 out")
+            assert path.partition("?")[0] in page.get_by_role("main").inner_text()
+
+
+async def post(relay: Relay, path: str, body: Any) -> Reply:
+    return await (await relay.send("POST", path, body)).reply()
+
+
+async def only_chat(call: Call) -> None:
+    """An upstream that speaks nothing but chat completions."""
+    is_chat = call.target == "/v1/chat/completions"
+    unknown = document({"error": {"message": "No such path."}}, 404)
+    await (stream("Good ", "day", usage=True) if is_chat else unknown)(call)
 
 
 # --- Accounts.

@@ -6,8 +6,9 @@ import { number, seconds } from "./format.js";
 import { pieceOf } from "./piece.js";
 
 const PICTURE = /^data:image\/(?:png|jpeg|webp|gif);base64,/;
-// Events that are kept to be shown, the newest ones.
+// Events that are kept to be shown, the newest ones, and characters of each.
 const RAW_EVENTS = 500;
+const RAW_LENGTH = 20_000;
 
 /**
  * Asks a model and shows what it answers.
@@ -37,7 +38,8 @@ export async function showAnswer(place, path, body, { signal, raw = false } = {}
     } else {
       const document = await response.json();
       shown.addRaw(JSON.stringify(document, null, 2));
-      shown.add(pieceOf(document), performance.now() - began);
+      // Google's API answers a list where it streams without events.
+      for (const one of [document].flat()) shown.add(pieceOf(one), performance.now() - began);
     }
     return shown.text;
   } catch (error) {
@@ -74,12 +76,15 @@ class Answer {
     this.calling = h("details", { hidden: true, open: true }, h("summary", {}, "Calls"), calls);
     this.pictures = h("div");
     fill(place, this.thinking, text, this.pictures, this.calling, raw && rawEvents, facts);
+    // It is read out as a whole, not with each word.
+    place.setAttribute("aria-busy", "true");
     this.draw = painter(() => this.paint());
   }
 
   addRaw(data) {
     if (!this.raw) return;
-    this.raw.push(data);
+    const rest = data.length - RAW_LENGTH;
+    this.raw.push(rest > 0 ? `${data.slice(0, RAW_LENGTH)}… and ${number(rest)} characters` : data);
     if (this.raw.length > RAW_EVENTS) this.raw.shift();
     this.draw();
   }
@@ -126,6 +131,7 @@ class Answer {
 
   end(elapsed) {
     this.paint();
+    this.place.removeAttribute("aria-busy");
     const tokens = this.usage?.out;
     const writing = (elapsed - (this.first ?? 0)) / 1000;
     const facts = [

@@ -77,33 +77,33 @@ export function askModel(path, body, signal) {
   return ask(path, { method: "POST", body, signal, headers });
 }
 
-/** The events of a stream, as `{event, data}`, as they come. */
+/** The events of a stream, as `{event, data}`, as they come; comments are none. */
 export async function* events(response) {
-  let rest = "";
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  // The line that is not there yet, in pieces: one with a picture comes in very many.
+  let pieces = [];
+  let event = "message";
+  let data = [];
   try {
     for (;;) {
       const { value, done } = await reader.read();
       if (done) return;
-      const blocks = (rest + value.replaceAll("\r\n", "\n")).split("\n\n");
-      rest = blocks.pop();
-      for (const block of blocks) {
-        const found = parsed(block);
-        if (found.data !== null) yield found;
+      pieces.push(value);
+      if (!value.includes("\n")) continue;
+      const lines = pieces.join("").split("\n");
+      pieces = [lines.pop()];
+      for (const line of lines.map((line) => line.replace(/\r$/, ""))) {
+        if (line.startsWith("data:")) data.push(line.slice(5).replace(/^ /, ""));
+        else if (line.startsWith("event:")) event = line.slice(6).trim();
+        else if (!line) {
+          if (data.length) yield { event, data: data.join("\n") };
+          event = "message";
+          data = [];
+        }
       }
     }
   } finally {
     // Whoever leaves does not want the rest.
     reader.cancel().catch(() => {});
   }
-}
-
-function parsed(block) {
-  let event = "message";
-  const data = [];
-  for (const line of block.split("\n")) {
-    if (line.startsWith("data:")) data.push(line.slice(5).replace(/^ /, ""));
-    else if (line.startsWith("event:")) event = line.slice(6).trim();
-  }
-  return { event, data: data.length ? data.join("\n") : null };
 }

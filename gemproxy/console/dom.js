@@ -178,6 +178,7 @@ export function confirmButton(text, label, act) {
     asks = isAsking;
     setText(button, asks ? "Really?" : text);
     button.setAttribute("aria-label", asks ? `Really ${label}?` : label);
+    if (asks) announce(`Really ${label}? Press the button once more.`);
   };
   button.addEventListener("blur", () => show(false));
   button.addEventListener("click", async () => {

@@ -67,12 +67,12 @@ async function showList(main, signal) {
     const wanted = new URLSearchParams({ limit: PAGE });
     for (const [name, value] of Object.entries(kept)) if (value) wanted.set(name, value);
     if (next !== null) wanted.set("before", next);
-    const page = await get(`admin/journal?${wanted}`, { signal });
+    const asked = get(`admin/journal?${wanted}`, { signal });
+    const page = await asked.finally(() => (older.disabled = false));
     found = [...found, ...page.data];
     next = page.next;
     list.rows(found.map(asRow));
     older.hidden = next === null;
-    older.disabled = false;
     reached.textContent = `${number(found.length)} found${next === null ? "." : `, as far as number ${next}.`}`;
   }
 

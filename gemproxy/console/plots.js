@@ -58,7 +58,11 @@ export async function show(main, { signal }) {
     about.textContent = aboutCosts(report);
   }
   await draw();
-  const timer = setInterval(() => document.hidden || draw().catch(() => {}), REFRESH);
+  const timer = setInterval(() => {
+    // Nothing is taken away from somebody who reads one of the tables.
+    const isRead = place.querySelector("details[open]") ?? place.contains(document.activeElement);
+    if (!document.hidden && !isRead) draw().catch(() => {});
+  }, REFRESH);
   signal.addEventListener("abort", () => clearInterval(timer));
 }
 

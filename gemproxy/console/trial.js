@@ -57,7 +57,6 @@ export async function show(main, { signal }) {
     );
     message.value = "";
     stopping = new AbortController();
-    signal.addEventListener("abort", () => stopping?.abort());
     send.disabled = true;
     stop.disabled = false;
     const text = await showAnswer(answer, "v1/chat/completions", request([...said, question]), {
@@ -73,6 +72,7 @@ export async function show(main, { signal }) {
     message.focus();
   }
 
+  signal.addEventListener("abort", () => stopping?.abort());
   stop.addEventListener("click", () => stopping?.abort());
   renew.addEventListener("click", () => {
     stopping?.abort();

@@ -11,9 +11,9 @@ from attrs import frozen
 from klein import Klein
 from twisted.web.http import CACHED
 from twisted.web.iweb import IRequest
-from twisted.web.server import Request
 
 from gemproxy.chat.errors import unknown_url
+from gemproxy.web.admission import ProxyRequest
 
 _PAGE = "index.html"
 _TYPES = {
@@ -53,7 +53,9 @@ class ConsoleFile:
         tag = sha256(content).hexdigest()[:32]
         return cls(content, _TYPES[name.rpartition(".")[2]], f'"{tag}"'.encode())
 
-    def send(self, request: Request) -> None:
+    def send(self, request: ProxyRequest) -> None:
+        # A page is two dozen of them, and none says anything of what goes on.
+        request.is_logged = True
         for name, value in _HEADERS.items():
             request.setHeader(name, value)
         request.setHeader(b"content-type", self.content_type)
@@ -78,10 +80,15 @@ def add_console_routes(app: Klein) -> None:
 
     @app.route("/console", methods=["GET"])
     def page(self: Any, request: IRequest) -> None:
-        there[_PAGE].send(cast("Request", request))
+        asked = cast("ProxyRequest", request)
+        if asked.uri.partition(b"?")[0].endswith(b"/"):
+            # What the page is made of is found from where it is.
+            asked.redirect(b"../console")
+            return
+        there[_PAGE].send(asked)
 
     @app.route("/console/<name>", methods=["GET"])
     def part(self: Any, request: IRequest, name: str) -> None:
         if name not in there:
             raise unknown_url("GET", f"/console/{name}")
-        there[name].send(cast("Request", request))
+        there[name].send(cast("ProxyRequest", request))
