@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gemproxy.accounts.account import Account
 from gemproxy.web.access import Access
+from tests.tables import each
 
 OPEN = Access()
 KEYS = Access(needs_key=lambda: True)
@@ -27,7 +28,7 @@ def status(
     return 200 if error is None else error.status
 
 
-@pytest.mark.parametrize(
+@each(
     "host",
     [
         None,
@@ -50,7 +51,7 @@ def test_a_proxy_without_keys_goes_by_local_names(host: str | None) -> None:
     assert status(OPEN, host) == 200
 
 
-@pytest.mark.parametrize(
+@each(
     "host",
     [
         "evil.example:3000",
@@ -117,7 +118,7 @@ def test_all_names_are_welcome_with_a_star_but_not_their_pages() -> None:
     assert status(access, "any.example", "http://any.example") == 403
 
 
-@pytest.mark.parametrize(
+@each(
     "origin",
     [
         "https://evil.example",
@@ -133,7 +134,7 @@ def test_all_names_are_welcome_with_a_star_but_not_their_pages() -> None:
         "x" * 100_000,
     ],
 )
-@pytest.mark.parametrize("needs_key", [False, True])
+@each("needs_key", [False, True])
 def test_pages_of_other_origins_are_refused_with_or_without_a_key(
     origin: str, needs_key: bool
 ) -> None:

@@ -24,6 +24,7 @@ from gemproxy.gemini.cli.acp import (
     encode_result,
 )
 from tests.strategies import json_values
+from tests.tables import each
 
 # --- Messages.
 
@@ -53,7 +54,7 @@ def test_line_ends_in_texts_do_not_end_the_line(text: str):
     assert decode(line) == Notification("m", {"text": text, text: "\r\n\u2028"})
 
 
-@pytest.mark.parametrize(
+@each(
     ("line", "message"),
     [
         (b'{"method":"m","params":{"a":1}}', Notification("m", {"a": 1})),
@@ -83,7 +84,7 @@ def test_a_line_is_a_message(line: bytes, message: Message):
     assert type(decoded) is type(message)
 
 
-@pytest.mark.parametrize(
+@each(
     "line",
     [
         *(b"", b" ", b"Loading...", b"{", b'{"id":1}{"id":2}', b'{"id":1,"result":NaN}'),
@@ -92,7 +93,6 @@ def test_a_line_is_a_message(line: bytes, message: Message):
         *(b'{"id":[1],"result":{}}', b'{"id":{},"error":{}}', b'{"id":true,"result":{}}'),
         *(b'{"id":[],"method":"m"}', b"[" * 100_000, b'{"id":' * 100_000),
     ],
-    ids=lambda line: repr(line[:24]),
 )
 def test_a_line_that_is_no_message_is_a_violation(line: bytes):
     with pytest.raises(ProtocolViolation, match=r"^a (line|message) "):
@@ -153,7 +153,7 @@ def test_lines_come_out_as_soon_as_they_are_complete():
     assert decoder.feed(b"\n") == [b"three"]
 
 
-@pytest.mark.parametrize("first", range(len(STREAM) + 1))
+@each("first", range(len(STREAM) + 1))
 def test_a_stream_may_be_cut_anywhere(first: int):
     for second in range(first, len(STREAM) + 1):
         assert fed([STREAM[:first], STREAM[first:second], STREAM[second:]]) == LINES

@@ -17,6 +17,7 @@ from gemproxy.config import SETTINGS, BadSetting, Config, Setting, config_path
 from gemproxy.gemini.cli.install import Cli
 from gemproxy.service import Daemon
 from gemproxy.tap import Options
+from tests.tables import each
 
 KEY = "the-key"
 BY_NAME = {setting.env: setting for setting in SETTINGS}
@@ -355,7 +356,7 @@ def test_every_setting_has_a_case_here():
     assert [case.env for case in CASES] == [setting.env for setting in SETTINGS]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.env)
+@each("case", CASES)
 def test_a_setting_has_a_default(case: Case):
     assert value(load(), case.env) == case.default
     # An empty variable counts as unset, unless it means something.
@@ -363,12 +364,12 @@ def test_a_setting_has_a_default(case: Case):
         assert value(load(**{case.env: ""}), case.env) == case.default
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.env)
+@each("case", CASES)
 def test_a_variable_sets_it(case: Case):
     assert_read(case.env, case.good)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.bad], ids=lambda case: case.env)
+@each("case", [c for c in CASES if c.bad])
 def test_a_bad_value_is_named_with_its_variable_and_what_is_allowed(case: Case):
     assert_refused(case.env, case.bad, case.allowed)
     with pytest.raises(BadSetting, match=f"^{case.env}: "):

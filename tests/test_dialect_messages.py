@@ -34,6 +34,7 @@ from gemproxy.gemini.translate.families import family_of
 from gemproxy.gemini.translate.history import merged
 from gemproxy.gemini.translate.messages import translate_messages
 from gemproxy.gemini.translate.signatures import Signatures
+from tests.tables import each
 
 Json = dict[str, Any]
 
@@ -323,7 +324,7 @@ def test_what_has_no_counterpart_is_named_and_what_has_no_effect_is_not():
     assert chat(max_tokens=0)["max_tokens"] == 1
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "param"),
     [
         ({"messages": []}, "messages"),

@@ -20,6 +20,7 @@ from gemproxy.dialects.seal import Seal
 from gemproxy.gemini.translate.families import family_of
 from gemproxy.gemini.translate.messages import translate_messages
 from gemproxy.gemini.translate.signatures import Signatures
+from tests.tables import each
 
 Json = dict[str, Any]
 
@@ -279,7 +280,7 @@ def test_tool_choices(choice: Any, becomes: Any):
     assert chat_of(tools=tools, tool_choice=choice).get("tool_choice") == becomes
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "param"),
     [
         ({"input": None}, "input"),

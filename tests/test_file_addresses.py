@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gemproxy.gemini.translate.file_addresses import file_uri
+from tests.tables import each
 
 FILES = "https://generativelanguage.googleapis.com/v1beta/files/"
 
 
-@pytest.mark.parametrize(
+@each(
     "address",
     [
         "https://www.youtube.com/watch?v=9hE5-98ZeCg",
@@ -52,7 +53,7 @@ def test_an_abbreviated_address_is_completed(written: str, meant: str):
     assert file_uri(written) == meant
 
 
-@pytest.mark.parametrize(
+@each(
     "address",
     [
         None,

@@ -18,6 +18,7 @@ from gemproxy.gemini.translate.errors import (
     transient,
 )
 from tests.strategies import json_values
+from tests.tables import each
 
 RPC = "type.googleapis.com/google.rpc."
 EXHAUSTED = "Resource has been exhausted (e.g. check quota)."
@@ -110,7 +111,7 @@ NO_MODEL = Meant(404, "invalid_request_error", "model_not_found", False, None, "
 DENIED = Meant(403, "permission_error", "permission_denied", False)
 
 
-@pytest.mark.parametrize(
+@each(
     ("status", "body", "meant"),
     [
         # Rate limits.
@@ -226,13 +227,12 @@ def test_a_key_in_google_s_message_is_not_told(status: int, key: str):
     assert "Consumer 'api_key:[key]' has been suspended." in message
 
 
-@pytest.mark.parametrize(
+@each(
     "body",
     [
         *(b"", b"<html>", b"\xff", b"null", b"[]", b"[1]", b"{}", b'"x"', b'{"error":"x"}'),
         *(b'{"error":{}}', b'{"error":[]}', google(None), google(""), b"[" * 100_000),
     ],
-    ids=lambda body: repr(body[:24]),
 )
 def test_without_a_message_the_error_has_the_status(body: bytes):
     assert api_failure(503, body).error.message == "The Gemini API responded with status 503."

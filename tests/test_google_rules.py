@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from gemproxy.gemini.translate.families import FAMILIES, family_of
 from gemproxy.gemini.translate.messages import translate_messages
 from gemproxy.gemini.translate.parameters import Defaults, parameters
 from gemproxy.gemini.translate.signatures import Signatures
+from tests.tables import each
 
 NEW, SECOND = "gemini-3.8-flash", "gemini-2.5-flash"
 USER = {"role": "user", "parts": [{"text": "x"}]}
@@ -244,7 +244,7 @@ BROKEN: list[tuple[str, str, dict[str, Any], str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "model", "refused", "other", "taken"), BROKEN)
+@each(("rule", "model", "refused", "other", "taken"), BROKEN)
 def test_each_rule_refuses_what_breaks_it(
     rule: str, model: str, refused: Any, other: str, taken: Any
 ):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from gemproxy.gemini.translate.families import family_of
 from gemproxy.gemini.translate.messages import CONTINUE, Conversation, translate_messages
 from gemproxy.gemini.translate.signatures import Signatures
 from tests.strategies import json_values
+from tests.tables import each
 
 NEW, OLD = "gemini-3.8-flash", "gemini-2.5-flash"
 USER: dict[str, Any] = {"role": "user", "content": "u"}
@@ -65,7 +65,7 @@ def result(id: str | None, content: Any = "r", **more: Any) -> dict[str, Any]:
 NONE_GIVEN = "no result was given"
 
 
-@pytest.mark.parametrize(
+@each(
     ("messages", "turns"),
     [
         (
@@ -140,7 +140,7 @@ NONE_GIVEN = "no result was given"
         ),
     ],
 )
-@pytest.mark.parametrize("model", [NEW, OLD])
+@each("model", [NEW, OLD])
 def test_a_history_is_repaired(messages: Any, turns: Any, model: str):
     assert shown(messages, model) == turns
 

@@ -67,6 +67,7 @@ from testing.fake_newapi import (
 )
 from tests.sdk import with_openai
 from tests.support import Client, Product, Relay, Reply, running_relay, until
+from tests.tables import each
 
 MODEL = "gemini-3.1-flash-image"
 PATH = "/v1/images/generations"
@@ -91,7 +92,7 @@ def drawn(*pictures: dict[str, Any], index: int = 0) -> dict[str, Any]:
 # Pure: sizes.
 
 
-@pytest.mark.parametrize(
+@each(
     ("size", "config"),
     [
         (None, {}),
@@ -145,7 +146,7 @@ NONSENSE = [0, 1024, True, [], {}, "", "x", "0x0", "1024x", "x1024", "-1x1", "10
 NONSENSE += ["big", "8K", "1e3x1e3", "100000x1", "16/9", "\u0661x\u0661", "1x1\n1"]
 
 
-@pytest.mark.parametrize("size", NONSENSE)
+@each("size", NONSENSE)
 def test_a_size_that_is_none_is_refused(size: Any) -> None:
     with pytest.raises(ChatError) as caught:
         image_config(size)
@@ -203,7 +204,7 @@ def test_what_chat_knows_better_is_not_overwritten() -> None:
     assert body["image_config"] == {"aspect_ratio": "2:3", "image_size": "1K"}
 
 
-@pytest.mark.parametrize(
+@each(
     ("fields", "param"),
     [
         ({"prompt": None}, "prompt"),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from gemproxy.chat.errors import ChatError
 from gemproxy.gemini.translate.media import KINDS, SIZE_LIMIT, is_remote, media_part
 from tests.strategies import json_values
+from tests.tables import each
 
 BYTES = bytes(range(256))
 DATA = base64.b64encode(BYTES).decode()
@@ -59,7 +60,7 @@ def refusal(part: Any) -> ChatError:
     return error
 
 
-@pytest.mark.parametrize(
+@each(
     ("part", "mime_type"),
     [
         *(
@@ -142,7 +143,7 @@ WAV = b"RIFF\n\0\0\0WAVEfmt "
 MP4 = b"\0\0\0\x14ftypisom\0\0\0\0mp42"
 
 
-@pytest.mark.parametrize(
+@each(
     ("make", "data", "mime_type"),
     [
         (lambda data: image(data_url("", data)), PNG, "image/png"),
@@ -233,7 +234,7 @@ YOUTUBE = "https://www.youtube.com/watch?v=9hE5-98ZeCg"
 FILE = "https://generativelanguage.googleapis.com/v1beta/files/abc"
 
 
-@pytest.mark.parametrize(
+@each(
     ("part", "uri", "mime_type"),
     [
         (video(YOUTUBE), YOUTUBE, None),
@@ -276,7 +277,7 @@ def test_file_data_that_could_be_a_name_are_base64():
     assert sent == {"inlineData": {"mimeType": "application/pdf", "data": "files/abcdef"}}
 
 
-@pytest.mark.parametrize(
+@each(
     ("written", "meant"),
     [
         ("AQ==", b"\1"),
@@ -312,7 +313,7 @@ def test_sloppy_base64_is_sent_tidy(written: str, meant: bytes):
         assert sent == base64.b64encode(meant).decode()
 
 
-@pytest.mark.parametrize(
+@each(
     "data",
     [
         "!",
@@ -337,7 +338,7 @@ def test_what_is_not_base64_is_refused_by_name(data: str):
     assert "base64" in refusal(file(data)).message
 
 
-@pytest.mark.parametrize(
+@each(
     ("part", "param"),
     [
         *((image(url), "here.image_url.url") for url in (None, 1, "", "x", [], "blob:x", "data:")),

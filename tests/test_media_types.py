@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from gemproxy.gemini.translate.media_types import (
     type_by_signature,
     type_of,
 )
+from tests.tables import each
 
 
 def box(*brands: bytes) -> bytes:
@@ -70,8 +70,8 @@ BEGINNINGS: list[tuple[bytes, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("data", "mime_type"), BEGINNINGS)
-@pytest.mark.parametrize("rest", [b"", b"\0\x80" * 3000])
+@each(("data", "mime_type"), BEGINNINGS)
+@each("rest", [b"", b"\0\x80" * 3000])
 def test_data_are_known_by_their_beginning(data: bytes, mime_type: str, rest: bytes):
     if mime_type == "text/plain" and rest:
         assert type_of(data + rest) != "text/plain"
@@ -79,7 +79,7 @@ def test_data_are_known_by_their_beginning(data: bytes, mime_type: str, rest: by
         assert type_of(data + rest) == mime_type
 
 
-@pytest.mark.parametrize(
+@each(
     "data",
     [
         bytes(range(256)),
@@ -115,7 +115,7 @@ def test_other_data_are_not_known(data: bytes):
     assert type_of(data) is None
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "mime_type"),
     [
         ("a.png", "image/png"),

@@ -16,6 +16,7 @@ from gemproxy.gemini.translate.messages import Conversation
 from gemproxy.gemini.translate.messages import translate_messages as make_conversation
 from gemproxy.gemini.translate.signatures import Signatures
 from tests.strategies import json_values
+from tests.tables import each
 
 # It takes every order of turns, and needs no signatures.
 FLASH = family_of("gemini-2.5-flash")
@@ -51,7 +52,7 @@ SYSTEM, DEVELOPER = message("system", "s"), message("developer", "d")
 USER, ASSISTANT = message("user", "u"), message("assistant", "a")
 
 
-@pytest.mark.parametrize(
+@each(
     ("messages", "system", "turns"),
     [
         ([USER], None, [("user", ["u"])]),
@@ -148,7 +149,7 @@ def test_messages_must_be_a_list_that_is_not_empty(messages: Any):
     assert "'messages'" in error.message
 
 
-@pytest.mark.parametrize(
+@each(
     ("wrong", "param"),
     [
         *((value, "messages[1]") for value in (None, 1, "text", [], [USER])),
@@ -176,7 +177,7 @@ def test_messages_must_be_a_list_that_is_not_empty(messages: Any):
         ),
     ],
 )
-@pytest.mark.parametrize("first", [USER, SYSTEM], ids=["turn", "system"])
+@each("first", [USER, SYSTEM])
 def test_a_wrong_type_is_refused_by_name(first: Any, wrong: Any, param: str):
     error = refusal([first, wrong])
     assert error.param == param

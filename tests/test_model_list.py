@@ -39,6 +39,7 @@ from testing.fake_newapi import FakeNewApi, document
 from testing.google import refusals, scenarios
 from testing.google.recorded_request import Once
 from tests.support import Product, Reply, chat, running, running_relay, until
+from tests.tables import each
 
 # What Google says, and what of it is listed
 
@@ -95,7 +96,7 @@ def test_models_for_chat_are_listed(name: str) -> None:
     assert ids(chat_models({"models": [google(name)]})) == [name]
 
 
-@pytest.mark.parametrize(
+@each(
     "model",
     [
         google("gemini-embedding-001"),
@@ -119,7 +120,6 @@ def test_models_for_chat_are_listed(name: str) -> None:
         None,
         "models/x",
     ],
-    ids=str,
 )
 def test_others_are_not(model: Any) -> None:
     assert chat_models({"models": [model]}) == []

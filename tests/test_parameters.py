@@ -14,6 +14,7 @@ from gemproxy.gemini.translate.families import family_of
 from gemproxy.gemini.translate.parameters import Defaults, Parameters
 from gemproxy.gemini.translate.parameters import parameters as read_parameters
 from tests.strategies import json_values
+from tests.tables import each
 
 MODEL = "gemini-2.5-flash"
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
@@ -76,7 +77,7 @@ def test_a_setting_arrives_as_it_is(name: str, value: Any, setting: str, sent: A
     assert type(got[setting]) is type(sent)
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "value"),
     [
         *(
@@ -122,15 +123,15 @@ def test_the_newer_name_of_the_token_limit_wins():
     assert config(**both) == config(**dict(reversed(both.items()))) == {"maxOutputTokens": 2}
 
 
-@pytest.mark.parametrize("name", ["temperature", "top_p", "presence_penalty", "frequency_penalty"])
-@pytest.mark.parametrize("value", ["1", True, False, [], {}, [1], float("nan"), float("inf")])
+@each("name", ["temperature", "top_p", "presence_penalty", "frequency_penalty"])
+@each("value", ["1", True, False, [], {}, [1], float("nan"), float("inf")])
 def test_what_is_no_number_is_refused_by_name(name: str, value: Any):
     error = refusal(**{name: value})
     assert error.param == name
     assert name in error.message
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "value"),
     [
         *(
@@ -524,7 +525,7 @@ def test_pictures_and_sound_can_be_requested(body: Any, config: Any):
     assert got.request == {"generationConfig": config}
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "param"),
     [
         ({"modalities": ["smell"]}, "modalities"),

@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gemproxy.web.paths import model_in_path, tidy_path
+from tests.tables import each
 
 CHAT = b"/v1/chat/completions"
 MODELS = b"/v1/models"
 
 
-@pytest.mark.parametrize(
+@each(
     ("path", "meant"),
     [
         (CHAT, CHAT),

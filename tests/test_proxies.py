@@ -13,6 +13,7 @@ from gemproxy.http.proxies import Proxies, Proxy
 from gemproxy.http.proxy_handshakes import ProxyRefused, Step, http_connect, socks5
 from gemproxy.http.url import split_url
 from tests.support import running_relay
+from tests.tables import each
 
 A = "http://a.proxy:1"
 B = "http://b.proxy:2"
@@ -69,7 +70,7 @@ def test_the_address_of_a_proxy(text: str, proxy: Proxy) -> None:
     assert "word" not in str(proxy) + repr(proxy)
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         *("http://", "http://:80", "http://a:b", "http://a:99999", "http://a:0", "http://[::1"),
@@ -79,14 +80,14 @@ def test_the_address_of_a_proxy(text: str, proxy: Proxy) -> None:
         "http://me:sec/ret@a:1",
     ],
 )
-@pytest.mark.parametrize("name", ["HTTP_PROXY", "https_proxy", "all_proxy"])
+@each("name", ["HTTP_PROXY", "https_proxy", "all_proxy"])
 def test_what_is_no_address_of_a_proxy(name: str, text: str) -> None:
     with pytest.raises(ValueError, match=f"^{name.upper()}: .*expected http://host:port") as caught:
         Proxies.from_environ({name: text})
     assert "sec" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
+@each(
     ("no_proxy", "url", "direct"),
     [
         ("example.org", "http://example.org/", True),

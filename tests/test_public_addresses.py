@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gemproxy.http.public_addresses import SPECIAL_IPV4, SPECIAL_IPV6, is_public_address
+from tests.tables import each
 
 PUBLIC = [
     "1.1.1.1",
@@ -95,24 +96,24 @@ NOT_PUBLIC = [
 ]
 
 
-@pytest.mark.parametrize("address", PUBLIC)
+@each("address", PUBLIC)
 def test_hosts_of_the_internet_are_public(address: str):
     assert is_public_address(address)
 
 
-@pytest.mark.parametrize("address", NOT_PUBLIC)
+@each("address", NOT_PUBLIC)
 def test_what_has_a_special_purpose_is_not(address: str):
     assert not is_public_address(address)
 
 
-@pytest.mark.parametrize("block", [*SPECIAL_IPV4, *SPECIAL_IPV6])
+@each("block", [*SPECIAL_IPV4, *SPECIAL_IPV6])
 def test_each_entry_counts_from_its_first_to_its_last_address(block: str):
     network = ipaddress.ip_network(block)
     assert not is_public_address(str(network[0]))
     assert not is_public_address(str(network[-1]))
 
 
-@pytest.mark.parametrize("source", [*SPECIAL_IPV4.values(), *SPECIAL_IPV6.values()])
+@each("source", [*SPECIAL_IPV4.values(), *SPECIAL_IPV6.values()])
 def test_each_entry_names_its_rfc(source: str):
     assert re.fullmatch(r".+, RFC \d+", source)
 

@@ -16,6 +16,7 @@ from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.chat.request import ChatRequest, parse_chat_request
 from gemproxy.web.bodies import read_chat
 from tests.strategies import json_values
+from tests.tables import each
 
 FIELDS = ("model", "stream", "stream_options", "include_usage")
 
@@ -70,7 +71,7 @@ def test_streaming_is_requested(fields: dict[str, Any], stream: bool, include_us
     assert request.include_usage is include_usage
 
 
-@pytest.mark.parametrize(
+@each(
     ("fields", "param"),
     [
         *(({"model": value}, "model") for value in (None, "", 1, True, [], {}, ["m"])),
@@ -97,7 +98,7 @@ def test_json_that_is_no_object_is_refused(raw: bytes):
     assert refusal(raw).message == "The request body must be a JSON object."
 
 
-@pytest.mark.parametrize(
+@each(
     "raw",
     [
         *(b"", b" ", b"{", b'{"model"', b"{'model': 'm'}", b'{"model": "m",}', b'{"model": "m"} x'),
@@ -114,7 +115,6 @@ def test_json_that_is_no_object_is_refused(raw: bytes):
         *(nested(levels, "[", '"\\ud800"') for levels in (201, 900, 100_000)),
         *(b"[" * 100_000, b'{"a":' * 100_000),
     ],
-    ids=lambda raw: f"{raw[:40]!r}-{len(raw)}",
 )
 def test_what_is_not_json_is_refused(raw: bytes):
     error = refusal(raw)
@@ -125,7 +125,7 @@ def test_what_is_not_json_is_refused(raw: bytes):
     assert "sys." not in error.message
 
 
-@pytest.mark.parametrize(
+@each(
     ("raw", "text"),
     [
         (rb'"\ud83d\ude00"', "😀"),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gemproxy.chat import sse
 from gemproxy.chat.sse import DONE, Event, EventTooLarge, SSEDecoder, comment, encode
+from tests.tables import each
 
 BOM = b"\xef\xbb\xbf"
 
@@ -78,7 +79,7 @@ STREAMS = {
 }
 
 
-@pytest.mark.parametrize("name", STREAMS)
+@each("name", STREAMS)
 def test_a_stream_is_decoded_however_it_is_cut(name: str) -> None:
     stream, events = STREAMS[name]
     assert by_the_book(stream) == events

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gemproxy.chat.jsontext import loads
 from gemproxy.chat.stoptags import StopTagScanner, TagPatterns
+from tests.tables import each
 
 
 def scan(tags: Sequence[str], pieces: Iterable[str]) -> tuple[str, bool]:
@@ -70,7 +71,7 @@ EXAMPLES: list[tuple[list[str], str, str, bool]] = [
 ]
 
 
-@pytest.mark.parametrize(("tags", "text", "passed", "stopped"), EXAMPLES)
+@each(("tags", "text", "passed", "stopped"), EXAMPLES)
 def test_the_first_tag_ends_the_text_however_it_is_cut(
     tags: list[str], text: str, passed: str, stopped: bool
 ) -> None:
@@ -178,7 +179,7 @@ def spellings(char: str) -> list[bytes]:
 FIRST_CHARACTERS = '<>[/"\\\b\f\n\r\t\x00\x1f\x7f xJkéЖ中\ud7ff\ue000\ufffd\uffff🛑𐀀\U0010ffff'
 
 
-@pytest.mark.parametrize("char", FIRST_CHARACTERS)
+@each("char", FIRST_CHARACTERS)
 def test_a_tag_can_begin_however_its_first_character_is_spelled(char: str) -> None:
     tags = TagPatterns([char + "stop"])
     for spelling in spellings(char):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gemproxy.demo import rules
 from gemproxy.gemini.translate.families import LEVELS, family_of
 from gemproxy.gemini.translate.thinking import EFFORTS, thinking_config
+from tests.tables import each
 
 SHOWN = {"includeThoughts": True}
 
@@ -33,7 +34,7 @@ FROM_LOW = levels("LOW", "LOW", *LEVELS[1:], "HIGH", "HIGH")
 BUDGETS = [budget(tokens) for tokens in (1024, 1024, 8192, 24576)]
 
 
-@pytest.mark.parametrize(
+@each(
     ("model", "configs"),
     [
         ("gemini-3.8-flash", FROM_LOW),

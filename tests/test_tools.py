@@ -18,6 +18,7 @@ from gemproxy.gemini.translate.names import gemini_name
 from gemproxy.gemini.translate.signatures import Signatures, is_corrupted, sign_unsigned
 from gemproxy.gemini.translate.tools import Call, calling_config, read_tools
 from tests.strategies import json_values
+from tests.tables import each
 
 SCHEMA = {
     "type": "object",
@@ -95,7 +96,7 @@ def test_a_function_keeps_its_name(name: str):
     assert declarations([tool(name)]) == [declared(name)]
 
 
-@pytest.mark.parametrize(
+@each(
     ("wrong", "param"),
     [
         *((wrong, "tools[1].type") for wrong in (None, 1, "f", [], {}, {"type": "retrieval"})),
@@ -120,7 +121,7 @@ def test_tools_must_be_a_list(wrong: Any):
 STRANGE = [" f", "f g", "1f", "-f", "f\n", "\u00e9", "x" * 129, "1" * 300, "f/g", "f.g h", ""]
 
 
-@pytest.mark.parametrize("name", STRANGE)
+@each("name", STRANGE)
 def test_a_name_that_google_does_not_take_is_changed(name: str):
     assert NAME.fullmatch(gemini_name(name))
     assert gemini_name(name) == gemini_name(name)
@@ -170,7 +171,7 @@ def test_a_choice_is_a_mode(choice: Any, config: Any):
     assert choose(choice, "f", "g") == config
 
 
-@pytest.mark.parametrize(
+@each(
     "choice",
     [
         *("", "any", "AUTO", "f", 1, True, [], {}, {"type": "function"}, {"function": "f"}),
@@ -207,7 +208,7 @@ def parts_of(*calls: Any, signatures: Signatures | None = None) -> list[Any]:
     return parts
 
 
-@pytest.mark.parametrize(
+@each(
     ("arguments", "args"),
     [
         ("{}", {}),
@@ -279,7 +280,7 @@ def test_no_calls_are_no_parts():
 # Results in the history
 
 
-@pytest.mark.parametrize(
+@each(
     ("content", "response"),
     [
         ("22 degrees", {"output": "22 degrees"}),

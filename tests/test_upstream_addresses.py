@@ -17,11 +17,12 @@ from gemproxy.openai.backend import base_url
 from testing.fake_newapi import FakeNewApi, document, stream
 from testing.tls import make_certificate
 from tests.support import gpt, running_relay
+from tests.tables import each
 
 HOST = "https://example.org"
 
 
-@pytest.mark.parametrize(
+@each(
     ("setting", "target", "url"),
     [
         ("", "/v1/models", "/v1/models"),

@@ -17,6 +17,7 @@ from testing.fake_newapi import DONE, answer, chunk, document, event, events, us
 from testing.processes import free_port
 from testing.tls import make_certificate
 from tests.support import Relay, gpt, running_relay
+from tests.tables import each
 
 both_modes = pytest.mark.parametrize("wanted", [True, False])
 SAID = "The very words."
@@ -77,7 +78,7 @@ SPELLINGS: list[tuple[Any, int]] = [
 ]
 
 
-@pytest.mark.parametrize(("payload", "status"), SPELLINGS)
+@each(("payload", "status"), SPELLINGS)
 def test_an_error_keeps_its_words_and_gets_the_status_that_it_tells(
     payload: Any, status: int
 ) -> None:
@@ -87,7 +88,7 @@ def test_an_error_keeps_its_words_and_gets_the_status_that_it_tells(
     assert error.payload()["error"]["message"] == SAID
 
 
-@pytest.mark.parametrize(
+@each(
     "payload",
     [
         {},
