@@ -14,7 +14,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import console, dialects, engines, gemini, relay, report, usage
+from bench import console, dialects, engines, gemini, relay, report, usage, watched
 from bench.contenders import Contender, Unavailable, all_contenders, start_upstream
 from bench.load import Target
 from bench.numbers import Measures, medians
@@ -185,6 +185,24 @@ async def _usage(folder: Path, rounds: int) -> report.Results:
     return {name: medians(kept) for name, kept in measured.items()} | {"plots": medians([plots])}
 
 
+async def _watched(folder: Path, rounds: int) -> report.Results:
+    upstream, upstream_port = start_upstream(folder / "upstream")
+    contender = all_contenders()[0]
+    measured: dict[str, list[Measures]] = {name: [] for name in watched.NAMES}
+    try:
+        await asyncio.to_thread(contender.run, folder, upstream_port)
+        await asyncio.sleep(3)
+        for number in range(rounds):
+            _say(f"watched, round {number + 1}")
+            for name, measures in (await watched.measure(contender)).items():
+                measured[name].append(measures)
+                _say(f"    {name}: {_brief(measures)}")
+    finally:
+        contender.stop()
+        upstream.stop()
+    return {name: medians(kept) for name, kept in measured.items()}
+
+
 def _brief(measures: Measures) -> str:
     known = ((name, value) for name, value in measures.items() if value is not None)
     return ", ".join(f"{name} {value:.4g}" for name, value in known)
@@ -195,7 +213,7 @@ def main() -> None:
     parser.add_argument(
         "part",
         nargs="?",
-        choices=("all", "relay", "dialects", "usage", "gemini", "engines", "console"),
+        choices=("all", "relay", "dialects", "usage", "watched", "gemini", "engines", "console"),
         default="all",
         help="default: all",
     )
@@ -230,6 +248,8 @@ def main() -> None:
             measured["dialects"] = asyncio.run(_dialects(folder, given.rounds))
         if given.part in ("all", "usage"):
             measured["usage"] = asyncio.run(_usage(folder / "usage", given.rounds))
+        if given.part in ("all", "watched"):
+            measured["watched"] = asyncio.run(_watched(folder / "watched", given.rounds))
         if given.part in ("all", "gemini"):
             measured["gemini"] = asyncio.run(_gemini(folder, max(1, given.rounds - 1)))
         if given.part in ("all", "engines"):

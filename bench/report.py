@@ -149,6 +149,30 @@ def usage_goals(measured: Results) -> list[str]:
     ]
 
 
+WATCHED = (
+    Row("CPU of a small answer, not streamed, ms", "answer_ms", 2),
+    Row("CPU of a small answer, streamed, ms", "streamed_answer_ms", 2),
+    Row("CPU of a chunk, 200 streams of 20/s, µs", "chunk_us", 1),
+    Row("CPU while 1,000 requests get a chunk a second, %", "thousand_percent", 2),
+)
+# Percent of a core that a page may take while 1,000 requests are under way.
+_MOST_FOR_A_PAGE = 2.0
+
+
+def watched_goals(measured: Results) -> list[str]:
+    """What a page costs, in words."""
+    without, with_it = measured.values()
+    ratios = {key: with_it[key] / without[key] for key in without}
+    share = with_it["thousand_percent"] - without["thousand_percent"]
+    return [
+        f"- with a page, a small answer takes {ratios['answer_ms']:.3f} times the CPU"
+        f" (streamed: {ratios['streamed_answer_ms']:.3f}), and a chunk"
+        f" {ratios['chunk_us']:.3f} times; with 1,000 requests under way a page takes"
+        f" {share:.2f} % of a core (goal: {_MOST_FOR_A_PAGE:g} %)"
+        f"{'' if share <= _MOST_FOR_A_PAGE else ' **missed**'}"
+    ]
+
+
 def dialect_goals(measured: Results) -> list[str]:
     """What each dialect needs beside chat completions, in words."""
     chat = measured["chat"]
@@ -269,6 +293,10 @@ def table(results: Results) -> str:
         lines += [*_table(DIALECTS, cpu, "Usage of an upstream, recorded or not"), ""]
         lines += [*usage_goals(measured), ""]
         lines += [*_table(USAGE, {"gemproxy": measured["plots"]}, "A million rows of usage"), ""]
+    if "watched" in results:
+        measured = results["watched"]
+        lines += [*_table(WATCHED, measured, "A page that watches"), ""]
+        lines += [*watched_goals(measured), ""]
     if "gemini" in results:
         lines += [*_table(GEMINI, results["gemini"], "Gemini, through its CLI"), ""]
     if results.get("console"):

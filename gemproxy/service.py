@@ -278,7 +278,11 @@ class Daemon(MultiService):
         )
         keys = [] if engine is None else [engine.keys]
         self._live = Live(
-            reactor, self._under_way, partial(self._surroundings, keys), self._masking
+            reactor,
+            self._under_way,
+            partial(self._surroundings, keys),
+            self._masking,
+            lambda request: self._admin.refusal(request),
         )
         self._admin = Admin(
             admin_keys,

@@ -131,8 +131,9 @@ def found(folder: Path, text: str = "", status: str = "", **words: str) -> list[
     wanted = Wanted(words, status_filter(status), text)
     reader = JournalReader(folder)
     together = [number for page in pages(reader, wanted) for number in page]
-    hurried = JournalReader(folder, patience=0)
-    assert [number for page in pages(hurried, wanted) for number in page] == together
+    hurried = list(pages(JournalReader(folder, patience=0), wanted))
+    assert [number for page in hurried for number in page] == together
+    assert all(len(page) <= 1 for page in hurried)
     return together
 
 

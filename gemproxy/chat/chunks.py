@@ -66,6 +66,11 @@ _CHARACTERS_PER_TOKEN = 4
 _MOST_DIGITS = 10
 
 
+def estimated_tokens(length: int) -> int:
+    """The tokens of a text of so many characters, more or less."""
+    return -(-length // _CHARACTERS_PER_TOKEN)
+
+
 def estimated_usage(prompt_length: int, answer_length: int) -> Usage:
     """
     An estimate of the usage of an answer, for want of the API's counts.
@@ -73,13 +78,8 @@ def estimated_usage(prompt_length: int, answer_length: int) -> Usage:
     @param prompt_length: bytes of the request's messages.
     @param answer_length: characters of the answer.
     """
-    prompt = -(-prompt_length // _CHARACTERS_PER_TOKEN)
-    return Usage(prompt, -(-answer_length // _CHARACTERS_PER_TOKEN), estimated=True)
-
-
-def estimated_prompt(prompt_length: int) -> int:
-    """The tokens of a prompt alone; see L{estimated_usage}."""
-    return estimated_usage(prompt_length, 0).prompt
+    prompt, answer = estimated_tokens(prompt_length), estimated_tokens(answer_length)
+    return Usage(prompt, answer, estimated=True)
 
 
 def index_of(value: Any) -> int | None:

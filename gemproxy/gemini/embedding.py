@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from gemproxy.backoff import RetryPolicy
-from gemproxy.chat.chunks import estimated_prompt
+from gemproxy.chat.chunks import estimated_tokens
 from gemproxy.chat.embeddings import EmbeddingsRequest, embeddings_document
 from gemproxy.chat.errors import ChatError, upstream_failed
 from gemproxy.chat.jsontext import loads
@@ -66,7 +66,7 @@ class Embedding:
             total = as_object(loads(answer)).get("totalTokens")
         except (ChatError, ValueError):
             total = None
-        return total if isinstance(total, int) else estimated_prompt(request.length)
+        return total if isinstance(total, int) else estimated_tokens(request.length)
 
     async def _ask(self, model: str, method: str, body: bytes) -> bytes:
         """Ask for a document, retrying as the policy allows."""

@@ -102,12 +102,13 @@ class Admin:
 
     def check(self, request: ProxyRequest) -> None:
         """@raise ChatError: 401 or 403, the client may not be here."""
-        if (error := self._refusal(request)) is not None:
+        if (error := self.refusal(request)) is not None:
             if error.status == UNAUTHORIZED:
                 self.refused()
             raise error
 
-    def _refusal(self, request: ProxyRequest) -> ChatError | None:
+    def refusal(self, request: ProxyRequest) -> ChatError | None:
+        """Why the client may not be here; None if it may."""
         if self.keys:
             if self._shows_key(request):
                 return None
@@ -137,7 +138,7 @@ class Admin:
 
     def _tell(self, request: ProxyRequest) -> None:
         """Whether the client is let in, or why it is not, and whether a key would do it."""
-        error = self._refusal(request)
+        error = self.refusal(request)
         said = {"open": error is None, "code": error and error.code}
         send_json(request, said | {"needs_key": bool(self.keys)})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from time import time
+from time import thread_time, time
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -23,8 +23,10 @@ from gemproxy.web.under_way import UnderWay
 
 # Seconds between two looks, at least.
 INTERVAL = 0.5
-# Of the time, for looking: where there are very many requests, pages are told more seldom.
-MOST_TIME = 0.01
+# Of a core, for looking: where there are very many requests, pages are told more seldom.
+MOST_TIME = 0.015
+# Seconds between two looks, at most. There are only so many requests to tell of.
+LONGEST_INTERVAL = 3.0
 # Seconds without news after which a page, and what is in between, gets a sign of life.
 _SILENCE = 15.0
 
@@ -34,21 +36,22 @@ class _Page:
     """
     A page that watches.
 
+    @ivar request: its request, which it has for as long as it watches.
     @ivar is_behind: it was not told of everything, and needs the whole state.
     @ivar gone: cancelled when it goes, and fired when it is sent away.
     """
 
     def __init__(self, request: ProxyRequest) -> None:
-        self._request = request
+        self.request = request
         self._is_paused = False
         self.is_behind = True
         self.gone: Deferred[None] = Deferred()
 
     def tell(self, data: bytes) -> bool:
         """Write it, unless the page does not read; returns whether it was written."""
-        if self._is_paused or self._request.channel is None:
+        if self._is_paused or self.request.channel is None:
             return False
-        self._request.write(data)
+        self.request.write(data)
         return True
 
     def pauseProducing(self) -> None:
@@ -77,19 +80,25 @@ class Live:
         under_way: UnderWay,
         fields: Callable[[float], dict[str, Any]],
         own_keys: Masking = NO_KEYS,
+        refusal: Callable[[ProxyRequest], object] = lambda request: None,
         wall_clock: Callable[[], float] = time,
+        cpu_clock: Callable[[], float] = thread_time,
     ) -> None:
         """
         @param fields: what is to be told besides the requests, for JSON; called with the time, in
             seconds since the epoch.
         @param own_keys: of this daemon. Upstreams quote keys, and anything is the name of a model.
+        @param refusal: why the sender of a request may not watch any longer; None if it may.
         @param wall_clock: in seconds since the epoch.
+        @param cpu_clock: seconds of CPU that the thread has taken.
         """
         self._clock = clock
         self._under_way = under_way
         self._fields = fields
         self._own_keys = own_keys
+        self._refusal = refusal
         self._wall_clock = wall_clock
+        self._cpu_clock = cpu_clock
         self._pages: dict[_Page, None] = {}
         self._state = LiveState()
         self._timer: IDelayedCall | None = None
@@ -108,12 +117,17 @@ class Live:
 
     def close(self) -> None:
         """Send all pages away: they are no requests that a stop has to wait for."""
-        for page in list(self._pages):
+        self._send_away(list(self._pages))
+
+    def _send_away(self, pages: Sequence[_Page]) -> None:
+        for page in pages:
             page.gone.callback(None)
 
     async def _watch(self, request: ProxyRequest) -> None:
         request.setHeader(b"content-type", b"text/event-stream; charset=utf-8")
         request.setHeader(b"x-accel-buffering", b"no")
+        if request.method == b"HEAD":
+            return
         page = _Page(request)
         request.registerProducer(page, True)
         self._pages[page] = None
@@ -142,16 +156,21 @@ class Live:
         self._state = LiveState()
 
     def _look(self) -> None:
-        began = self._clock.seconds()
+        self._timer = None
+        began = self._cpu_clock()
+        # Somebody may have logged out.
+        self._send_away([page for page in self._pages if self._refusal(page.request) is not None])
         try:
-            now = self._wall_clock()
-            change = self._state.advance(now, began, self._under_way.all, self._fields(now))
+            now, clock = self._wall_clock(), self._clock.seconds()
+            change = self._state.advance(now, clock, self._under_way.all, self._fields(now))
             self._tell_all(change)
         except Exception:
             # An error must not end the looks.
             self.log.failure("the pages that watch were not told")
-        spent = self._clock.seconds() - began
-        self._timer = self._clock.callLater(max(INTERVAL, spent / MOST_TIME), self._look)
+        needed = (self._cpu_clock() - began) / MOST_TIME
+        delay = min(max(INTERVAL, needed), LONGEST_INTERVAL)
+        if self._pages:
+            self._timer = self._clock.callLater(delay, self._look)
 
     def _tell_all(self, change: dict[str, Any]) -> None:
         """@param change: what the pages that know the rest have to be told."""

@@ -14,6 +14,7 @@ from gemproxy.web.under_way import Progress, Running
 MOST_SHOWN = 2000
 # The share of the newest measurement in a speed: an answer comes in bursts.
 _SHARE_OF_NEWEST = 0.4
+_FIELDS = Progress._fields
 
 
 @define
@@ -38,24 +39,26 @@ class _Row:
 
         @param elapsed: seconds since then.
         """
-        before, self.progress = self.progress, progress
+        before = self.progress
         if before == progress and not self.speed:
             return {}
-        pairs = zip(Progress._fields, before, progress, strict=True)
-        changed: dict[str, Any] = {name: now for name, then, now in pairs if now != then}
-        speed = self._next_speed(before.tokens, elapsed)
-        if speed != self.speed:
-            self.speed = changed["speed"] = speed
+        self.progress = progress
+        changed: dict[str, Any] = {
+            name: now
+            for name, then, now in zip(_FIELDS, before, progress, strict=True)
+            if now != then
+        }
+        if progress.tokens is not None and before.tokens is not None and elapsed > 0:
+            speed = _next_speed(self.speed, max(0.0, (progress.tokens - before.tokens) / elapsed))
+            if speed != self.speed:
+                self.speed = changed["speed"] = speed
         return changed
 
-    def _next_speed(self, before: int | None, elapsed: float) -> float | None:
-        tokens = self.progress.tokens
-        if tokens is None or before is None or elapsed <= 0:
-            return self.speed
-        newest = max(0.0, (tokens - before) / elapsed)
-        if self.speed is None:
-            return round(newest, 1) or None
-        return round(self.speed + _SHARE_OF_NEWEST * (newest - self.speed), 1)
+
+def _next_speed(speed: float | None, newest: float) -> float | None:
+    if speed is None:
+        return round(newest, 1) or None
+    return round(speed + _SHARE_OF_NEWEST * (newest - speed), 1)
 
 
 class LiveState:

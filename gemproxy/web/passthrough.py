@@ -107,7 +107,9 @@ class Passthrough:
         idle_timeout = IdleTimeout(self.clock, self.timeout)
         destination = destination or self.upstream()
         forwarder = destination.forwarder
-        relay = _ResponseRelay(request, self.clock, model, idle_timeout, self.own_keys, cutter)
+        relay = _ResponseRelay(
+            request, self.clock, destination.name, model, idle_timeout, self.own_keys, cutter
+        )
         self.under_way.add(request.id, relay)
         target = _target(request, path)
         asking = self._relay(request, relay, idle_timeout, raw, forwarder, may_be_unserved, target)
@@ -134,20 +136,18 @@ class Passthrough:
             self.under_way.remove(request.id)
             if is_answered:
                 self.metrics.passed(request.code)
-                self._count(request, relay, destination.name, model)
+                self._count(request, relay)
         return is_answered
 
-    def _count(
-        self, request: ProxyRequest, relay: _ResponseRelay, upstream: str, model: str | None
-    ) -> None:
+    def _count(self, request: ProxyRequest, relay: _ResponseRelay) -> None:
         request.is_counted = True
         # What was answered before, and is only shown, has been counted.
         is_new = request.method == b"POST"
         self.meter.count(
             id=request.id,
             account=None if request.account is None else request.account.name,
-            model=model or "",
-            upstream=upstream,
+            model=relay.model or "",
+            upstream=relay.upstream,
             status=CLIENT_GONE if relay.is_left else request.code,
             usage=relay.scanner.usage() if relay.scanner is not None and is_new else None,
             first_token=relay.first_data if request.code < _ERRORS_FROM else None,
@@ -217,6 +217,7 @@ class _ResponseRelay(Protocol):
         self,
         request: ProxyRequest,
         clock: IReactorTime,
+        upstream: str,
         model: str | None,
         idle_timeout: IdleTimeout,
         own_keys: Masking,
@@ -224,6 +225,7 @@ class _ResponseRelay(Protocol):
     ) -> None:
         self.began = clock.seconds()
         self._clock = clock
+        self.upstream = upstream
         self.model = model
         self.is_left = False
         self.first_data: float | None = None
@@ -248,7 +250,7 @@ class _ResponseRelay(Protocol):
         return facts_of(self._request, self._request.id, "passed", self.model, None)
 
     def progress(self) -> Progress:
-        return Progress(self._in_words(), 0, None, self._request.sentLength)
+        return Progress(self._in_words(), self.upstream, 0, None, self._request.sentLength)
 
     def _in_words(self) -> str:
         if self.interruption is not None:

@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from gemproxy.backend import Commitment
 from gemproxy.chat.answer_limits import AnswerLimits, AnswerMeter
-from gemproxy.chat.chunks import Usage, estimated_usage
+from gemproxy.chat.chunks import Usage, estimated_tokens, estimated_usage
 from gemproxy.chat.collect import CompletionCollector
 from gemproxy.chat.errors import ChatError, upstream_failed
 from gemproxy.chat.form import AnswerForm
@@ -286,8 +286,11 @@ class _Relay:
         length = exchange.text_length
         tokens = (exchange.usage or {}).get("completion_tokens")
         if not isinstance(tokens, int):
-            tokens = estimated_usage(0, length).completion
-        return Progress(self._in_words(length), exchange.retries, tokens, self._request.sentLength)
+            tokens = estimated_tokens(length)
+        words = self._in_words(length)
+        return Progress(
+            words, exchange.upstream, exchange.retries, tokens, self._request.sentLength
+        )
 
     def _in_words(self, length: int) -> str:
         if self.state is not RelayState.OPEN:

@@ -9,7 +9,7 @@ from attrs import evolve
 from werkzeug.exceptions import HTTPException
 
 from gemproxy.backend import Forwarder, TokenCounter
-from gemproxy.chat.chunks import estimated_prompt, model_object
+from gemproxy.chat.chunks import estimated_tokens, model_object
 from gemproxy.chat.errors import model_not_found, unknown_url
 from gemproxy.chat.models import plain_name, served_model
 from gemproxy.chat.request import Headers
@@ -146,7 +146,7 @@ class StreamProxy:
             request, counting.dialect, raw, is_gemini, takes_google=False
         )
         counts = [
-            estimated_prompt(chat.prompt_length + chat.tools_length)
+            estimated_tokens(chat.prompt_length + chat.tools_length)
             if counter is None
             else await counter.count(chat)
             for chat in translation.renamed(lambda _: model).chats

@@ -18,11 +18,13 @@ class Progress(NamedTuple):
     How far an answer has come.
 
     @ivar state: in words.
+    @ivar upstream: who answers, or was the last one to be asked: an upstream, or C{gemini}.
     @ivar tokens: of the answer so far; None if they are not known.
     @ivar sent: bytes written to the client.
     """
 
     state: str
+    upstream: str
     retries: int
     tokens: int | None
     sent: int
