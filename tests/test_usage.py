@@ -12,7 +12,7 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -37,7 +37,7 @@ from gemproxy.config_file import (
     PriceListConfig,
     parse_config_file,
 )
-from gemproxy.database import Database
+from gemproxy.database import Database, open_database
 from gemproxy.exchange import Exchange
 from gemproxy.gemini.translate.models import BUILT_IN_MODELS
 from gemproxy.usage import recorder, report, tables
@@ -442,21 +442,39 @@ def test_a_file_of_any_version_is_read_and_written(tmp_path: Path, version: int)
 
 
 @async_yield_fixture
-async def made(tmp_path: Path) -> AsyncIterator[Callable[..., Recorder]]:
+async def made(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Recorder]]]:
     """Makes recorders for the same file, whose clock the test moves."""
     recorders: list[Recorder] = []
 
-    def make(clock: Clock, **options: Any) -> Recorder:
+    async def make(clock: Clock, **options: Any) -> Recorder:
         database = Database(reactor, tmp_path / FILE, tables.MIGRATIONS, patience=0.05)
         in_thread = Threads(reactor, 1, "test").call
         recorder = Recorder(clock, database, in_thread, 90, wall_clock=lambda: NOON, **options)
         recorders.append(recorder)
         recorder.startService()
+        await until(lambda: recorder._writing is None, "the file is made")
         return recorder
 
     yield make
     for one in recorders:
         await maybeDeferred(one.stopService)
+
+
+@ensureDeferred
+async def test_a_file_of_a_newer_version_is_told_of_at_the_start(
+    tmp_path: Path, made: Callable[..., Awaitable[Recorder]]
+):
+    with closing(sqlite3.connect(tmp_path / FILE)) as newer:
+        newer.execute("PRAGMA user_version = 1000")
+    with warnings() as warned:
+        recorder = await made(Clock())
+        with pytest.raises(NoUsage, match="another version"):
+            await recorder.report(question_of({}, NOON), PRICES, "json")
+    assert len(warned) == 1 and "newer version" in warned[0]
+
+
+def ids_of(connection: sqlite3.Connection) -> list[str]:
+    return [id for (id,) in connection.execute("SELECT id FROM request ORDER BY rowid")]
 
 
 def ids_in(folder: Path) -> list[str]:
@@ -465,7 +483,7 @@ def ids_in(folder: Path) -> list[str]:
         return []
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
         try:
-            return [id for (id,) in connection.execute("SELECT id FROM request ORDER BY rowid")]
+            return ids_of(connection)
         except sqlite3.DatabaseError:
             return []
 
@@ -484,13 +502,15 @@ def warnings() -> Iterator[list[str]]:
 
 
 @ensureDeferred
-async def test_rows_are_written_once_a_second(tmp_path: Path, made: Callable[..., Recorder]):
+async def test_rows_are_written_once_a_second(
+    tmp_path: Path, made: Callable[..., Awaitable[Recorder]]
+):
     clock = Clock()
-    recorder = made(clock)
+    recorder = await made(clock)
     for id in ("a", "b"):
         recorder.add(row(id=id))
     clock.advance(0.99)
-    assert ids_in(tmp_path) == []
+    assert recorder._writing is None and ids_in(tmp_path) == []
     clock.advance(0.01)
     recorder.add(row(id="c"))
     await until(lambda: ids_in(tmp_path) == ["a", "b"], "the first two are written")
@@ -525,10 +545,10 @@ async def test_what_cannot_be_written_waits_as_far_as_there_is_room(
     trouble: Callable[[Path], AbstractContextManager[None]],
     said: str,
     tmp_path: Path,
-    made: Callable[..., Recorder],
+    made: Callable[..., Awaitable[Recorder]],
 ):
     clock, dropped = Clock(), []
-    recorder = made(clock, most_rows=3, count_dropped=dropped.append)
+    recorder = await made(clock, most_rows=3, count_dropped=dropped.append)
     recorder.add(row(id="0"))
     clock.advance(1)
     await until(lambda: ids_in(tmp_path) == ["0"], "the file is there")
@@ -548,10 +568,10 @@ async def test_what_cannot_be_written_waits_as_far_as_there_is_room(
 
 @ensureDeferred
 async def test_a_row_that_cannot_be_written_keeps_no_other(
-    tmp_path: Path, made: Callable[..., Recorder]
+    tmp_path: Path, made: Callable[..., Awaitable[Recorder]]
 ):
     clock, dropped = Clock(), []
-    recorder = made(clock, count_dropped=dropped.append)
+    recorder = await made(clock, count_dropped=dropped.append)
     for bad in (row(status=2**64), row(model=None), row(finish=object()), row(id="\ud800")):
         recorder.add(bad)
         clock.advance(1)
@@ -571,13 +591,13 @@ def overwrite(path: Path, start: int) -> None:
         file.write(b"garbage!" * ((size - start) // 8))
 
 
-@pytest.mark.parametrize("damage", ["beginning", "middle", "removed"])
+@pytest.mark.parametrize("damage", ["beginning", "middle", "removed", "replaced"])
 @ensureDeferred
 async def test_a_file_that_is_damaged_at_work_makes_room_for_another(
-    damage: str, tmp_path: Path, made: Callable[..., Recorder]
+    damage: str, tmp_path: Path, made: Callable[..., Awaitable[Recorder]]
 ):
     clock, path, question = Clock(), tmp_path / FILE, question_of({}, NOON)
-    recorder = made(clock)
+    recorder = await made(clock)
     for number in range(200):
         recorder.add(row(id=f"lost-{number}"))
     clock.advance(1)
@@ -586,6 +606,9 @@ async def test_a_file_that_is_damaged_at_work_makes_room_for_another(
     with warnings() as warned:
         if damage == "removed":
             path.unlink()
+        elif damage == "replaced":
+            open_database(tmp_path / "other", tables.MIGRATIONS).close()
+            (tmp_path / "other").replace(path)
         else:
             with closing(sqlite3.connect(path)) as other:
                 other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -594,14 +617,17 @@ async def test_a_file_that_is_damaged_at_work_makes_room_for_another(
             # Only whoever reads all of it can know.
             with pytest.raises(NoUsage, match="malformed"):
                 await recorder.report(question, PRICES, "json")
+            assert [*tmp_path.glob(f"{FILE}.damaged-*")]
         recorder.add(row(id="kept"))
         clock.advance(1)
-        await until(lambda: ids_in(tmp_path) == ["kept"], "another file is begun")
-    if damage != "removed":
+        await until(lambda: ids_in(tmp_path)[-1:] == ["kept"], "another file is written")
+    if damage in ("beginning", "middle"):
         assert "is damaged" in warned[0]
         assert len([*tmp_path.glob(f"{FILE}.damaged-*")]) == 1
     report = json.loads(await recorder.report(question, PRICES, "json"))
-    assert report["total"]["requests"] == 1
+    assert report["total"]["requests"] == len(ids_in(tmp_path))
+    # The log of a file that was replaced may be read as that of the other one.
+    assert ids_in(tmp_path) == ["kept"] or damage == "replaced"
 
 
 @ensureDeferred

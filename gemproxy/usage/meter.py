@@ -10,7 +10,7 @@ from attrs import define, field
 from gemproxy.chat.chunks import Usage
 from gemproxy.exchange import Exchange
 from gemproxy.usage.prices import Prices
-from gemproxy.usage.row import OTHER, Names, Row, bucket_of, shown, within_bounds
+from gemproxy.usage.row import NAME_LENGTH, OTHER, Names, Row, bucket_of, shown, within_bounds
 
 _ERRORS_FROM = 400
 
@@ -98,6 +98,8 @@ class Meter:
         @return: what it costs; None if that is not known.
         """
         time = self.wall_clock() - duration if time is None else time
+        # It is remembered in several places, and comes from the client.
+        model = model[:NAME_LENGTH]
         name, cost = self._names.known(model), None
         if usage is not None:
             usage = within_bounds(usage)

@@ -93,6 +93,8 @@ class Recorder(Service):
             self.log.warn("The usage of this daemon is not recorded. {error}", error=error)
         else:
             super().startService()
+            # What is wrong with the file is told now, and its tables are of this version.
+            self._write()
 
     def add(self, row: Row) -> None:
         if not self.running:
@@ -162,7 +164,6 @@ class Recorder(Service):
         Answer a question. Neither requests nor what is being written wait for it.
 
         @param form: one of L{gemproxy.usage.report.FORMS}.
-
         @raise NoUsage: there is nothing that can be read.
         @raise BadQuestion: see L{report_of}.
         """

@@ -17,7 +17,9 @@ The status of a request whose client did not wait for the answer, which is nobod
 one that nginx logs for this, and is never sent.
 """
 
-_NAME_LENGTH = 200
+NAME_LENGTH = 200
+"""Characters of the name of a model."""
+
 _WORD_LENGTH = 40
 # Tokens of a request. What an upstream says goes into sums of 64 bits.
 _MOST_TOKENS = 10**9
@@ -84,7 +86,7 @@ class Names:
         if found is None:
             if len(self._known) >= self._limit:
                 return OTHER
-            found = self._known[name] = shown(name, _NAME_LENGTH)
+            found = self._known[name] = shown(name, NAME_LENGTH)
         return found
 
 
