@@ -12,15 +12,22 @@ from attrs import define
 from hypothesis import given
 from hypothesis import strategies as st
 from pytest_twisted import async_yield_fixture, ensureDeferred
+from twisted.internet.defer import Deferred
 from twisted.logger import formatEvent
 
 from gemproxy.accounts.account import Account, accounts_of_keys
+from gemproxy.accounts.budget import Spent
 from gemproxy.accounts.file import FILE
 from gemproxy.accounts.known_keys import KnownKeys, digest_of
+from gemproxy.accounts.limiter import Permit
+from gemproxy.accounts.refusals import too_many_at_once
 from gemproxy.command import main
+from gemproxy.config_file import PriceConfig, PriceListConfig
+from gemproxy.usage.prices import Prices
 from gemproxy.web.credentials import Credentials
-from testing.fake_newapi import document, hang, stream
+from testing.fake_newapi import EVENT_STREAM, answer, document, events, hang, stream
 from tests.support import Relay, Reply, gpt, running_relay, until
+from tests.test_websockets import accepted, open_websocket, switch
 
 ACCOUNTS = accounts_of_keys(["first-key", "second-key"])
 KNOWN = KnownKeys({digest_of(key): account for key, account in ACCOUNTS.items()})
@@ -362,6 +369,85 @@ async def test_requests_at_once_are_those_that_are_under_way(office: Office) -> 
     running.drop()
     await until(lambda: not office.relay.daemon._admission.open, "it has ended")
     assert (await office.relay.ask(gpt(), **shown)).status == 200
+
+
+@ensureDeferred
+async def test_an_open_websocket_is_under_way(office: Office) -> None:
+    shown = await office.account("bob", concurrent=1)
+    office.relay.upstream.play(switch())
+    client = await open_websocket(office.relay, **shown)
+    await accepted(office.relay, client)
+    assert (await office.relay.ask(gpt(), **shown)).status == 429
+    client.drop()
+    await until(lambda: not office.relay.daemon._admission.open, "it has ended")
+    assert (await office.relay.ask(gpt(), **shown)).status == 200
+
+
+@ensureDeferred
+async def test_a_budget_of_money_goes_by_the_prices(office: Office) -> None:
+    price = PriceConfig("gpt-*", input=100_000.0, output=500_000.0)
+    office.relay.daemon._meter.prices = Prices(PriceListConfig(per_million=(price,)))
+    shown = await office.account("bob", budgets=["2USD/day"])
+    for number in (1, 2):
+        assert (await office.relay.ask(gpt(), **shown)).status == 200
+        assert (await office.spent("bob"))["cost"] == pytest.approx(number * 1.9)
+    reply = await office.relay.ask(gpt(), **shown)
+    assert (reply.status, reply.error["code"]) == (429, "insufficient_quota")
+
+
+@ensureDeferred
+async def test_the_limits_of_an_upstream_are_not_those_of_the_account(office: Office) -> None:
+    theirs = (EVENT_STREAM, ("x-ratelimit-remaining-tokens", "999"))
+    for path in ("/v1/chat/completions", "/v1/embeddings"):
+        for limits, told in ({}, "999"), ({"requests_per_minute": 5}, None):
+            shown = await office.account(f"bob{len(limits)}{path[4:7]}", **limits)
+            office.relay.upstream.play(events(*answer("Hi"), headers=theirs))
+            reply = await (await office.relay.send("POST", path, gpt(stream=True), **shown)).reply()
+            assert reply.headers.get("x-ratelimit-remaining-tokens") == told, path
+
+
+class SharedLimiter:
+    """One that asks somebody, who answers when a test says so."""
+
+    def __init__(self) -> None:
+        self.asked: list[Deferred[Permit]] = []
+        self.released = 0
+
+    def begin(self, account: Account) -> Deferred[Permit]:
+        self.asked.append(Deferred())
+        return self.asked[-1]
+
+    def charge(self, name: str, spent: Spent) -> None:
+        pass
+
+    def headers(self, account: Account) -> list[tuple[str, str]]:
+        return [("x-ratelimit-limit-requests", "7")]
+
+    def keep_only(self, names: set[str]) -> None:
+        pass
+
+    def release(self) -> None:
+        self.released += 1
+
+
+@ensureDeferred
+async def test_a_limiter_may_take_its_time(office: Office) -> None:
+    shown = await office.account("bob", concurrent=1)
+    relay, limiter = office.relay, SharedLimiter()
+    relay.daemon._accounts.limiter = limiter
+    allowed, refused, gone = [await relay.begin(gpt(), **shown) for _ in range(3)]
+    await until(lambda: len(limiter.asked) == 3, "all wait")
+    assert relay.upstream.calls == []
+    gone.drop()
+    await until(lambda: len(relay.daemon._admission.open) == 2, "one has gone")
+    limiter.asked[2].callback(Permit(limiter.release))
+    assert limiter.released == 1
+    limiter.asked[0].callback(Permit(limiter.release))
+    limiter.asked[1].errback(too_many_at_once("bob", 1))
+    reply = await allowed.reply()
+    assert (reply.status, reply.headers["x-ratelimit-limit-requests"]) == (200, "7")
+    assert (await refused.reply()).status == 429
+    assert (len(relay.upstream.calls), limiter.released) == (1, 2)
 
 
 @ensureDeferred

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 from pytest_twisted import ensureDeferred
 
+from gemproxy.accounts.records import limits_of_json
+from gemproxy.config_file import PriceConfig, PriceListConfig
+from gemproxy.usage.prices import Prices
 from testing.fake_newapi import document, stream
 from testing.google import refusals, scenarios
-from tests.support import Product, Relay, Reply, running_relay, shared_daemon
+from tests.support import Product, Relay, Reply, chat, running_relay, shared_daemon
 
 KEY = "a-key-of-this-proxy"
 SENT = {
@@ -49,6 +52,44 @@ async def generate(
 
 def ports(product: Product) -> tuple[int, int]:
     return product.port, product.stream_port
+
+
+@ensureDeferred
+async def test_an_account_has_its_models_and_budget_on_both_ports(product: Product) -> None:
+    accounts, file = product.daemon._accounts, product.daemon._accounts_file
+    price = PriceConfig("gemini-*", input=1e6, output=1e6)
+    product.daemon._meter.prices = Prices(PriceListConfig(per_million=(price,)))
+    limits = limits_of_json({"models": ["gemini-*-flash"], "budgets": ["1000USD/day"]})
+    _, key = await accounts.change(file.add, "bob", limits, 1.0)
+    query, other = f"?key={key}", "gemini-2.5-pro"
+    for port in ports(product):
+        assert (await generate(product, port, query=query)).status == 200
+        for method in ("generateContent", "streamGenerateContent", "countTokens", "embedContent"):
+            reply = await generate(product, port, method=method, model=other, query=query)
+            assert (reply.status, reply.error["status"]) == (403, "PERMISSION_DENIED"), method
+        for path, body in (
+            ("/v1beta/cachedContents", {"contents": []}),
+            ("/v1/images/generations", {"prompt": "x"}),
+            ("/v1/responses", {"input": "x"}),
+            ("/v1/messages/count_tokens", chat()),
+        ):
+            asked = body | {"model": f"models/{other}"}
+            sent = await product.send("POST", path + query, asked, port)
+            assert (await sent.reply()).status == 403, path
+        listed = await (await product.send("GET", f"/v1beta/models{query}", port=port)).reply()
+        assert listed.json["models"]
+        assert all(model["name"].endswith("-flash") for model in listed.json["models"])
+        sent = await product.send("GET", f"/v1beta/models/{other}{query}", port=port)
+        assert (await sent.reply()).status == 403
+    assert accounts.spent("bob")["day"].requests == 2
+    cost = accounts.spent("bob")["day"].cost
+    assert cost == accounts.spent("bob")["day"].tokens > 0
+    await accounts.change(file.change, "bob", {"budgets": [f"{cost:g}USD/day"]})
+    for port in ports(product):
+        reply = await generate(product, port, query=query)
+        assert (reply.status, reply.error["status"]) == (429, "RESOURCE_EXHAUSTED")
+    await accounts.change(file.revoke, "bob", 2.0)
+    assert (await generate(product, product.port, query=query)).status == 401
 
 
 RICH = scenarios.answer(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from attrs import frozen
 
 TOKENS = "tokens"
 PERIODS = ("day", "month")
+_DAY = 86400
 
 _WRITTEN = re.compile(
     r"\s*([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*([kM]?)\s*(tokens?|[A-Z]{3})\s*/\s*(day|month)\s*"
@@ -94,7 +96,18 @@ def period_at(period: str, now: float) -> str:
 
     @param now: in seconds since the epoch.
     """
-    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d" if period == "day" else "%Y-%m")
+    return _names_of(int(now // _DAY))[period]
+
+
+@lru_cache(4)
+def _names_of(number: int) -> dict[str, str]:
+    """
+    The names of the periods of a day, which each request asks for.
+
+    @param number: of the day since the epoch.
+    """
+    day = datetime.fromtimestamp(number * _DAY, UTC)
+    return {"day": f"{day:%Y-%m-%d}", "month": f"{day:%Y-%m}"}
 
 
 def next_period(period: str, now: float) -> datetime:

@@ -159,7 +159,9 @@ class Directory(Service):
         self._ledger.written(None if news is None else news.spent)
         if news is None or news.records is None:
             return
-        self.records = news.records
+        was_needed, self.records = self.are_needed, news.records
+        if self.running and self.are_needed and not was_needed:
+            self.log.info("clients need a key from now on: there is an account")
         self._names = frozenset(record.account.name for record in news.records)
         by_digest = {
             record.digest: record.account for record in news.records if record.digest is not None

@@ -34,11 +34,11 @@ class Ledger:
     def spent(self, name: str, period: str, now: float) -> Spent:
         """@param period: C{day} or C{month}."""
         key = (name, period_at(period, now))
-        return (
-            self._written.get(key, NOTHING)
-            + self._pending.get(key, NOTHING)
-            + self._in_hand.get(key, NOTHING)
-        )
+        spent = self._written.get(key, NOTHING)
+        for more in (self._pending.get(key), self._in_hand.get(key)):
+            if more is not None:
+                spent += more
+        return spent
 
     def take(self) -> Mapping[Key, Spent]:
         """What is to be written; L{written} or L{put_back} says what became of it."""

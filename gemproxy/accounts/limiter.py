@@ -112,7 +112,7 @@ class LocalLimiter:
         if state is None:
             state = self._states[account.name] = _State(limits, None, None)
             _follow(state, limits)
-        elif state.limits != limits:
+        elif state.limits is not limits:
             _follow(state, limits)
         return state
 

@@ -39,7 +39,7 @@ from gemproxy.web.site import (
     headers_of,
     make_app,
 )
-from gemproxy.web.upload import Upload
+from gemproxy.web.upload import Upload, may_be_json
 
 # What these ask for is there already.
 _WITHOUT_A_MODEL = (b"GET", b"HEAD", b"DELETE", b"OPTIONS")
@@ -382,15 +382,9 @@ def is_passed_through(method: bytes, path: bytes, content_type: bytes) -> bool:
     Whether a request is the upstream's business alone, whatever its body says, so that the body
     can be passed on while it arrives.
     """
-    if method == b"POST" and names_a_model(path) and _may_be_json(content_type):
+    if method == b"POST" and names_a_model(path) and may_be_json(content_type):
         return False
     return _is_anything_else(method, path)
-
-
-def _may_be_json(content_type: bytes) -> bool:
-    """As far as the client tells. Some do not, and C{curl -d} says it sends a form."""
-    kind = content_type.lower()
-    return not kind or b"json" in kind or b"x-www-form-urlencoded" in kind
 
 
 @lru_cache(1024)
