@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import blockingCallFromThread, deferToThreadPool
@@ -61,14 +61,16 @@ def chromium() -> Iterator[Browser]:
     path = find_chromium()
     if path is None:
         pytest.skip(MISSING)
+    expect.set_options(timeout=PATIENCE)
     _THREAD.start()
-    playwright = _in_thread(lambda: sync_playwright().start())
-    chromium = playwright.chromium
-    browser = _in_thread(partial(chromium.launch, executable_path=path, args=ARGUMENTS))
-    yield browser
-    _in_thread(browser.close)
-    _in_thread(playwright.stop)
-    _THREAD.stop()
+    try:
+        playwright = _in_thread(lambda: sync_playwright().start())
+        launch = playwright.chromium.launch
+        yield _in_thread(partial(launch, executable_path=path, args=ARGUMENTS))
+        # It ends the browser too.
+        _in_thread(playwright.stop)
+    finally:
+        _THREAD.stop()
 
 
 @pytest.fixture

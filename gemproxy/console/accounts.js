@@ -18,6 +18,7 @@ export async function show(main, { signal }) {
 
   async function draw() {
     const { data } = await get("admin/keys", { signal });
+    fill(made);
     list.rows(data.map((account) => asRow(account, actionsFor(account))));
     fill(place, accountForm("Add an account", {}, true, addOne));
   }
@@ -37,6 +38,7 @@ export async function show(main, { signal }) {
               await send("PATCH", path, limits);
               announce(`${name} is changed.`);
               await draw();
+              list.element.focus();
             };
             fill(place, accountForm(`Change ${name}`, account, false, change, draw));
             place.querySelector("input").focus();

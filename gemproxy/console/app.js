@@ -22,7 +22,10 @@ let leaving = new AbortController();
 
 function place() {
   const [name, ...rest] = location.hash.slice(1).split("/");
-  return { name: name in VIEWS ? name : FIRST, rest: decodeURIComponent(rest.join("/")) };
+  return {
+    name: Object.hasOwn(VIEWS, name) ? name : FIRST,
+    rest: decodeURIComponent(rest.join("/")),
+  };
 }
 
 async function show(isFirst = false) {

@@ -1,6 +1,6 @@
 /** A plot of values over time, in SVG, with a table of the same for those who cannot see it. */
 
-import { Table, fill, h, painter, setText, svg } from "./dom.js";
+import { fill, h, painter, setText, svg, table } from "./dom.js";
 
 const HEIGHT = 200;
 const LEFT = 56;
@@ -112,7 +112,7 @@ function line(values, x, y, number) {
 function niceAbove(most) {
   if (!most) return 1;
   const unit = 10 ** Math.floor(Math.log10(most));
-  return [1, 2, 4, 6, 8, 10].find((times) => times * unit >= most) * unit;
+  return ([1, 2, 4, 6, 8].find((times) => times * unit >= most) ?? 10) * unit;
 }
 
 /** It is made when somebody opens it. */
@@ -121,7 +121,7 @@ function asTable(title, times, series, format) {
   const open = () => {
     const columns = ["Time", ...series.map(({ name }) => [name, "number"])];
     const rows = times.map((time, at) => [time, ...series.map(({ values }) => format(values[at]))]);
-    fill(place, new Table(title, columns).rows(rows).element);
+    fill(place, table(title, columns, rows));
   };
   return h(
     "details",

@@ -51,9 +51,11 @@ export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+let fields = 0;
+
 /** A field of a form with its label; `control` is the element that takes the value. */
 export function field(label, control, hint) {
-  control.id ||= `field-${(field.number = (field.number ?? 0) + 1)}`;
+  control.id ||= `field-${(fields += 1)}`;
   if (hint) control.setAttribute("aria-describedby", `${control.id}-hint`);
   return h(
     "div",

@@ -181,9 +181,9 @@ function answers(entry, signal) {
       ? "It cannot be asked again: the request is not known."
       : entry.has_left_out && "It cannot be asked again: pictures and files are not kept.";
   const key = h("input", { type: "password", autocomplete: "off", value: client.key });
-  const again = h("button", { class: "primary", disabled: unrepeatable }, "Ask again");
+  const again = h("button", { class: "primary", disabled: Boolean(unrepeatable) }, "Ask again");
   const stop = h("button", { type: "button", disabled: true }, "Stop");
-  const curl = h("button", { type: "button", disabled: unrepeatable }, "Copy as curl");
+  const curl = h("button", { type: "button", disabled: Boolean(unrepeatable) }, "Copy as curl");
   const command = h("pre", { hidden: true });
   let stopping = null;
   signal.addEventListener("abort", () => stopping?.abort());

@@ -73,7 +73,12 @@ export async function follow(live, { signal, told, lost }) {
 
 function pause(seconds, signal) {
   return new Promise((resolve) => {
-    setTimeout(resolve, seconds * 1000);
-    signal.addEventListener("abort", resolve);
+    const end = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", end);
+      resolve();
+    };
+    const timer = setTimeout(end, seconds * 1000);
+    signal.addEventListener("abort", end);
   });
 }

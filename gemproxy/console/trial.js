@@ -68,7 +68,7 @@ export async function show(main, { signal }) {
     stop.disabled = true;
     // What was not answered is asked again, not part of the conversation.
     if (text === null) message.value ||= question.content;
-    else said.push(question, { role: "assistant", content: text });
+    else if (text) said.push(question, { role: "assistant", content: text });
     message.focus();
   }
 

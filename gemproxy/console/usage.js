@@ -1,7 +1,7 @@
 /** Who used how much of what. */
 
 import { address } from "./api.js";
-import { Table, add, choice, field, fill, h } from "./dom.js";
+import { add, choice, field, fill, h, table } from "./dom.js";
 import { money, none, number, seconds } from "./format.js";
 import { aboutCosts, nothing, usageOf } from "./plots.js";
 
@@ -56,10 +56,8 @@ export async function show(main, { signal }) {
         ...report.by.map((_, at) => (at ? "" : "Total")),
         ...numbers(report.total, report),
       ]);
-    fill(
-      place,
-      new Table("Usage", [...report.by, ...COLUMNS], "Nothing was asked.").rows(rows).element,
-    );
+    const heads = report.by.map((name) => name[0].toUpperCase() + name.slice(1));
+    fill(place, table("Usage", [...heads, ...COLUMNS], rows, "Nothing was asked."));
     about.textContent = `${aboutCosts(report)} Days are those of UTC.`;
   }
   await draw();
