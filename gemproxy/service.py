@@ -58,6 +58,7 @@ from gemproxy.routing.router import Router
 from gemproxy.routing.table import GEMINI, RoutingTable
 from gemproxy.settings_shown import shown_settings
 from gemproxy.shutdown import LAST_WORDS, Drain
+from gemproxy.tracing.tracer import NO_TRACER, Tracer, endpoint_in
 from gemproxy.usage import tables
 from gemproxy.usage.meter import Meter
 from gemproxy.usage.prices import Prices
@@ -191,6 +192,7 @@ class Daemon(MultiService):
         self._under_way = UnderWay()
         self._recorder: Recorder | None = None
         self._meter = self._add_meter()
+        self._tracer = self._add_tracer(environ)
         self._ports: list[PortService] = []
         self._connections: list[Connections] = []
         self._addresses = {
@@ -607,6 +609,7 @@ class Daemon(MultiService):
             self._log_limit,
             self._under_way,
             self._meter,
+            self._tracer,
         )
 
     def _add_kept_responses(self) -> KeptResponses | None:
@@ -616,6 +619,24 @@ class Daemon(MultiService):
         database = Database(self._reactor, config.data_dir / "gemproxy.sqlite3", MIGRATIONS)
         database.setServiceParent(self)
         return KeptResponses(database, config.responses_keep)
+
+    def _add_tracer(self, environ: Mapping[str, str]) -> Tracer:
+        endpoint = endpoint_in(environ)
+        if endpoint is None:
+            return NO_TRACER
+        try:
+            from gemproxy.tracing.opentelemetry import OpenTelemetry
+        except ImportError as error:
+            self.log.warn(
+                "{endpoint} gets no traces: OpenTelemetry is not installed, or too old ({error}). "
+                "pip install 'gemproxy[otel]'",
+                endpoint=endpoint,
+                error=error,
+            )
+            return NO_TRACER
+        tracer = OpenTelemetry(self._reactor, endpoint, __version__)
+        tracer.setServiceParent(self)
+        return tracer
 
     def _add_meter(self) -> Meter:
         config, meter = self._config, Meter(Prices(self._config.prices))

@@ -23,6 +23,7 @@ from gemproxy.dialects.dialect import Translation
 from gemproxy.exchange import Exchange
 from gemproxy.journal import Journal
 from gemproxy.metrics import Metrics
+from gemproxy.tracing.tracer import NO_TRACER, Tracer, with_parent
 from gemproxy.usage.meter import Meter
 from gemproxy.usage.row import CLIENT_GONE
 from gemproxy.util.log import make_logger
@@ -52,6 +53,7 @@ class ChatService:
         for no limit.
     @ivar under_way: told of each answer.
     @ivar meter: learns of each request that ended.
+    @ivar tracer: begins its trace.
     """
 
     log = make_logger()
@@ -67,6 +69,7 @@ class ChatService:
     log_limit: LogLimit | None = None
     under_way: UnderWay = field(factory=UnderWay)
     meter: Meter = field(factory=Meter)
+    tracer: Tracer = NO_TRACER
     _heartbeat_timer: HeartbeatTimer = field(init=False)
 
     @_heartbeat_timer.default
@@ -136,6 +139,8 @@ class ChatService:
         exchange.path = request.path.decode("utf-8", "replace")
         request.setHeader(b"x-request-id", exchange.id.encode())
         request.is_logged = request.is_counted = True
+        if (trace := self.tracer.begin(chat.headers, exchange.time)) is not None:
+            chat.headers = with_parent(chat.headers, trace.parent)
         heartbeats = evolve(self.heartbeats, stream_delay=_commits_in(chat.headers))
         relay = kind(
             request,
@@ -165,6 +170,8 @@ class ChatService:
             self._heartbeat_timer.remove(relay)
             self.under_way.remove(exchange.id)
             self._close(exchange, chat)
+            if trace is not None:
+                trace.end(exchange)
             # Whoever else still refers to it shall not keep it in memory.
             chat.release()
 
