@@ -11,13 +11,15 @@ import platform
 import resource
 import sys
 import tempfile
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import console, dialects, engines, gemini, relay, report, usage, watched
+from bench import console, dialects, engines, gemini, relay, report, tracing, usage, watched
 from bench.contenders import Contender, Unavailable, all_contenders, start_upstream
 from bench.load import Target
 from bench.numbers import Measures, medians
+from testing.processes import Running
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -162,17 +164,9 @@ async def _usage(folder: Path, rounds: int) -> report.Results:
         name: usage.start(folder / name.replace(" ", "-"), upstream_port, days)
         for name, days in (("recorded", 90), ("not recorded", 0))
     }
-    measured: dict[str, list[Measures]] = {name: [] for name in daemons}
     try:
-        await asyncio.sleep(3)
-        for number in range(rounds):
-            _say(f"usage, round {number + 1}")
-            for name, measures in (await usage.compare(daemons)).items():
-                measured[name].append(measures)
-                _say(f"    {name}: {_brief(measures)}")
+        compared = await _compared("usage", daemons, rounds)
     finally:
-        for running, _ in daemons.values():
-            running.stop()
         upstream.stop()
     (folder / "rows").mkdir()
     _say(f"usage: {usage.ROWS:,} rows")
@@ -182,7 +176,39 @@ async def _usage(folder: Path, rounds: int) -> report.Results:
         plots = await asyncio.to_thread(usage.ask, port)
     finally:
         running.stop()
-    return {name: medians(kept) for name, kept in measured.items()} | {"plots": medians([plots])}
+    return compared | {"plots": medians([plots])}
+
+
+async def _compared(
+    part: str, daemons: Mapping[str, tuple[Running, int]], rounds: int
+) -> report.Results:
+    """What answers cost some daemons, in turn. They are ended."""
+    measured: dict[str, list[Measures]] = {name: [] for name in daemons}
+    try:
+        await asyncio.sleep(3)
+        for number in range(rounds):
+            _say(f"{part}, round {number + 1}")
+            for name, measures in (await usage.compare(daemons)).items():
+                measured[name].append(measures)
+                _say(f"    {name}: {_brief(measures)}")
+    finally:
+        for running, _ in daemons.values():
+            running.stop()
+    return {name: medians(kept) for name, kept in measured.items()}
+
+
+async def _tracing(folder: Path, rounds: int) -> report.Results:
+    """Daemons that send traces and that do not, in turn."""
+    upstream, port = start_upstream(folder / "upstream")
+    try:
+        with tracing.collector() as url:
+            daemons = {
+                "traced": tracing.start(folder / "traced", port, url),
+                "not traced": tracing.start(folder / "not-traced", port, None),
+            }
+            return await _compared("tracing", daemons, rounds)
+    finally:
+        upstream.stop()
 
 
 async def _watched(folder: Path, rounds: int) -> report.Results:
@@ -213,7 +239,17 @@ def main() -> None:
     parser.add_argument(
         "part",
         nargs="?",
-        choices=("all", "relay", "dialects", "usage", "watched", "gemini", "engines", "console"),
+        choices=(
+            "all",
+            "relay",
+            "dialects",
+            "usage",
+            "tracing",
+            "watched",
+            "gemini",
+            "engines",
+            "console",
+        ),
         default="all",
         help="default: all",
     )
@@ -250,6 +286,8 @@ def main() -> None:
             measured["usage"] = asyncio.run(_usage(folder / "usage", given.rounds))
         if given.part in ("all", "watched"):
             measured["watched"] = asyncio.run(_watched(folder / "watched", given.rounds))
+        if given.part in ("all", "tracing"):
+            measured["tracing"] = asyncio.run(_tracing(folder / "tracing", given.rounds))
         if given.part in ("all", "gemini"):
             measured["gemini"] = asyncio.run(_gemini(folder, max(1, given.rounds - 1)))
         if given.part in ("all", "engines"):

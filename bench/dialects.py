@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -71,13 +72,20 @@ DIALECTS = {
 }
 
 
-def start(folder: Path, upstream: int, more: str = "", **options: object) -> tuple[Running, int]:
+def start(
+    folder: Path,
+    upstream: int,
+    more: str = "",
+    environ: Mapping[str, str] = {},
+    **options: object,
+) -> tuple[Running, int]:
     """
     A daemon in front of an upstream, and its port.
 
     @param more: the rest of its configuration file.
+    @param environ: variables besides those that each has.
     """
-    environ = gemproxy_environment(folder)
+    environ = gemproxy_environment(folder) | dict(environ)
     config = folder / "gemproxy.toml"
     config.write_text(_CONFIG.format(upstream=upstream) + more)
     port = free_port()

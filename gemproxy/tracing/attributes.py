@@ -30,11 +30,10 @@ def attributes_of(exchange: Exchange) -> dict[str, str | int | bool | list[str]]
         if exchange.finish_reason
         else None,
         "http.response.status_code": exchange.status,
-        "url.path": (exchange.path or "")[:_LENGTH] or None,
         "enduser.id": exchange.account,
         "error.type": str(exchange.status) if exchange.error is not None else None,
         "gemproxy.request": exchange.id,
-        "gemproxy.stream": exchange.stream,
+        "gemproxy.stream": exchange.stream or None,
         "gemproxy.retries": exchange.retries or None,
     }
     if exchange.usage is not None:
