@@ -57,6 +57,8 @@ def test_the_first_on_the_path_is_taken(tmp_path: Path):
     node(folders[1])
     path = os.pathsep.join(map(str, folders))
     assert find_cli("gemini", {"PATH": path}) == Cli(str(executables[0]), path)
+    cached = find_cli("gemini", {"PATH": path, "NODE_COMPILE_CACHE": "cache"})
+    assert cached.compile_cache == str(Path("cache").absolute())
 
 
 def test_it_may_be_named_by_its_path(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -185,7 +187,8 @@ def test_a_worker_sees_what_it_needs_and_nothing_else(
     for name in ("GEMINI_API_KEY", "FIXED_API_KEY", "GOOGLE_API_KEY", "ANYTHING"):
         monkeypatch.setenv(name, "hush")
     heap = 512 * 1024 * 1024
-    environment = home.environment("/usr/bin", "gemini-x", "http://127.0.0.1:1/x", heap)
+    cli = Cli("gemini", "/usr/bin", "/cache")
+    environment = home.environment(cli, "gemini-x", "http://127.0.0.1:1/x", heap)
     assert "hush" not in str(environment)
     assert environment == {
         "PATH": "/usr/bin",
@@ -198,6 +201,7 @@ def test_a_worker_sees_what_it_needs_and_nothing_else(
         "GEMINI_CLI_TRUST_WORKSPACE": "true",
         "GEMINI_CLI_NO_RELAUNCH": "true",
         "OTEL_SDK_DISABLED": "true",
+        "NODE_COMPILE_CACHE": "/cache",
         "NODE_OPTIONS": "--max-old-space-size=512",
         "NO_COLOR": "1",
         "LANG": "C.UTF-8",
@@ -205,5 +209,6 @@ def test_a_worker_sees_what_it_needs_and_nothing_else(
 
 
 def test_the_system_prompt_of_the_cli_is_replaced(home: WorkerHome):
-    path = Path(home.environment("", "", "", 1)["GEMINI_SYSTEM_MD"])
-    assert path.read_text().strip() == ""
+    environment = home.environment(Cli("", ""), "", "", 1)
+    assert Path(environment["GEMINI_SYSTEM_MD"]).read_text().strip() == ""
+    assert "NODE_COMPILE_CACHE" not in environment

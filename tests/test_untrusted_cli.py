@@ -32,6 +32,7 @@ LITTLE_PATIENCE = CliLimits(
     setup_timeout=0.5,
     cancel_timeout=0.3,
     first_restart_delay=0.05,
+    growth_delay=0.05,
 )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from attrs import frozen
 
 from gemproxy.chat.jsontext import dumps
+from gemproxy.gemini.cli.install import Cli
 from gemproxy.gemini.cli.sizes import MIB
 
 # Turns the coding agent into a plain chat model; each setting has an effect with 0.61.0.
@@ -51,6 +52,8 @@ _SETTINGS: dict[str, Any] = {
     "experimental": {"enableAgents": False},
     "mcp": {"allowed": []},
 }
+
+_NOBODY: dict[str, Any] = {"active": None, "old": []}
 
 
 @frozen
@@ -101,23 +104,25 @@ class WorkerHome:
             folder.mkdir(mode=0o700)
         self.chats.mkdir(mode=0o700, parents=True)
         self._settings.write_bytes(dumps(_SETTINGS))
+        # The CLI looks who is logged in some 18 times for a prompt; a missing file takes it longer.
+        (self.root / ".gemini" / "google_accounts.json").write_bytes(dumps(_NOBODY))
         # Replaces the CLI's system prompt of 23 kB. The gateway removes it from requests anyway.
         self._system_prompt.write_text(" ")
 
     def remove(self) -> None:
         shutil.rmtree(self.root, ignore_errors=True)
 
-    def environment(self, path: str, model: str, api_url: str, heap: int) -> dict[str, str]:
+    def environment(self, cli: Cli, model: str, api_url: str, heap: int) -> dict[str, str]:
         """
         The environment of the worker. It has no API key: the gateway at C{api_url} adds it.
 
-        @param path: the PATH that contains node.
         @param model: any concrete model; with "auto" the CLI queries a classifier model first.
         @param heap: the maximum size of the worker's heap in bytes. It is 100 MB at the start and
             grows by 1 MB with each used-up session.
         """
-        return {
-            "PATH": path,
+        cache = {} if cli.compile_cache is None else {"NODE_COMPILE_CACHE": cli.compile_cache}
+        return cache | {
+            "PATH": cli.path,
             "HOME": str(self.root),
             "GEMINI_CLI_HOME": str(self.root),
             "TMPDIR": str(self.temp),

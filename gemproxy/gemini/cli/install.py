@@ -39,10 +39,12 @@ class Cli:
     """
     @ivar executable: the absolute path of the CLI's executable.
     @ivar path: the PATH that contains its node.
+    @ivar compile_cache: the folder in which Node keeps compiled code; None for none.
     """
 
     executable: str
     path: str
+    compile_cache: str | None = None
 
 
 def find_cli(name: str, environ: Mapping[str, str]) -> Cli:
@@ -53,7 +55,8 @@ def find_cli(name: str, environ: Mapping[str, str]) -> Cli:
     path = path_of(environ)
     executable = find_executable(name, path)
     node_version(path)
-    return Cli(executable, path)
+    cache = environ.get("NODE_COMPILE_CACHE")
+    return Cli(executable, path, str(Path(cache).absolute()) if cache else None)
 
 
 def path_of(environ: Mapping[str, str]) -> str:

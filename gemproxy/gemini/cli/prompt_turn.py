@@ -86,7 +86,8 @@ class PromptTurn:
         await self._until_over()
         if self._session is not None:
             self._sessions.release(self._session)
-        records.delete_reports(self._worker.home.temp)
+            if not self._session.is_sound:
+                records.delete_reports(self._worker.home.temp)
 
     async def _until_over(self) -> None:
         over, session = self._under_way, self._session

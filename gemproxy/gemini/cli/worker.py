@@ -149,7 +149,7 @@ class Worker:
         self._cli = cli
         self._api_url = api_url
         self._saw_version = saw_version
-        self._environment = home.environment(cli.path, model, api_url, limits.heap)
+        self._environment = home.environment(cli, model, api_url, limits.heap)
         self._observer = observer
         self._protocol = _AcpProtocol(self)
         self._transport: IProcessTransport | None = None
