@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.logger import formatEvent, globalLogPublisher
@@ -60,7 +61,9 @@ class Fakes:
 
 
 @asynccontextmanager
-async def with_fakes(tmp_path: Path, **settings: Any) -> AsyncIterator[tuple[Product, Fakes]]:
+async def with_fakes(
+    tmp_path: Path, cli_limits: CliLimits = LITTLE_PATIENCE, **settings: Any
+) -> AsyncIterator[tuple[Product, Fakes]]:
     fakes = Fakes(tmp_path)
     defaults = {
         "GEMINI_CLI": fakes.cli,
@@ -69,9 +72,7 @@ async def with_fakes(tmp_path: Path, **settings: Any) -> AsyncIterator[tuple[Pro
         "MAX_RETRIES": 0,
         "TIMEOUT": 1,
     }
-    async with running(
-        tmp_path / "run", cli_limits=LITTLE_PATIENCE, **(defaults | settings)
-    ) as product:
+    async with running(tmp_path / "run", cli_limits=cli_limits, **(defaults | settings)) as product:
         yield product, fakes
         product.drop_all()
         await product.until_idle()
@@ -226,7 +227,9 @@ async def test_at_every_step_a_worker_may_fail(
 @ensureDeferred
 async def test_the_others_go_on(tmp_path: Path, logged: list[Any]) -> None:
     limits = {"GEMINI_WORKERS": 3, "MAX_RETRIES": 2, "RETRY_DELAY": 0.1, "TIMEOUT": 20}
-    async with with_fakes(tmp_path, **limits) as (product, _):
+    # The fake that streams cannot answer meanwhile, as the real CLI can.
+    patient = evolve(LITTLE_PATIENCE, look_interval=60.0)
+    async with with_fakes(tmp_path, patient, **limits) as (product, _):
         product.api.play(scenarios.hang("Half", after=1))
         streaming = await product.begin(chat(stream=True, model="gemini-well"))
         await streaming.until_received(b"Half")
