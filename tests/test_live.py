@@ -221,7 +221,7 @@ def test_looks_that_take_long_are_rare_and_one_that_fails_is_not_the_last() -> N
 
     looks: list[float] = []
     stage = Stage(fields=slow)
-    stage.watch(stage.live())
+    watcher, _ = stage.watch(stage.live())
     try:
         for _ in range(100):
             stage.clock.advance(0.1)
@@ -230,6 +230,7 @@ def test_looks_that_take_long_are_rare_and_one_that_fails_is_not_the_last() -> N
     assert len(looks) > 3
     assert min(b - a for a, b in pairwise(looks)) >= COST / MOST_TIME
     assert sum("log_failure" in event for event in failed) == 1
+    assert watcher.names == ["state", "state"]
 
 
 # The daemon, over sockets:
@@ -324,12 +325,13 @@ async def test_who_logs_out_watches_no_longer() -> None:
 @ensureDeferred
 async def test_a_retry_says_when_it_comes() -> None:
     refusal = document({}, 503, [("Retry-After", "60")])
-    async with running_relay(MAX_RETRIES=2, MAX_RETRY_WAIT=100) as relay:
+    keys = {"PROXY_API_KEYS": "key-of-a-client-1", "ADMIN_KEY": "key-of-the-admin-1"}
+    async with running_relay(MAX_RETRIES=2, MAX_RETRY_WAIT=100, **keys) as relay:
         relay.upstream.always(refusal)
-        page = await watching(relay)
-        client = await relay.begin(gpt(stream=True))
+        page = await watching(relay, x_api_key="key-of-the-admin-1")
+        client = await relay.begin(gpt(stream=True), x_api_key="key-of-a-client-1")
         one = await until_told(page, sent_in_words(r"retry 1 of 2 in (5|6|7)\d s"))
-        assert one["retries"] == 1
+        assert (one["retries"], one["account"]) == (1, "key-1")
         client.drop()
         await page.until_received(b'"ended":["%b"]' % one["id"].encode())
 

@@ -167,6 +167,8 @@ class Live:
         except Exception:
             # An error must not end the looks.
             self.log.failure("the pages that watch were not told")
+            for page in self._pages:
+                page.is_behind = True
         needed = (self._cpu_clock() - began) / MOST_TIME
         delay = min(max(INTERVAL, needed), LONGEST_INTERVAL)
         if self._pages:
