@@ -538,8 +538,8 @@ SETTINGS: tuple[Setting, ...] = (
         "ADMIN_KEY",
         "",
         _optional(_key),
-        "key for `/admin`; if empty, it is open to this machine, as long as there are no "
-        "PROXY_API_KEYS",
+        "key for `/admin` and the console; if empty, they are open to this machine, as long as "
+        "clients need no key",
         secret=True,
         guards=True,
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -88,6 +89,8 @@ async def test_an_account_has_its_models_and_budget_on_both_ports(product: Produ
     for port in ports(product):
         reply = await generate(product, port, query=query)
         assert (reply.status, reply.error["status"]) == (429, "RESOURCE_EXHAUSTED")
+        (delay,) = [one["retryDelay"] for one in reply.error["details"] if "retryDelay" in one]
+        assert re.fullmatch(r"[0-9]{1,5}(\.[0-9]+)?s", delay)
     await accounts.change(file.revoke, "bob", 2.0)
     assert (await generate(product, product.port, query=query)).status == 401
 

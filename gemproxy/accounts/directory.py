@@ -91,11 +91,11 @@ class Directory(Service):
 
     def startService(self) -> None:
         """@raise OSError: there is a file, and it cannot be read."""
-        super().startService()
         try:
             self._learn(self._file.refresh({}, self._periods()))
         except (sqlite3.Error, OSError, ValueError) as error:
             raise OSError(f"The accounts cannot be read (DATA_DIR): {error}.") from None
+        super().startService()
         self._loop.start(_INTERVAL, now=False).addErrback(
             lambda failure: self.log.failure("accounts are not followed any more", failure)
         )

@@ -158,7 +158,8 @@ class AccountsFile:
         if spent:
             with connection:
                 connection.executemany(
-                    "INSERT INTO spent VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+                    "INSERT INTO spent VALUES (?, ?, ?, ?, ?)"
+                    " ON CONFLICT (account, period) DO UPDATE SET"
                     " requests = requests + excluded.requests, tokens = tokens + excluded.tokens,"
                     " cost = cost + excluded.cost",
                     [(*key, one.requests, one.tokens, one.cost) for key, one in spent.items()],

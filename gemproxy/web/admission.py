@@ -385,7 +385,7 @@ class ProxyRequest(ServerRequest):
     def account(self) -> Account | None:
         """Whose key the client shows; None if clients need none, or it shows none that is known."""
         accounts = self._admission.accounts
-        if self._account is None and accounts is not None:
+        if self._account is None and accounts is not None and accounts.are_needed:
             self._account = accounts.find(self.credentials.keys())
         return self._account
 

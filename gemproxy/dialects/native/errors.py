@@ -49,6 +49,11 @@ def error_response(error: ChatError) -> ErrorResponse:
     return ErrorResponse(error.status, b"application/json; charset=UTF-8", body)
 
 
+def _duration(seconds: float) -> str:
+    """protobuf.dev/programming-guides/json: it has no exponent."""
+    return f"{seconds:.3f}".rstrip("0").rstrip(".") + "s"
+
+
 def _details(error: ChatError) -> list[Json]:
     """github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto"""
     details: list[Json] = []
@@ -59,5 +64,5 @@ def _details(error: ChatError) -> list[Json]:
         violation = {"field": error.param, "description": error.message}
         details.append({"@type": f"{_TYPE}BadRequest", "fieldViolations": [violation]})
     if error.retry_after is not None:
-        details.append({"@type": f"{_TYPE}RetryInfo", "retryDelay": f"{error.retry_after:g}s"})
+        details.append({"@type": f"{_TYPE}RetryInfo", "retryDelay": _duration(error.retry_after)})
     return details
