@@ -20,8 +20,8 @@ LOWEST_PYTHON ?= $(firstword $(PYTHONS) $(PYTHON))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: run test quick quick-tests lowest pythons sdks clients chart image screenshots lint audit \
-	bench bodies chaos soak memory lock client-locks clean
+.PHONY: run doctor test quick quick-tests lowest pythons sdks clients chart image screenshots lint \
+	audit bench bodies chaos soak memory lock client-locks clean
 
 run: $(VENV)/installed
 	@set -a; if [ -f .env ]; then . ./.env; fi; set +a; \
@@ -41,6 +41,10 @@ run: $(VENV)/installed
 		demo=--demo; \
 	fi; \
 	exec $(BIN)/twistd -n --pidfile= gemproxy $$demo $(ARGS)
+
+# With the variables that `make run` has.
+doctor: $(VENV)/installed
+	@set -a; if [ -f .env ]; then . ./.env; fi; set +a; exec $(BIN)/gemproxy doctor $(ARGS)
 
 # Each of the processes that share the tests has a daemon of its own.
 test: lint node_modules/installed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -155,6 +156,24 @@ async def test_an_old_node_and_another_cli(machine: Machine) -> None:
     assert "does not tell its version" in (await machine.troubles())["cli"].message
 
 
+@ensureDeferred
+async def test_programs_that_hang_are_ended(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gather, "PATIENCE", 0.4)
+    package = machine.folder / "lib" / "gemini-cli"
+    (package / "package.json").unlink()
+    pids = machine.folder / "pids"
+    for path in (package / "gemini.js", machine.folder / "bin" / "node"):
+        program(path, f"'; echo $$ >> {pids}; exec /bin/sleep 60; echo '")
+    troubles = await machine.troubles()
+    assert "timed out" in troubles["node"].message
+    assert "does not tell its version" in troubles["cli"].message
+    for pid in pids.read_text().split():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)
+
+
 # --- Google.
 
 
@@ -170,7 +189,7 @@ async def test_without_a_key(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("refusal", "state", "words"),
     [
-        (refusals.wrong_key(), State.FAILED, "API key not valid"),
+        (None, State.FAILED, "API key not valid"),
         (refusals.error(401), State.FAILED, "GEMINI_API_KEY"),
         (
             refusals.error(400, "User location is not supported for the API use."),
@@ -182,9 +201,11 @@ async def test_without_a_key(machine: Machine) -> None:
 )
 @ensureDeferred
 async def test_a_key_that_google_does_not_take(
-    machine: Machine, refusal: refusals.Refusal, state: State, words: str
+    machine: Machine, refusal: refusals.Refusal | None, state: State, words: str
 ) -> None:
     machine.google.list_refusal = refusal
+    if refusal is None:
+        machine.environ["GEMINI_API_KEY"] = "a-wrong-key"
     troubles = await machine.troubles()
     assert list(troubles) == ["key"]
     assert troubles["key"].state is state
@@ -216,7 +237,7 @@ async def test_without_a_network(
     machine: Machine, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gather, "_CONNECT_TIMEOUT", 0.2)
-    monkeypatch.setattr(gather, "_PATIENCE", 0.3)
+    monkeypatch.setattr(gather, "PATIENCE", 0.3)
     with deaf_port() as deaf:
         hosts = {
             "refused": f"http://127.0.0.1:{free_port()}",
@@ -436,7 +457,7 @@ async def test_what_hangs_or_breaks_is_its_own_finding() -> None:
 async def test_slow_ones_are_waited_for_together(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gather, "_PATIENCE", 0.6)
+    monkeypatch.setattr(gather, "PATIENCE", 0.6)
     machine.newapi.always(hang())
     machine.environ["GOOGLE_GEMINI_BASE_URL"] = machine.newapi.url
     program(machine.folder / "bin" / "node", "v22.0.0'; /bin/sleep 0.6; echo '")

@@ -88,7 +88,7 @@ class Doctor:
         if not config.needs_cli:
             return [skipped("node", _why_no_cli(config))]
         try:
-            version = await self._in_thread(node_version, path_of(self._environ))
+            version = await self._in_thread(node_version, path_of(self._environ), gather.PATIENCE)
         except CliUnusable as error:
             return [verdicts.unusable("node", error)]
         return [verdicts.node_found(version)]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
@@ -32,8 +33,9 @@ from gemproxy.http.url import split_url
 from gemproxy.http.write_coalescer import WriteCoalescer
 
 _CONNECT_TIMEOUT = 5.0
-# Seconds for the beginning of a response, and for its body.
-_PATIENCE = 8.0
+PATIENCE = 8.0
+"""Seconds for the beginning of a response, or for a program to tell its version."""
+
 _BODY_PATIENCE = 2.0
 _BODY_LIMIT = 256 * 1024
 _VERSION = re.compile(r"\d+\.\d+\.\d+[\w.+-]*")
@@ -74,11 +76,11 @@ class Inquirer:
         method, sent = (b"GET", None) if body is None else (b"POST", RepeatableBody(body))
         asking = ConfinedAgent(agent, origin).request(method, url, headers, sent)
         try:
-            response = await asking.addTimeout(_PATIENCE, self.reactor)
+            response = await asking.addTimeout(PATIENCE, self.reactor)
             body = await read_beginning(response, _BODY_LIMIT, self.reactor, _BODY_PATIENCE)
             return Answered(response.code, body, _date_of(response), self.now())
         except DeferredTimeout:
-            return Unanswered(f"{who} did not answer within {_PATIENCE:g} s.")
+            return Unanswered(f"{who} did not answer within {PATIENCE:g} s.")
         except Exception as error:
             return Unanswered(describe_request_error(who, error), is_untrusted(error))
         finally:
@@ -104,19 +106,31 @@ def cli_version(executable: str, path: str) -> str | None:
     # What wraps the CLI is asked itself, which takes node a second.
     with tempfile.TemporaryDirectory(prefix="gemproxy-") as home:
         variables = {"PATH": path, "HOME": home, "GEMINI_CLI_NO_RELAUNCH": "true"}
-        try:
-            shown = subprocess.run(  # noqa: S603 - what GEMINI_CLI names
-                [executable, "--version"],
-                env=variables,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=_PATIENCE,
-                check=True,
-            ).stdout
-        except (OSError, subprocess.SubprocessError):
-            return None
-    found = _VERSION.search(shown.decode("utf-8", "replace"))
+        shown = _output([executable, "--version"], variables)
+    found = _VERSION.search(shown)
     return found[0] if found else None
+
+
+def _output(command: Sequence[str], environ: Mapping[str, str]) -> str:
+    """What a program prints; nothing if it does not end in time, with all that it has started."""
+    try:
+        process = subprocess.Popen(  # noqa: S603 - what GEMINI_CLI names
+            command,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError:
+        return ""
+    with process:
+        try:
+            return process.communicate(timeout=PATIENCE)[0].decode("utf-8", "replace")
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            return ""
 
 
 def port(number: int | str, host: str) -> PortFact:

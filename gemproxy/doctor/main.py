@@ -68,8 +68,10 @@ def run(examination: Examination) -> Sequence[Finding]:
 
 
 def _print(findings: Sequence[Finding]) -> int:
+    if not findings:
+        return 1
     print(as_text(findings, _is_colourful(sys.stdout, os.environ)), end="")
-    return exit_status(findings) if findings else 1
+    return exit_status(findings)
 
 
 def _is_colourful(stream: TextIO, environ: Mapping[str, str]) -> bool:

@@ -80,10 +80,11 @@ def find_executable(name: str, path: str) -> str:
     return str(Path(executable).absolute())
 
 
-def node_version(path: str) -> str:
+def node_version(path: str, patience: float = 20) -> str:
     """
     The version of the node on a PATH.
 
+    @param patience: seconds for it to tell.
     @raise CliUnusable: it is missing, does not run, or is too old.
     """
     mend = (
@@ -95,7 +96,7 @@ def node_version(path: str) -> str:
         raise CliUnusable("The Gemini CLI needs Node, and no `node` was found on PATH", mend)
     try:
         shown = subprocess.run(  # noqa: S603 - found on PATH
-            [node, "--version"], capture_output=True, timeout=20, check=True
+            [node, "--version"], capture_output=True, timeout=patience, check=True
         ).stdout.decode("utf-8", "replace")
     except (OSError, subprocess.SubprocessError) as error:
         raise CliUnusable(f"`node --version` failed ({error})", mend) from None
