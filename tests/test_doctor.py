@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from email.utils import formatdate
 from pathlib import Path
-from time import monotonic, time
+from time import time
 from typing import Any
 
 import pytest
@@ -164,6 +164,7 @@ async def test_programs_that_hang_are_ended(
     package = machine.folder / "lib" / "gemini-cli"
     (package / "package.json").unlink()
     pids = machine.folder / "pids"
+    pids.touch()
     for path in (package / "gemini.js", machine.folder / "bin" / "node"):
         program(path, f"'; echo $$ >> {pids}; exec /bin/sleep 60; echo '")
     troubles = await machine.troubles()
@@ -457,14 +458,13 @@ async def test_what_hangs_or_breaks_is_its_own_finding() -> None:
 async def test_slow_ones_are_waited_for_together(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gather, "PATIENCE", 0.6)
+    monkeypatch.setattr(gather, "PATIENCE", 0.5)
     machine.newapi.always(hang())
     machine.environ["GOOGLE_GEMINI_BASE_URL"] = machine.newapi.url
-    program(machine.folder / "bin" / "node", "v22.0.0'; /bin/sleep 0.6; echo '")
-    began = monotonic()
-    troubles = await machine.troubles()
-    assert {"network", "upstream newapi"} <= troubles.keys()
-    assert monotonic() - began < 1.6
+    examining = Deferred.fromCoroutine(machine.troubles())
+    calls = [await machine.newapi.when_asked(number) for number in range(2)]
+    assert [call.closed for call in calls] == [None, None]
+    assert {"network", "upstream newapi"} <= (await examining).keys()
 
 
 @ensureDeferred
