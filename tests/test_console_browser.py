@@ -81,12 +81,20 @@ def running(**settings: Any) -> Iterator[Relay]:
         in_reactor(context.__aexit__, None, None, None)
 
 
+PICTURE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8A"
+    "AAAASUVORK5CYII="
+)
+
+
 @in_browser
 def test_a_request_is_tried(page: Page, relay: Relay) -> None:
     """Text, thoughts and calls of a streamed answer, its events as they came, and its facts."""
     call = {"index": 0, "id": "c", "function": {"name": "look", "arguments": '{"up":1}'}}
+    pictures = [{"image_url": {"url": url}} for url in (PICTURE, "https://elsewhere.invalid/x.png")]
     said = (
         chunk(delta={"reasoning_content": "Hm."}),
+        chunk(delta={"images": pictures}),
         chunk("Hello "),
         chunk("there"),
         chunk(delta={"tool_calls": [call]}),
@@ -106,6 +114,8 @@ def test_a_request_is_tried(page: Page, relay: Relay) -> None:
     expect(log).to_contain_text("Hm.")
     expect(log).to_contain_text('look({"up":1})')
     expect(log).to_contain_text("[DONE]")
+    # One that somebody else would have to be asked for is not shown.
+    assert log.get_by_role("img").evaluate_all("all => all.map((one) => one.naturalWidth)") == [1]
     expect(log).to_contain_text("stop · first token after")
     asked = json.loads(bytes(relay.upstream.calls[-1].body))
     assert asked["messages"] == [
@@ -248,17 +258,20 @@ def test_a_page_comes_back_when_the_daemon_does(page: Page) -> None:
 def test_an_exchange_is_found_opened_and_asked_again(page: Page, tmp_path: Path) -> None:
     """Its command for curl does the same once more."""
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    with running(LOG_DIR=str(tmp_path)) as relay:
+    with running(LOG_DIR=tmp_path, LOG_KEEP=100) as relay:
         relay.upstream.always(
             serving(["gpt-5", "gpt-y"], stream("It is. Look up at noon.", usage=True))
         )
-        for model, text in (("gpt-5", "Why isn't the sky 'blue'?"), ("gpt-y", "Nothing")):
-            asked = gpt(text, model=model, stream=True)
-            assert in_reactor(lambda asked=asked: relay.ask(asked)).status == 200
-        in_reactor(until, lambda: len(list(tmp_path.iterdir())) >= 4, "both are written")
+        asked = gpt("Why isn't the sky 'blue'?", model="gpt-5", stream=True)
+        assert in_reactor(relay.ask, asked).status == 200
+        in_reactor(relay.ask_all, [gpt(model="gpt-y")] * 54)
+        in_reactor(until, lambda: len(list(tmp_path.iterdir())) >= 2 * 55, "all are written")
         open_view(page, relay.port, "journal")
         rows = page.get_by_role("table").locator("tbody tr")
-        expect(rows).to_have_count(2)
+        expect(rows).to_have_count(50)
+        page.get_by_role("button", name="Older ones").click()
+        expect(rows).to_have_count(55)
+        expect(page.get_by_role("button", name="Older ones")).to_be_hidden()
         page.get_by_label("Text").fill("SKY")
         page.get_by_role("button", name="Search").click()
         expect(rows).to_have_count(1)
@@ -338,7 +351,7 @@ def test_usage_is_plotted_and_summed_up(page: Page, tmp_path: Path) -> None:
     with running(DATA_DIR=tmp_path, USAGE_DAYS=90) as relay:
         total = in_reactor(relay.get, "/admin/usage?from=24h").json["total"]
         open_view(page, relay.port, "plots")
-        page.get_by_label("Lines").select_option("model")
+        page.get_by_label("Group by").select_option("model")
         plot = page.get_by_role("figure", name="Requests")
         names = [model for _, model in ASKED]
         expect(plot.get_by_role("listitem")).to_have_count(len(names))
@@ -348,7 +361,7 @@ def test_usage_is_plotted_and_summed_up(page: Page, tmp_path: Path) -> None:
         expect(heads).to_have_count(1 + len(names))
         assert set(heads.all_inner_texts()) == {"Time", *names}
         assert sum(map(int, plot.locator("td").all_inner_texts())) == total["requests"]
-        page.get_by_label("Lines").select_option("")
+        page.get_by_label("Group by").select_option("")
         waits = page.get_by_role("figure", name="Time to first token")
         expect(waits.get_by_role("listitem")).to_have_text(["p50", "p95"])
         page.emulate_media(color_scheme="dark")

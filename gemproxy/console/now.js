@@ -34,7 +34,7 @@ export function show(main, { signal }) {
     problems,
     connection,
     summary,
-    field("Only those of", filter, "A part of a model, an account, a state or an id."),
+    field("Filter", filter, "A part of a model, an account, a state or an id."),
     requests.table.element,
     h("p", {}, requests.more),
     machines.elements,

@@ -35,9 +35,9 @@ export async function show(main, { signal }) {
   );
   const by = choice(
     [
-      ["", "all together"],
-      ["model", "by model"],
-      ["account", "by account"],
+      ["", "nothing"],
+      ["model", "model"],
+      ["account", "account"],
     ],
     {
       onchange: draw,
@@ -47,7 +47,12 @@ export async function show(main, { signal }) {
   by.value = kept.by;
   const place = h("div", { class: "plots" });
   const about = h("p", { class: "faint" });
-  add(main, h("div", { class: "fields" }, field("Time", span), field("Lines", by)), place, about);
+  add(
+    main,
+    h("div", { class: "fields" }, field("Period", span), field("Group by", by)),
+    place,
+    about,
+  );
   async function draw() {
     Object.assign(kept, { span: span.value, by: by.value });
     const { from, unit } = SPANS[kept.span];

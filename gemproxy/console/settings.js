@@ -35,7 +35,7 @@ export async function show(main, { signal }) {
       file ? ["Configuration file: ", h("code", {}, file), "."] : "There is no configuration file.",
       demo && " The demo is served in place of Gemini.",
     ),
-    field("Only those with", filter, "A part of the name or the meaning."),
+    field("Filter", filter, "A part of the name or the meaning."),
     changed.element,
   );
   draw();

@@ -35,7 +35,7 @@ export async function show(main, { signal }) {
   const asFile = h("a", { download: "usage.csv" }, "Download as CSV");
   add(
     main,
-    h("div", { class: "fields" }, field("Lines", by), field("Time", from)),
+    h("div", { class: "fields" }, field("Period", from), field("Group by", by)),
     place,
     about,
     h("p", {}, asFile),
