@@ -74,7 +74,7 @@ _INSERT = f"INSERT INTO request VALUES ({', '.join('?' * len(Row._fields))})"
 _SET = ", ".join(f"{name} = {name} + excluded.{name}" for name in _VALUES)
 _ADD = (
     f"INSERT INTO day VALUES ({', '.join('?' * len(_KEYS + _VALUES))}) "
-    f"ON CONFLICT DO UPDATE SET {_SET}"
+    f"ON CONFLICT ({', '.join(_KEYS)}) DO UPDATE SET {_SET}"
 )
 
 
