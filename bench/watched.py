@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from time import monotonic
 
 from bench.answers import Spec
-from bench.contenders import Contender
+from bench.contenders import Contender, Limits
 from bench.load import connections
 from bench.numbers import Measures, medians
 from bench.relay import close, small_answers
@@ -18,7 +18,8 @@ NAMES = ("nobody watches", "one page is open")
 _RATE = 20
 # Seconds of a turn, and how many there are with a page and without.
 _TURN, _TURNS = 3.0, 6
-_ANSWER_TURNS = 4
+# Short ones, since the machine is never the same for long.
+_ANSWER_TURNS, _ANSWERS = 14, 160
 
 
 @asynccontextmanager
@@ -45,6 +46,7 @@ async def _page(port: int, is_open: bool) -> AsyncIterator[None]:
 
 async def measure(contender: Contender) -> dict[str, Measures]:
     """One round, by L{NAMES}."""
+    contender.limits = Limits(answers=_ANSWERS)
     answers: dict[str, list[Measures]] = {name: [] for name in NAMES}
     for number, name in [*enumerate(NAMES)] * _ANSWER_TURNS:
         async with _page(contender.target.port, bool(number)):
