@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 
@@ -50,7 +54,7 @@ async def findings_of(tmp_path: Path, how: str, *terms: str) -> dict[str, Findin
         {"XDG_RUNTIME_DIR": str(tmp_path)},
         "gemini-well" if is_from_the_start else f"gemini-{how}",
         term_limit=0.5 if how == "stalls" else 10.0,
-        limits=LITTLE_PATIENCE,
+        limits=evolve(LITTLE_PATIENCE, start_timeout=30.0),
     )
     found = await contract.examine([term for term in TERMS if term.name in terms])
     assert processes_at_home_in(tmp_path) == []
@@ -102,6 +106,36 @@ async def test_one_that_does_not_start_is_one_finding(tmp_path: Path, how: str) 
         ("end", State.SKIPPED),
     ]
     assert "`export GEMINI_ENGINE=direct`" in found[START].fix
+
+
+def test_nothing_is_left_if_it_is_interrupted(tmp_path: Path) -> None:
+    fakes = Fakes(tmp_path)
+    fakes.behave("stalls in session/new")
+    environ = {
+        "PATH": os.environ["PATH"],
+        "GEMINI_CLI": str(fakes.cli),
+        "XDG_RUNTIME_DIR": str(tmp_path),
+    }
+    with subprocess.Popen(
+        [GEMPROXY, "doctor", "--cli"],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        until_true(lambda: processes_at_home_in(tmp_path))
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30) == (b"", b"")
+    assert process.returncode == 1
+    assert processes_at_home_in(tmp_path) == []
+    assert list((tmp_path / "gemproxy").iterdir()) == []
+
+
+def until_true(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_each_term_is_in_the_documentation() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TextIO
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.python.failure import Failure
 
 from gemproxy.config import Config
@@ -54,17 +56,30 @@ def run(examination: Examination) -> Sequence[Finding]:
     found: list[Finding] = []
     look_up_names_apart(reactor)
 
-    def finish(result: Any) -> None:
-        if isinstance(result, Failure):
-            log.failure("the examination failed", result)
-        else:
-            found.extend(result)
-        if reactor.running:
+    def begin() -> None:
+        examining = examination(reactor).addCallback(found.extend)
+        # If it is interrupted, what it has started is ended first.
+        reactor.addSystemEventTrigger("before", "shutdown", _cancelled, examining)
+        examining.addErrback(_log).addCallback(stop)
+
+    def stop(_: None) -> None:
+        # If it was interrupted, it is stopping.
+        with suppress(ReactorNotRunning):
             reactor.stop()
 
-    reactor.callWhenRunning(lambda: examination(reactor).addBoth(finish))
+    reactor.callWhenRunning(begin)
     reactor.run()
     return found
+
+
+def _cancelled(examining: Deferred[None]) -> Deferred[None]:
+    examining.cancel()
+    return examining
+
+
+def _log(failure: Failure) -> None:
+    if not failure.check(CancelledError):
+        log.failure("the examination failed", failure)
 
 
 def _print(findings: Sequence[Finding]) -> int:

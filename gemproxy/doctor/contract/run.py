@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 
 from gemproxy.doctor.contract.terms import TERMS, Term
@@ -55,7 +55,7 @@ class Contract:
         self._trial: Trial | None = None
 
     def examine(self, terms: Sequence[Term] = TERMS) -> Deferred[list[Finding]]:
-        """What is found of each term."""
+        """What is found of each term. Cancelling it ends the process, and then fires."""
         return Deferred.fromCoroutine(self._examine(terms))
 
     async def _examine(self, terms: Sequence[Term]) -> list[Finding]:
@@ -78,6 +78,8 @@ class Contract:
             trial = self._trial or await self._begin()
             trying = Deferred.fromCoroutine(_coroutine(term, trial))
             await trying.addTimeout(self._term_limit, self._reactor)
+        except CancelledError:
+            raise
         except Exception as error:
             # A process that breaks one term is not asked about the others.
             await self._end()
