@@ -72,7 +72,6 @@ async def test_the_path_of_the_base_url_is_for_the_api_alone() -> None:
         "/v1betas/models",
         "/v2/models",
         "/mjx",
-        "/console",
         "/mj/%2e%2e/api/user",
         "/api/usage/token/../../user",
     ],

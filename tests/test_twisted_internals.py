@@ -24,7 +24,7 @@ from tests.support import ROOT
 PRIVATE = re.compile(
     # Twisted's private names, and the public ones that are not meant to be set.
     r"\bfrom (?:twisted|treq|klein)[\w.]* import [^\n]*\b_\w+"
-    r"|channel\._\w+|\bself\._(?:command|version|disconnected|dataBuffer)\b"
+    r"|channel\._\w+|\bself\._(?:command|disconnected|dataBuffer)\b"
     r"|\b_(?:networkProducer|waitingForTransport|handlingRequest|optimisticEagerReadSize)\b"
     r"|\.doWrite\(|\.chunked = |\.persistent = |_raiseSynchronously|\b_poller\b"
 )
