@@ -59,20 +59,19 @@ class Choice:
         @param heard: called whenever the API has sent data.
         """
         writer, is_native = self.writer, self.prepared.is_native
-        reply = Reply(limits, writer.native if is_native else None)
-
-        def count() -> None:
-            heard()
-            self.tally.count(self, reply.usage)
-
         return ApiCall(
             self.model,
             key,
-            count,
+            heard,
             _nothing if is_native else writer.thought,
             _nothing if is_native else writer.content,
-            reply,
+            Reply(limits, writer.native if is_native else None),
         )
+
+    def ended(self, call: ApiCall) -> None:
+        """A call for this choice is over, however it ended: what it took counts."""
+        self.flow.remove(call)
+        self.tally.count(self, call.reply.usage)
 
     def release(self) -> None:
         """Release the request, which whoever still refers to it shall not keep in memory."""
@@ -87,7 +86,7 @@ class Tally:
         self._usages: dict[Choice, Usage] = {}
 
     def count(self, choice: Choice, usage: Usage | None) -> None:
-        """@param usage: the counts of the choice's current attempt so far."""
+        """@param usage: the counts of the choice's last attempt; None if there are none."""
         if usage is not None and usage != self._usages.get(choice):
             self._usages[choice] = usage
             assert self.total is not None  # noqa: S101 - for mypy

@@ -77,7 +77,7 @@ class CliAttempts:
         except TimeoutError:
             raise silent(self.timeout) from None
         finally:
-            choice.flow.remove(call)
+            choice.ended(call)
             self.gateway.close(marks.nonce)
             call.abort()
             prompt_turn.close().addCallback(lambda _: lease.release())

@@ -38,6 +38,6 @@ class DirectAttempts:
         except TimeoutError:
             raise silent(self.timeout) from None
         finally:
-            choice.flow.remove(call)
+            choice.ended(call)
             call.abort()
         return call.reply

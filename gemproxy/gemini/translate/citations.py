@@ -35,6 +35,9 @@ class Transcript:
     def add(self, text: str, by_model: bool = True) -> None:
         """@param by_model: whether Google counts it as text of the model."""
         self._index = None
+        if len(text) <= _PIECE:
+            self._add_piece(text, by_model)
+            return
         for start in range(0, len(text), _PIECE):
             self._add_piece(text[start : start + _PIECE], by_model)
 

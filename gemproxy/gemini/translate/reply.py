@@ -89,14 +89,15 @@ class Reply:
         self.finish_message: str | None = None
         self.block_reason: str | None = None
         self.block_message: str | None = None
-        self.usage: Usage | None = None
         self.calls: list[Call] = []
         self.text_signature: str | None = None
         self.signatures: list[str] = []
         self.media: list[Media] = []
         self.error: bytes | None = None
         self._limits = limits
+        self._counts: Json | None = None
         self._kept = 0
+        self._number_kept = 0
         self._pictures = 0
         self._decoder = SSEDecoder()
         self._transcript = Transcript()
@@ -118,6 +119,10 @@ class Reply:
         @raise ChatError: see L{feed}.
         """
         return self._read_all(self._decoder.close())
+
+    @property
+    def usage(self) -> Usage | None:
+        return None if self._counts is None else _usage(self._counts)
 
     @property
     def annotations(self) -> list[Json]:
@@ -147,7 +152,7 @@ class Reply:
             self.error = event.data
             return
         if isinstance(counts := response.get("usageMetadata"), dict):
-            self.usage = _usage(counts)
+            self._counts = counts
         if self._native is not None:
             self._native(_native_of(response))
         feedback = response.get("promptFeedback")
@@ -162,29 +167,27 @@ class Reply:
         if finish_reason := _word(candidate.get("finishReason")):
             self.finish_reason = finish_reason
             self.finish_message = _word(candidate.get("finishMessage"))
-        for name, keys in _SOURCES.items():
-            if isinstance(source := candidate.get(name), dict):
-                known = {key: source[key] for key in keys if key in source}
+        for name in _SOURCES.keys() & candidate.keys():
+            if isinstance(source := candidate[name], dict):
+                known = {key: source[key] for key in _SOURCES[name] if key in source}
                 self._sources[name] = self._sources.get(name, {}) | known
-        before = self._number_kept()
+        before = self._number_kept
         for part in objects_in(as_object(candidate.get("content")).get("parts")):
             self._take(part, news)
-        if (number := self._number_kept()) > before:
+        if self._number_kept > before:
             self._kept += len(event.data)
-            self._limits.check(self._kept, number)
-
-    def _number_kept(self) -> int:
-        """How many things are kept until the end."""
-        return len(self.calls) + len(self.media) + len(self.signatures)
+            self._limits.check(self._kept, self._number_kept)
 
     def _take(self, part: dict[str, Any], news: News) -> None:
         if (call := Call.of_part(part)) is not None:
             self.calls.append(call)
+            self._number_kept += 1
             self._limits.check_calls(len(self.calls))
         elif isinstance(text := part.get("text"), str):
             signature = part_signature(part)
             if signature is not None:
                 self.signatures.append(signature)
+                self._number_kept += 1
             if part.get("thought"):
                 news.thoughts.append(Thought(text, signature))
             else:
@@ -201,6 +204,7 @@ class Reply:
 
     def _take_media(self, media: Media) -> None:
         self.media.append(media)
+        self._number_kept += 1
         if media.mime_type.startswith("image/"):
             self._pictures += 1
             self._limits.check_calls(self._pictures, "pictures")
