@@ -35,6 +35,11 @@ _SHORT = Spec(20, 0, 0)
 _COLD_CLIENTS = 60
 _ALONE = 100
 _TOGETHER = 10
+# Clients that ask at once, and streams side by side.
+_AT_ONCE = 200
+_STREAMS = 50
+# Requests after which a daemon needs no more memory than before.
+_MORE = 1000
 
 
 @frozen
@@ -67,6 +72,7 @@ async def measure(version: Version, folder: Path) -> Measures:
         measures |= {"first_ms": (median(firsts) - median(own)) * 1000}
         measures |= {f"short_{name}": value for name, value in short.items()}
         measures |= {f"long_{name}": value for name, value in long.items()}
+        measures |= await _many(route)
         workers = children(route.daemon.pid)
         measures |= {"workers": len(workers)}
         if workers:
@@ -99,6 +105,21 @@ async def _cold(route: Route) -> Measures:
         "cold_last_ms": firsts[-1] * 1000,
         "cold_cli_cpu_s": cli.cpu,
         "cold_workers": len(children(route.daemon.pid)),
+    }
+
+
+async def _many(route: Route) -> Measures:
+    """Many clients at once, many streams side by side, and many requests one after the other."""
+    await ask(route.port, lambda: of_daemon(_SHORT), _SHORT, _AT_ONCE, 1, True)
+    firsts = await ask(route.port, lambda: of_daemon(_SHORT), _SHORT, _AT_ONCE, 3, True)
+    _, streams = await _cost(route, LONG, _STREAMS, 1)
+    before, _ = route.costs()
+    await ask(route.port, lambda: of_daemon(_SHORT), _SHORT, _TOGETHER, _MORE // _TOGETHER, True)
+    after, _ = route.costs()
+    return {
+        "at_once_p50_ms": median(firsts) * 1000,
+        "chunk_us": streams["cpu_ms"] * 1000 / LONG.chunks,
+        "grown_mb": (after.memory - before.memory) / 1e6,
     }
 
 

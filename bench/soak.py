@@ -1,9 +1,9 @@
 """
 C{python -m bench.soak}: many requests, one after the other and side by side, and what they leave.
 
-A daemon in a process of its own relays 20,000 requests, and has 20,000 answered by the real Gemini
-CLI. Every answer must be the right one, though workers are retired and replaced meanwhile, and
-memory and descriptors must not grow.
+A daemon in a process of its own relays 20,000 requests, and has 20,000 answered by Gemini, through
+the real CLI or not. Every answer must be the right one, though workers are retired and replaced
+meanwhile, and memory and descriptors must not grow.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ _STUCK = 60.0
 class Soak:
     """@ivar workers: all that there have been."""
 
-    def __init__(self, reactor: Any, folder: Path, clients: int) -> None:
-        self.course = Course(reactor, folder, 1, SETTINGS, MARGINS)
+    def __init__(self, reactor: Any, folder: Path, clients: int, engine: str) -> None:
+        settings = SETTINGS | {"GEMINI_ENGINE": engine}
+        self.course = Course(reactor, folder, 1, settings, MARGINS)
         self.workers: set[int] = set()
         self._clients = clients
         self._left = 0
@@ -57,7 +58,7 @@ class Soak:
             _say("relayed", await self.course.calm())
         for _ in range(1, _STEPS):
             await self._ask(answered // _STEPS, CLI)
-            _say("through the CLI", await self.course.calm())
+            _say("answered", await self.course.calm())
         return before, await self.course.calm(before)
 
     async def _ask(self, count: int, kinds: Mapping[str, int]) -> None:
@@ -85,9 +86,11 @@ def _say(what: str, census: Census) -> None:
     )
 
 
-async def trial(reactor: Any, folder: Path, relayed: int, answered: int, clients: int) -> list[str]:
+async def trial(
+    reactor: Any, folder: Path, relayed: int, answered: int, clients: int, engine: str = "cli"
+) -> list[str]:
     """One run with its report; returns what was wrong."""
-    soak = Soak(reactor, folder, clients)
+    soak = Soak(reactor, folder, clients, engine)
     course = soak.course
     try:
         before, after = await soak.run(relayed, answered)
@@ -108,13 +111,15 @@ async def trial(reactor: Any, folder: Path, relayed: int, answered: int, clients
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
     parser.add_argument("--relayed", type=int, default=20_000, help="default: 20,000")
-    parser.add_argument("--answered", type=int, default=20_000, help="by the CLI; default: 20,000")
+    parser.add_argument("--answered", type=int, default=20_000, help="by Gemini; default: 20,000")
+    parser.add_argument("--engine", choices=("cli", "direct"), default="cli", help="default: cli")
     parser.add_argument("--clients", type=int, default=8, help="default: 8")
     given = parser.parse_args()
 
     async def run(reactor: Any) -> None:
         with tempfile.TemporaryDirectory(prefix="gemproxy-soak-") as folder:
-            if await trial(reactor, Path(folder), given.relayed, given.answered, given.clients):
+            numbers = given.relayed, given.answered, given.clients
+            if await trial(reactor, Path(folder), *numbers, given.engine):
                 sys.exit(1)
 
     task.react(lambda reactor: Deferred.fromCoroutine(run(reactor)))

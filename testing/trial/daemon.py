@@ -29,6 +29,7 @@ class Census:
     @ivar memory: resident bytes.
     @ivar descriptors: open files, but for those of the workers' pipes and of upstreams'
         connections, which are kept for the next request.
+    @ivar has_cli: whether it runs the CLI.
     @ivar files: of sessions and error reports in the workers' homes.
     """
 
@@ -44,6 +45,7 @@ class Census:
     queued: int
     connections: int
     timers: int
+    has_cli: bool = True
 
 
 @frozen
@@ -61,7 +63,7 @@ def leaks(before: Census | None, after: Census, margins: Margins) -> list[str]:
     found = [f"{name}: {value}" for name in names if (value := getattr(after, name))]
     if after.homes != after.workers:
         found.append(f"homes: {after.homes} of {after.workers} workers")
-    if not after.workers:
+    if after.has_cli and not after.workers:
         found.append("no worker")
     if before is not None:
         for name, margin in asdict(margins).items():
@@ -155,9 +157,10 @@ class Daemon:
             # The question itself does not count.
             under_way=int(metrics["requests_under_way"]) - 1,
             connections=int(metrics["connections"]) - 1,
-            leases=int(metrics["leases"]),
-            queued=int(metrics["queued_requests"]),
+            leases=int(metrics.get("leases", 0)),
+            queued=int(metrics.get("queued_requests", 0)),
             timers=int(metrics["timers"]),
+            has_cli="leases" in metrics,
         )
 
     def complaints(self) -> list[str]:
