@@ -15,7 +15,18 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import console, dialects, engines, gemini, relay, report, tracing, usage, watched
+from bench import (
+    accounts,
+    console,
+    dialects,
+    engines,
+    gemini,
+    relay,
+    report,
+    tracing,
+    usage,
+    watched,
+)
 from bench.contenders import Contender, Unavailable, all_contenders, start_upstream
 from bench.load import Target
 from bench.numbers import Measures, medians
@@ -211,6 +222,19 @@ async def _tracing(folder: Path, rounds: int) -> report.Results:
         upstream.stop()
 
 
+async def _accounts(folder: Path, rounds: int) -> report.Results:
+    """Daemons without keys, with an account, and with one that has limits, in turn."""
+    upstream, port = start_upstream(folder / "upstream")
+    try:
+        daemons = {
+            name: accounts.start(folder / name.replace(" ", "-"), port, limits)
+            for name, limits in accounts.KINDS.items()
+        }
+        return await _compared("accounts", daemons, rounds)
+    finally:
+        upstream.stop()
+
+
 async def _watched(folder: Path, rounds: int) -> report.Results:
     upstream, upstream_port = start_upstream(folder / "upstream")
     contender = all_contenders()[0]
@@ -244,6 +268,7 @@ def main() -> None:
             "relay",
             "dialects",
             "usage",
+            "accounts",
             "tracing",
             "watched",
             "gemini",
@@ -284,6 +309,8 @@ def main() -> None:
             measured["dialects"] = asyncio.run(_dialects(folder, given.rounds))
         if given.part in ("all", "usage"):
             measured["usage"] = asyncio.run(_usage(folder / "usage", given.rounds))
+        if given.part in ("all", "accounts"):
+            measured["accounts"] = asyncio.run(_accounts(folder / "accounts", given.rounds))
         if given.part in ("all", "watched"):
             measured["watched"] = asyncio.run(_watched(folder / "watched", given.rounds))
         if given.part in ("all", "tracing"):

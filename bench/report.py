@@ -152,6 +152,15 @@ def tracing_goals(measured: Results) -> list[str]:
     return [f"- traced, {_cost_of(ratios, _MOST_FOR_TRACES)}"]
 
 
+def account_goals(measured: Results) -> list[str]:
+    """What accounts cost, in words."""
+    none, *others = measured
+    return [
+        f"- {name}, {_cost_of(_ratios(measured[name], measured[none]), _MOST_FOR_USAGE)}"
+        for name in others
+    ]
+
+
 def _ratios(one: Results, other: Results) -> dict[str, float]:
     return {key: one[key] / other[key] for key in other}
 
@@ -327,6 +336,10 @@ def table(results: Results) -> str:
         measured = results["watched"]
         lines += [*_table(WATCHED, measured, "A page that watches"), ""]
         lines += [*watched_goals(measured), ""]
+    if "accounts" in results:
+        measured = results["accounts"]
+        lines += [*_table(DIALECTS, measured, "Accounts, an upstream's answers"), ""]
+        lines += [*account_goals(measured), ""]
     if "tracing" in results:
         measured = results["tracing"]
         lines += [*_table(DIALECTS, measured, "Traces of an upstream's answers, sent or not"), ""]
