@@ -199,6 +199,7 @@ def _report(config: Config, path: Path | None) -> str:
     ]
     if config.prices.as_of is not None:
         lines.append(f"prices: in {config.prices.currency}, of {config.prices.as_of}")
-    if config.needs_engine and not config.gemini_api_key:
-        lines.append("GEMINI_API_KEY is not set: the daemon would not start.")
+    if config.needs_engine and not config.google_keys:
+        lacking = "GOOGLE_CLOUD_PROJECT" if config.uses_vertex else "GEMINI_API_KEY"
+        lines.append(f"{lacking} is not set: the daemon would not start.")
     return "".join(f"{line}\n" for line in (*lines, *advice_on_keys(config, {})))

@@ -46,6 +46,9 @@ _THRESHOLDS = {
 }
 _ENGINES = ("cli", "direct")
 _CONVERSIONS = ("on", "off", "auto")
+# cloud.google.com/resource-manager/docs/creating-managing-projects; older ones have a domain.
+_PROJECT = re.compile(r"(?:[a-z0-9.-]{1,100}:)?[a-z0-9][a-z0-9-]{1,62}")
+_LOCATION = re.compile(r"[a-z][a-z0-9-]{1,40}", re.I)
 _DIGITS = re.compile(r"[0-9]{1,9}")
 _URL = re.compile(r"https?://(?:(?![?#@\\])[!-~])+", re.I)
 
@@ -274,7 +277,7 @@ def _size(text: str) -> int:
     return int(match[1]) * {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}[match[2]]
 
 
-def _optional(parse: Callable[[str], str]) -> Callable[[str], str | None]:
+def _optional(parse: Callable[[str], _T]) -> Callable[[str], _T | None]:
     return lambda text: parse(text) if text else None
 
 
@@ -319,6 +322,18 @@ def _key(text: str) -> str:
     return text
 
 
+def _project(text: str) -> str:
+    if not _PROJECT.fullmatch(text):
+        raise ValueError("the id of a project, such as my-project-123")
+    return text
+
+
+def _location(text: str) -> str:
+    if not _LOCATION.fullmatch(text):
+        raise ValueError("a location such as global or europe-west4")
+    return text.lower()
+
+
 SETTINGS: tuple[Setting, ...] = (
     Setting(
         "GEMINI_API_KEY",
@@ -332,6 +347,43 @@ SETTINGS: tuple[Setting, ...] = (
         "https://generativelanguage.googleapis.com",
         _url,
         "base URL of the Gemini API",
+    ),
+    Setting(
+        "GOOGLE_GENAI_USE_VERTEXAI",
+        "false",
+        _flag,
+        "ask Vertex AI instead of the Gemini API, with credentials of Google Cloud",
+    ),
+    Setting(
+        "GOOGLE_CLOUD_PROJECT",
+        "",
+        _optional(_project),
+        "the project of Google Cloud that Vertex AI is asked for",
+    ),
+    Setting(
+        "GOOGLE_CLOUD_LOCATION",
+        "global",
+        _location,
+        "where Vertex AI answers: `global`, `eu`, `us` or a region",
+    ),
+    Setting(
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "",
+        _optional(Path),
+        "file with credentials of Google Cloud; if empty, the application default credentials",
+    ),
+    Setting(
+        "GOOGLE_API_KEY",
+        "",
+        _keys,
+        "key for Vertex AI in express mode, in place of project and credentials",
+        secret=True,
+    ),
+    Setting(
+        "GOOGLE_VERTEX_BASE_URL",
+        "",
+        _optional(_url),
+        "base URL of Vertex AI; if empty, that of the location",
     ),
     Setting("HOST", "127.0.0.1", _host, "address to listen on (the container images set 0.0.0.0)"),
     Setting(
@@ -654,6 +706,12 @@ class Config:
 
     gemini_api_key: tuple[str, ...] = field(repr=False)
     google_gemini_base_url: str
+    google_genai_use_vertexai: bool
+    google_cloud_project: str | None
+    google_cloud_location: str
+    google_application_credentials: Path | None
+    google_api_key: tuple[str, ...] = field(repr=False)
+    google_vertex_base_url: str | None
     host: str
     port: int | str | None
     stream_port: int | str | None
@@ -753,7 +811,12 @@ class Config:
         )
         if config.port is None and config.stream_port is None:
             raise BadSetting("PORT and STREAM_PORT are both off: there is nothing to serve.")
-        if config.needs_engine and not config.gemini_api_key and not allow_no_key:
+        if config.needs_engine and not config.google_keys and not allow_no_key:
+            if config.google_genai_use_vertexai:
+                raise BadSetting(
+                    "GOOGLE_GENAI_USE_VERTEXAI needs GOOGLE_CLOUD_PROJECT, with credentials of "
+                    "Google Cloud, or GOOGLE_API_KEY."
+                )
             raise BadSetting(
                 "GEMINI_API_KEY is not set. Set it to a key for the Gemini API, or "
                 "GEMINI_API_KEY_FILE to a file with one, or use --demo to try gemproxy without a "
@@ -770,6 +833,20 @@ class Config:
     def needs_cli(self) -> bool:
         """Whether this daemon runs the Gemini CLI."""
         return self.needs_engine and self.gemini_engine == "cli"
+
+    @property
+    def uses_vertex(self) -> bool:
+        """Whether Vertex AI is asked, and not AI Studio."""
+        return self.google_genai_use_vertexai and not self.demo
+
+    @property
+    def google_keys(self) -> tuple[str, ...]:
+        """What Google is asked with, in turn: API keys, or the project that credentials are for."""
+        if not self.uses_vertex:
+            return self.gemini_api_key
+        if self.google_cloud_project is not None:
+            return (self.google_cloud_project,)
+        return self.google_api_key
 
     def keys_of(self, setting: Setting) -> tuple[str, ...]:
         """The keys in a setting that is a secret."""

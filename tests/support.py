@@ -367,9 +367,14 @@ async def running(
     run_root: Path,
     patience: Patience = Patience(),  # noqa: B008
     cli_limits: CliLimits | None = None,
+    vertex: bool = False,
     **settings: Any,
 ) -> AsyncIterator[Product]:
-    """A daemon with a stand-in of its own; settings by their environment variables."""
+    """
+    A daemon with a stand-in of its own; settings by their environment variables.
+
+    @param vertex: whether it takes the stand-in for Vertex AI.
+    """
     api = StandIn(reactor, _echo_at_once)
     api_port = reactor.listenTCP(0, api.site(), interface="127.0.0.1")
     os.makedirs(run_root, mode=0o700, exist_ok=True)
@@ -377,7 +382,9 @@ async def running(
         "PATH": os.environ["PATH"],
         "XDG_RUNTIME_DIR": str(run_root),
         "GEMINI_API_KEY": "the-key",
-        "GOOGLE_GEMINI_BASE_URL": f"http://127.0.0.1:{api_port.getHost().port}",
+        ("GOOGLE_VERTEX_BASE_URL" if vertex else "GOOGLE_GEMINI_BASE_URL"): (
+            f"http://127.0.0.1:{api_port.getHost().port}"
+        ),
         "GEMINI_CLI": CLI,
         "PORT": str(free_port()),
         "STREAM_PORT": str(free_port()),

@@ -20,8 +20,10 @@ from gemproxy.doctor import gather, verdicts
 from gemproxy.doctor.examination import Check, examine
 from gemproxy.doctor.facts import Asked, Unanswered
 from gemproxy.doctor.findings import Finding, skipped
+from gemproxy.gemini.api.client import ApiFailed
 from gemproxy.gemini.cli.install import CliUnusable, find_executable, node_version, path_of
 from gemproxy.gemini.cli.rundir import roots_for_user
+from gemproxy.gemini.places import endpoint_of
 from gemproxy.http.proxies import Proxies
 from gemproxy.http.url import BaseURL
 from gemproxy.offload.pool import Offload
@@ -31,7 +33,6 @@ from gemproxy.util.threads import Threads
 
 # One for each check that blocks; folders on a network may keep theirs for good.
 _THREADS = 16
-_MODELS = b"/v1beta/models?pageSize=1"
 _MODEL_OF_THE_DEMO = b"/v1beta/models/gemini-demo:countTokens"
 _DEFAULT_UPSTREAM_URL = next(one.default for one in SETTINGS if one.env == "UPSTREAM_URL")
 
@@ -111,21 +112,32 @@ class Doctor:
         if reason is not None:
             names = (verdicts.NETWORK, verdicts.KEY, verdicts.CLOCK)
             return [skipped(name, reason) for name in names]
-        keys = config.gemini_api_key
-        base = BaseURL.parse(config.google_gemini_base_url)
+        keys = config.google_keys
+        endpoint = endpoint_of(
+            config, self._reactor, lambda: BaseURL.parse(config.google_gemini_base_url)
+        )
+        base, shown = endpoint.base, endpoint.base.join(b"/").decode().rstrip("/")
         headers = Headers()
-        if keys:
-            headers.setRawHeaders("x-goog-api-key", [keys[0]])
+        try:
+            for name, value in await endpoint.sign(keys[0]) if keys else ():
+                headers.setRawHeaders(name, [value])
+        except ApiFailed as lacking:
+            return [
+                skipped(verdicts.NETWORK, "Nothing can be asked without an access token."),
+                verdicts.credentials(lacking.failure.error),
+                skipped(verdicts.CLOCK, "No server has told the time."),
+            ]
         try:
             proxies = Proxies.from_environ(self._environ)
         except ValueError as error:
             proxy, asked = None, _as_unanswered(error)
         else:
             proxy = proxies.of(base.origin)
-            asked = await self._inquirer.ask("The Gemini API", base.join(_MODELS), headers, proxies)
+            url = base.join(endpoint.of_list(None))
+            asked = await self._inquirer.ask("The Gemini API", url, headers, proxies)
         return [
-            verdicts.network(config.google_gemini_base_url, proxy, self._environ, asked),
-            verdicts.key(len(keys), asked),
+            verdicts.network(shown, proxy, self._environ, asked),
+            verdicts.key(len(keys), asked, endpoint.failure, config.uses_vertex),
             verdicts.clock(asked),
         ]
 

@@ -7,12 +7,13 @@ Each fix has its command in backticks.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from gemproxy.chat.errors import ChatError
 from gemproxy.doctor.facts import Answered, Asked, Listener, PortFact, Unanswered
 from gemproxy.doctor.findings import Finding, failed, ok, skipped, warning
 from gemproxy.gemini.cli.install import INSTALL_CLI, PINNED_VERSION, CliUnusable
-from gemproxy.gemini.translate.errors import KEY_REFUSED, api_failure
+from gemproxy.gemini.translate.errors import KEY_REFUSED, AttemptFailure, api_failure
 from gemproxy.http.proxies import PROXY_VARIABLES, Proxy
 from gemproxy.openai.errors import refusal
 
@@ -100,12 +101,33 @@ def _proxy_variables(environ: Mapping[str, str]) -> str:
     return " ".join(name for name in PROXY_VARIABLES if environ.get(name))
 
 
-def key(number: int, asked: Asked) -> Finding:
+_NEW_CREDENTIALS = (
+    "Set GOOGLE_CLOUD_PROJECT, and `gcloud auth application-default login` or"
+    " GOOGLE_APPLICATION_CREDENTIALS to a file of credentials; or set GOOGLE_API_KEY"
+    " (docs/vertex.md)."
+)
+
+
+def credentials(error: ChatError) -> Finding:
+    """@param error: why Vertex AI cannot be asked, or refuses."""
+    return failed(KEY, error.message, _NEW_CREDENTIALS)
+
+
+def key(
+    number: int,
+    asked: Asked,
+    failure: Callable[[int, bytes], AttemptFailure] = api_failure,
+    is_vertex: bool = False,
+) -> Finding:
     """
     Whether Google takes the key.
 
     @param number: of keys that are set; the first was tried.
+    @param failure: what a response with an error means.
+    @param is_vertex: whether it is Vertex AI that was asked.
     """
+    if not number and is_vertex:
+        return failed(KEY, "GOOGLE_CLOUD_PROJECT is not set.", _NEW_CREDENTIALS)
     if not number:
         return failed(
             KEY,
@@ -119,7 +141,9 @@ def key(number: int, asked: Asked) -> Finding:
         return ok(KEY, f"Google takes the key.{others}")
     if asked.is_success or asked.status == 404:
         return skipped(KEY, "What answers is not the Gemini API.")
-    error = api_failure(asked.status, asked.body).error
+    error = failure(asked.status, asked.body).error
+    if error.code == KEY_REFUSED and is_vertex:
+        return credentials(error)
     if error.code == KEY_REFUSED:
         return failed(KEY, error.message, f"{_NEW_KEY}.")
     if error.code == "region_not_supported":

@@ -16,7 +16,6 @@ from gemproxy.chat.answer_limits import AnswerLimits
 from gemproxy.config import BadSetting, Config
 from gemproxy.gemini.api.client import GeminiApi
 from gemproxy.gemini.api.counting import TokenCounting
-from gemproxy.gemini.api.endpoint import AIStudio
 from gemproxy.gemini.api.forwarder import GoogleForwarder
 from gemproxy.gemini.api.keys import KeyRing
 from gemproxy.gemini.api.model_list import ModelList
@@ -35,6 +34,7 @@ from gemproxy.gemini.direct_attempts import DirectAttempts
 from gemproxy.gemini.embedding import Embedding
 from gemproxy.gemini.engine import GeminiEngine
 from gemproxy.gemini.pictures import PictureFetcher
+from gemproxy.gemini.places import endpoint_of
 from gemproxy.gemini.translate.models import BUILT_IN_MODELS
 from gemproxy.gemini.translate.parameters import Defaults
 from gemproxy.http.proxies import NO_PROXIES, Proxies
@@ -147,7 +147,7 @@ class EngineService(MultiService):
         @raise BadSetting: there is no folder for temporary files.
         """
         super().__init__()
-        api = GeminiApi(reactor, agent, AIStudio(api_url))
+        api = GeminiApi(reactor, agent, endpoint_of(config, reactor, api_url))
         self.pool: WorkerPool | None = None
         attempts: Attempts = DirectAttempts(reactor, api, config.timeout, answer_limits)
         if cli is not None:
@@ -157,10 +157,10 @@ class EngineService(MultiService):
             service.setServiceParent(self)
             attempts, self.pool = service.attempts, service.attempts.pool
         # The demo has no list.
-        keys = () if config.demo else config.gemini_api_key
+        keys = () if config.demo else config.google_keys
         models = ModelList(reactor, api, keys, config.gemini_models)
         models.setServiceParent(self)
-        key_ring = KeyRing(reactor, config.gemini_api_key, key_rest)
+        key_ring = KeyRing(reactor, config.google_keys, key_rest)
         self.forwarder = GoogleForwarder(api, key_ring)
         policy = RetryPolicy(
             config.max_retries, config.retry_delay, config.max_retry_wait, random.random

@@ -35,12 +35,16 @@ MODELS = ("gemini-2.5-flash", "gemini-2.5-flash-lite", "gemini-2.5-pro", "gemini
 Description = str | Mapping[str, Any]
 """A model: its name, or what its description differs in, C{name} among it."""
 
+_VERTEX = "v1beta1"
 _PAGE_SIZE = 50
 _LARGEST_PAGE = 1000
 _METHODS = ("generateContent", "streamGenerateContent", "countTokens")
 _EMBEDDING = ("embedContent", "batchEmbedContents")
 
 _MODEL = "/<any(v1beta, v1, v1alpha):version>/models/<model>"
+# Vertex AI's: docs.cloud.google.com/vertex-ai/generative-ai/docs/reference/rest
+_PUBLISHER = "/<any(v1beta1):version>/<path:place>publishers/google/models"
+_EXPRESS = "/<any(v1beta1):version>/publishers/google/models"
 
 
 def echo(request: ReceivedRequest) -> Scenario:
@@ -60,6 +64,7 @@ class StandIn:
     @ivar chooser: says how to answer when no play is queued.
     @ivar list_refusal: what is answered instead of a list.
     @ivar lists_held: if set, lists are answered when it has happened.
+    @ivar tokens: the access tokens that Vertex AI takes.
     """
 
     app = Klein()
@@ -83,6 +88,7 @@ class StandIn:
         self.largest_page = _LARGEST_PAGE
         self.list_refusal: Refusal | None = None
         self.lists_held: Once[None] | None = None
+        self.tokens: set[str] = set()
         self._clock = clock
         self.chooser = chooser
         self._keys = keys
@@ -141,7 +147,11 @@ class StandIn:
         return gatherResults(ends).addCallback(lambda _: None)
 
     @app.route(f"{_MODEL}:<method>", methods=["POST"])
-    async def _ask(self, request: Request, version: str, model: str, method: str) -> None:
+    @app.route(f"{_EXPRESS}/<model>:<method>", methods=["POST"])
+    @app.route(f"{_PUBLISHER}/<model>:<method>", methods=["POST"])
+    async def _ask(
+        self, request: Request, version: str, model: str, method: str, place: str = ""
+    ) -> None:
         received = self._receive(request, version=version, model=model, method=method)
         performance = Playback(self._clock, request, received)
         self._running.add(performance)
@@ -165,7 +175,7 @@ class StandIn:
             return performance.document(embeddings(received))
         play = self._plays.popleft() if self._plays else self.chooser(received)
         received.play = play
-        self._sign(play, received.headers.get("x-goog-api-key") or received.query.get("key", ""))
+        self._sign(play, received.key or _VERTEX)
         responder = Responder(
             received.model, f"stand-in-{received.number}", prompt_tokens(received)
         )
@@ -187,6 +197,13 @@ class StandIn:
         if start + size < len(models):
             page["nextPageToken"] = f"at-{start + size}"
         self._describe(request, received, page)
+
+    @app.route(_EXPRESS, methods=["GET"])
+    def _published(self, request: Request, version: str) -> None:
+        received = self._receive(request, version=version, model="", method="list")
+        names = [_description(model)["name"] for model in self.models]
+        models = [{"name": f"publishers/google/{name}", "versionId": "001"} for name in names]
+        self._describe(request, received, {"publisherModels": models})
 
     @app.route("/upload/<version>/files", methods=["POST"])
     def _upload(self, request: Request, version: str) -> None:
@@ -232,6 +249,10 @@ class StandIn:
     def _refusal(self, received: ReceivedRequest) -> Refusal | None:
         """What is wrong with a request, whatever the play."""
         key = received.key
+        if received.version == _VERTEX and not received.headers.get("x-goog-api-key"):
+            if received.token not in self.tokens:
+                return refusals.wrong_token()
+            key = _VERTEX
         if not key:
             return refusals.no_key()
         if self._keys is not None and key not in self._keys:
@@ -246,6 +267,8 @@ class StandIn:
             return refusals.unknown_model(model, received.version, method)
         if method in (*_METHODS, *_EMBEDDING) and received.body is None:
             return refusals.error(400, "Invalid JSON payload received.")
+        if received.version == _VERTEX and (fault := _vertex_fault(method, received.body or {})):
+            return refusals.error(400, fault)
         if method in _EMBEDDING and (fault := rules.embedding_fault(received.body or {}, model)):
             return refusals.error(400, fault)
         if method.endswith("enerateContent") and received.body is not None:
@@ -289,6 +312,17 @@ class StandIn:
         arrival = self._arrivals.pop(received.number, None)
         if arrival is not None:
             arrival.happen(received)
+
+
+def _vertex_fault(method: str, body: Mapping[str, Any]) -> str | None:
+    """
+    What only Vertex AI refuses: .../projects.locations.publishers.models/countTokens has no request
+    for an answer in it.
+    """
+    fields = {"model", "instances", "contents", "systemInstruction", "tools", "generationConfig"}
+    if method == "countTokens" and (unknown := sorted(body.keys() - fields)):
+        return f'Invalid JSON payload received. Unknown name "{unknown[0]}": Cannot find field.'
+    return None
 
 
 def _description(model: Description) -> dict[str, Any]:

@@ -105,6 +105,11 @@ class ReceivedRequest:
         return self.headers.get("x-goog-api-key") or self.query.get("key")
 
     @property
+    def token(self) -> str:
+        """The access token of Google Cloud's; empty if there is none."""
+        return self.headers.get("authorization", "").removeprefix("Bearer ")
+
+    @property
     def contents(self) -> list[dict[str, Any]]:
         """The turns of the conversation, as they came."""
         return objects_in((self.body or {}).get("contents"))

@@ -57,6 +57,15 @@ def error(
     return Refusal(status, orjson.dumps({"error": fault}), headers=headers or {})
 
 
+def wrong_token() -> Refusal:
+    """docs.cloud.google.com/docs/authentication/troubleshoot-oauth"""
+    message = (
+        "Request had invalid authentication credentials. Expected OAuth 2 access token, login "
+        "cookie or other valid authentication credential."
+    )
+    return error(401, message, details=[error_info("ACCESS_TOKEN_TYPE_UNSUPPORTED")])
+
+
 def quota_failure(quota_id: str, limit: int, model: str = "gemini-2.5-flash") -> dict[str, Any]:
     violation = {
         "quotaMetric": f"{_SERVICE}/generate_content_free_tier_requests",

@@ -17,7 +17,7 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from gemproxy.chat.jsontext import loads
 from gemproxy.gemini.api.call import ApiCall
 from gemproxy.gemini.api.endpoint import Endpoint
-from gemproxy.gemini.translate.errors import AttemptFailure, api_failure, transient
+from gemproxy.gemini.translate.errors import AttemptFailure, transient
 from gemproxy.http.body import BodyCut, BodyTooLarge, RepeatableBody, read_beginning, read_body
 from gemproxy.http.confined import ConfinedAgent
 from gemproxy.http.errors import describe_request_error
@@ -87,7 +87,7 @@ class GeminiApi:
     async def failure_of(self, response: IResponse) -> AttemptFailure:
         """What a response with the status of an error says."""
         said = await read_beginning(response, _ERROR_LIMIT, self.clock, _ERROR_PATIENCE)
-        return api_failure(response.code, said)
+        return self.endpoint.failure(response.code, said)
 
     async def answer(self, call: ApiCall, body: bytes, headers: Headers | None = None) -> None:
         """
@@ -172,7 +172,7 @@ class GeminiApi:
                 transient("The Gemini API closed the connection within its answer.")
             ) from None
         if response.code != 200:
-            raise ApiFailed(api_failure(response.code, answer))
+            raise ApiFailed(self.endpoint.failure(response.code, answer))
         return answer
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from attrs import frozen
 
 from gemproxy.chat.errors import upstream_failed
-from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.shapes import as_object
 from gemproxy.gemini.api.client import ApiFailed, GeminiApi
 from gemproxy.gemini.api.keys import KeyRing
@@ -27,10 +26,7 @@ class TokenCounting:
         @raise ChatError: Google does not count.
         """
         target = self.api.endpoint.of_model(model, "countTokens")
-        name = dumps(self.api.endpoint.resource(model))
-        # It may be large, and is copied once only.
-        head = b'{"generateContentRequest":{"model":%b,' % name
-        body = b"".join((head, memoryview(request)[1:], b"}"))
+        body = self.api.endpoint.counting(model, request)
         for is_last in (False,) * (_MOST_TRIES - 1) + (True,):
             lease = self.keys.acquire(model, preferred)
             # Counting has quotas of its own: no key rests for what it says.

@@ -12,6 +12,8 @@ from urllib.parse import quote
 
 from attrs import frozen
 
+from gemproxy.chat.jsontext import dumps
+from gemproxy.gemini.translate.errors import AttemptFailure, api_failure
 from gemproxy.http.url import BaseURL
 
 _PAGE = b"/v1beta/models?pageSize=1000"
@@ -45,6 +47,16 @@ class Endpoint(Protocol):
 
         @raise ChatError: this place has nothing like it.
         """
+
+    def counting(self, model: str, request: bytes) -> bytes:
+        """
+        The body for C{countTokens}.
+
+        @param request: the JSON object that C{generateContent} would be sent.
+        """
+
+    def failure(self, status: int, body: bytes) -> AttemptFailure:
+        """What a response with the status of an error says, in the words of this place."""
 
     async def sign(self, key: str) -> Sequence[tuple[bytes, bytes]]:
         """
@@ -83,3 +95,11 @@ class AIStudio:
 
     async def sign(self, key: str) -> Sequence[tuple[bytes, bytes]]:
         return ((b"x-goog-api-key", key.encode()),)
+
+    def counting(self, model: str, request: bytes) -> bytes:
+        # It may be large, and is copied once only.
+        head = b'{"generateContentRequest":{"model":%b,' % dumps(self.resource(model))
+        return b"".join((head, memoryview(request)[1:], b"}"))
+
+    def failure(self, status: int, body: bytes) -> AttemptFailure:
+        return api_failure(status, body)

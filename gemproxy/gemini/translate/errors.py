@@ -170,14 +170,20 @@ _KINDS = (
 
 def api_failure(status: int, body: bytes) -> AttemptFailure:
     """Convert an error response of the API."""
-    return _failure(status, _error_object(body))
+    return _failure(status, error_object(body))
 
 
 def midway_failure(document: bytes) -> AttemptFailure:
     """Convert an error object received in the middle of a response."""
-    error = _error_object(document)
+    error = error_object(document)
     code = error.get("code")
     return _failure(code if isinstance(code, int) and 400 <= code < 600 else 502, error)
+
+
+def message_of(status: int, error: dict[str, Any]) -> str:
+    """What an error object of the API says, without keys."""
+    message = str(error.get("message") or f"The Gemini API responded with status {status}.")
+    return _KEY.sub("[key]", message)[:_MESSAGE_LENGTH]
 
 
 def _failure(status: int, error: dict[str, Any]) -> AttemptFailure:
@@ -190,8 +196,7 @@ def _failure(status: int, error: dict[str, Any]) -> AttemptFailure:
 
 
 def _classified(status: int, error: dict[str, Any]) -> AttemptFailure:
-    message = str(error.get("message") or f"The Gemini API responded with status {status}.")
-    message = _KEY.sub("[key]", message)[:_MESSAGE_LENGTH]
+    message = message_of(status, error)
     details = _details(error)
     delay = _retry_delay(details)
     if status == 429:
@@ -247,7 +252,8 @@ def _status_error(
     )
 
 
-def _error_object(body: bytes) -> dict[str, Any]:
+def error_object(body: bytes) -> dict[str, Any]:
+    """The error in a response of the API; empty if there is none."""
     try:
         parsed = loads(body)
     except ValueError:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gemproxy.chat.chunks import model_object
+from gemproxy.chat.shapes import as_object, objects_in
 
 FIRST_MODELS = (
     "gemini-3-pro-preview",
@@ -31,6 +32,7 @@ BUILT_IN_MODELS = (
 """The list where Google cannot be asked: alive in November 2026, ai.google.dev/gemini-api/docs."""
 
 _NAME = re.compile(r"models/([A-Za-z0-9._-]{1,200})")
+_PUBLISHED = re.compile(r"publishers/google/models/(gemini-[A-Za-z0-9._-]{1,200})")
 # Kinds that generateContent does not answer in text or pictures, whatever their methods say. Deep
 # Research: "This model only supports Interactions API".
 _NOT_FOR_CHAT = re.compile(
@@ -45,9 +47,18 @@ def chat_models(document: Any) -> list[dict[str, Any]]:
     0, with Google's own description as C{google}. What is malformed is left out. See
     ai.google.dev/api/models.
     """
-    models = document.get("models") if isinstance(document, dict) else None
-    converted = [_converted(model) for model in models] if isinstance(models, list) else []
-    return [model for model in converted if model is not None]
+    page = as_object(document)
+    # Vertex AI's list has no methods, and other makers' models in it.
+    found = [*map(_converted, objects_in(page.get("models")))]
+    found += [*map(_published, objects_in(page.get("publisherModels")))]
+    return [model for model in found if model is not None]
+
+
+def _published(model: dict[str, Any]) -> dict[str, Any] | None:
+    name = _PUBLISHED.fullmatch(str(model.get("name")))
+    if name is None or _NOT_FOR_CHAT.search(name[1]):
+        return None
+    return model_object(name[1]) | {"google": model}
 
 
 def next_page(document: Any) -> str | None:

@@ -1,0 +1,143 @@
+"""
+Vertex AI: Google's models, for the projects of Google Cloud.
+
+docs.cloud.google.com/vertex-ai/generative-ai/docs/reference/rest
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Protocol
+from urllib.parse import quote
+
+from attrs import evolve, field, frozen
+
+from gemproxy.chat.errors import INVALID_REQUEST, SERVER_ERROR, ChatError
+from gemproxy.chat.jsontext import dumps, loads
+from gemproxy.chat.shapes import as_object
+from gemproxy.gemini.translate.errors import (
+    KEY_REFUSED,
+    AttemptFailure,
+    api_failure,
+    error_object,
+    message_of,
+)
+from gemproxy.http.url import BaseURL
+
+# What has a host of its own for several regions.
+_MULTIPLE = ("eu", "us")
+_PAGE = b"/v1beta1/publishers/google/models?pageSize=100"
+_OF_MODEL = re.compile(rb"/v1[a-z0-9]*/models/([A-Za-z0-9._-]{1,200}):(\w+)")
+_OF_CACHES = re.compile(rb"/v1[a-z0-9]*/(cachedContents(?:/[\w-]{1,200})?)")
+# Fields of a request that are counted; CountTokensRequest has no others.
+_COUNTED = ("contents", "systemInstruction", "tools", "generationConfig")
+_EMBEDDING = ("embedContent", "batchEmbedContents")
+
+
+class Signer(Protocol):
+    """Says who pays."""
+
+    async def sign(self, key: str) -> Sequence[tuple[bytes, bytes]]:
+        """See L{gemproxy.gemini.api.endpoint.Endpoint.sign}."""
+
+    def refused(self) -> None:
+        """What was signed last is not taken any more."""
+
+
+@frozen
+class ApiKeySigner:
+    """Express mode: an API key of Vertex AI."""
+
+    async def sign(self, key: str) -> Sequence[tuple[bytes, bytes]]:
+        return ((b"x-goog-api-key", key.encode()),)
+
+    def refused(self) -> None:
+        """A key does not change."""
+
+
+@frozen
+class VertexAI:
+    """
+    @ivar project: that of Google Cloud; None in express mode, in which the API key says it.
+    @ivar location: a region, C{global}, C{eu} or C{us}.
+    """
+
+    base: BaseURL
+    project: str | None
+    location: str
+    signer: Signer = field(repr=False)
+
+    @property
+    def _parent(self) -> str:
+        if self.project is None:
+            return ""
+        return f"projects/{self.project}/locations/{self.location}/"
+
+    def of_model(self, model: str, method: str) -> bytes:
+        if method in _EMBEDDING:
+            raise ChatError(
+                501,
+                INVALID_REQUEST,
+                "Embeddings are served with a key of AI Studio's (GEMINI_API_KEY), and not by way "
+                "of Vertex AI.",
+                "not_supported",
+                final=True,
+            )
+        return f"/v1beta1/{self.resource(model)}:{method}".encode("ascii")
+
+    def resource(self, model: str) -> str:
+        return f"{self._parent}publishers/google/models/{model}"
+
+    def of_list(self, page: str | None) -> bytes:
+        return _PAGE if page is None else b"%b&pageToken=%b" % (_PAGE, quote(page, "").encode())
+
+    def of_client(self, target: bytes) -> bytes:
+        path, mark, query = target.partition(b"?")
+        if (asked := _OF_MODEL.fullmatch(path)) is not None:
+            return self.of_model(asked[1].decode(), asked[2].decode()) + mark + query
+        if self.project is not None and (cached := _OF_CACHES.fullmatch(path)) is not None:
+            return b"/v1beta1/%b%b%b%b" % (self._parent.encode(), cached[1], mark, query)
+        raise ChatError(
+            404,
+            INVALID_REQUEST,
+            "Vertex AI has nothing like this. Files go into Cloud Storage there: name them as "
+            "'gs://bucket/name'.",
+            "not_found",
+            final=True,
+        )
+
+    def counting(self, model: str, request: bytes) -> bytes:
+        sent = as_object(loads(request))
+        return dumps({name: sent[name] for name in _COUNTED if name in sent})
+
+    async def sign(self, key: str) -> Sequence[tuple[bytes, bytes]]:
+        return await self.signer.sign(key)
+
+    def failure(self, status: int, body: bytes) -> AttemptFailure:
+        failure = api_failure(status, body)
+        if failure.error.code != KEY_REFUSED:
+            return failure
+        who = "GOOGLE_API_KEY" if self.project is None else f"credentials for {self.project}"
+        said = message_of(status, error_object(body))
+        refused = ChatError(
+            502,
+            SERVER_ERROR,
+            f"Google refused gemproxy's {who}, by way of Vertex AI: {said}",
+            KEY_REFUSED,
+            final=True,
+        )
+        if status != 401:
+            return evolve(failure, error=refused)
+        # A token may have ended before its time; the next attempt has another.
+        self.signer.refused()
+        return evolve(failure, error=refused, retryable=self.project is not None)
+
+
+def default_base(location: str) -> str:
+    """The base URL of a location."""
+    if location == "global":
+        return "https://aiplatform.googleapis.com"
+    if location in _MULTIPLE:
+        return f"https://aiplatform.{location}.rep.googleapis.com"
+    return f"https://{location}-aiplatform.googleapis.com"
