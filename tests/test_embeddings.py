@@ -155,6 +155,19 @@ async def test_many_texts_go_in_batches_and_google_counts_their_tokens(product: 
     assert re.search(rf"(?m)^gemproxy_tokens_total\{{.*{OLDER}.*\}} {tokens}\.0$", metrics)
 
 
+@ensureDeferred
+async def test_tokens_that_google_does_not_count_are_guessed(product: Product) -> None:
+    product.api.count_refusal = refusals.day_quota()
+    try:
+        for _ in KEYS * 2:
+            reply = await embed(product, {"model": OLDER, "input": "a text of some words"})
+            assert reply.json["usage"] == {"prompt_tokens": 5, "total_tokens": 5}
+    finally:
+        product.api.count_refusal = None
+    # One try each, for which no key rests.
+    assert [one.method for one in product.asked] == ["batchEmbedContents", "countTokens"] * 4
+
+
 # --- What goes wrong.
 
 

@@ -11,7 +11,6 @@ from gemproxy.backoff import RetryPolicy
 from gemproxy.chat.chunks import estimated_tokens
 from gemproxy.chat.embeddings import EmbeddingsRequest, embeddings_document
 from gemproxy.chat.errors import ChatError, upstream_failed
-from gemproxy.chat.jsontext import loads
 from gemproxy.chat.request import is_large
 from gemproxy.chat.shapes import as_object
 from gemproxy.gemini.api.client import ApiFailed, GeminiApi
@@ -61,10 +60,14 @@ class Embedding:
 
     async def _counted(self, request: EmbeddingsRequest) -> int:
         """The tokens of the inputs, as Google counts them; else a guess: the vectors are there."""
+        target = self.api.endpoint.of_model(request.model, "countTokens")
         try:
-            answer = await self._ask(request.model, "countTokens", counting_body(request))
-            total = as_object(loads(answer)).get("totalTokens")
-        except (ChatError, ValueError):
+            lease = self.keys.acquire(request.model)
+            # Counting has quotas of its own: no key rests for what it says.
+            self.keys.abandon(lease)
+            answer = await self.api.ask(b"POST", target, lease.key, counting_body(request))
+            total = as_object(answer).get("totalTokens")
+        except (ApiFailed, ChatError):
             total = None
         return total if isinstance(total, int) else estimated_tokens(request.length)
 

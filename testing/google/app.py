@@ -63,6 +63,7 @@ class StandIn:
     @ivar largest_page: models in a page, at most.
     @ivar chooser: says how to answer when no play is queued.
     @ivar list_refusal: what is answered instead of a list.
+    @ivar count_refusal: what is answered instead of a count of tokens.
     @ivar lists_held: if set, lists are answered when it has happened.
     @ivar tokens: the access tokens that Vertex AI takes.
     """
@@ -87,6 +88,7 @@ class StandIn:
         self.models_by_key: dict[str, Sequence[Description]] = {}
         self.largest_page = _LARGEST_PAGE
         self.list_refusal: Refusal | None = None
+        self.count_refusal: Refusal | None = None
         self.lists_held: Once[None] | None = None
         self.tokens: set[str] = set()
         self._clock = clock
@@ -168,6 +170,8 @@ class StandIn:
         if refusal is not None:
             return performance.refuse(refusal)
         if received.method == "countTokens":
+            if self.count_refusal is not None:
+                return performance.refuse(self.count_refusal)
             return performance.document(token_count(received))
         if received.method in _EMBEDDING:
             if self._plays and self._plays[0].refusal is not None:
