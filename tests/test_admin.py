@@ -50,6 +50,25 @@ async def test_without_a_key_it_is_closed_to_the_pages_of_other_sites():
                 assert reply.status == status, (method, headers)
 
 
+@ensureDeferred
+async def test_without_a_key_it_is_closed_to_what_only_looks_like_this_machine():
+    """The clients of a proxy on it, and pages whose host name resolves to it."""
+    for settings, headers, status in (
+        ({}, ["Host: 127.0.0.1:3000"], 200),
+        ({}, ["Host: localhost", "X-Forwarded-For: 203.0.113.7"], 403),
+        ({}, ["Host: localhost", "x-forwarded-proto: https"], 403),
+        ({}, ["Host: localhost", "CF-Connecting-IP: 127.0.0.1"], 403),
+        ({"TRUSTED_PROXIES": "127.0.0.1"}, ["Host: localhost", "X-Forwarded-For: ::1"], 200),
+        ({"ALLOWED_HOSTS": "*"}, ["Host: evil.example", "Origin: http://evil.example"], 403),
+        ({"CORS_ORIGINS": "*"}, ["Host: evil.example", "Sec-Fetch-Site: same-origin"], 403),
+    ):
+        async with running_relay(**settings) as relay:
+            client = await relay.connect()
+            lines = ["GET /admin/routes HTTP/1.1", *headers, "", ""]
+            client.transport.write("\r\n".join(lines).encode())
+            assert (await client.reply()).status == status, (settings, headers)
+
+
 def test_the_browser_is_believed_where_a_proxy_has_changed_the_host():
     assert is_same_origin("https://gem.example", "10.0.0.7", "same-origin")
     assert not is_same_origin("https://gem.example", "gem.example", "cross-site")

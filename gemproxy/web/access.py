@@ -39,6 +39,14 @@ def is_loopback(address: str) -> bool:
         return False
 
 
+def is_local_host(host: str | None) -> bool:
+    """
+    Whether a client means this machine, or one of the local network, by the C{Host} header; without
+    one it does.
+    """
+    return host is None or _is_local_name(_name_of(host))
+
+
 def is_same_origin(origin: str | None, host: str | None, fetch_site: str | None) -> bool:
     """
     Whether a request is of a page of this very server, or of no page.

@@ -19,7 +19,7 @@ from werkzeug.routing import Map, Rule
 from gemproxy.accounts.known_keys import KnownKeys
 from gemproxy.chat.errors import INVALID_REQUEST, ChatError, bad_request
 from gemproxy.chat.jsontext import loads
-from gemproxy.web.access import is_loopback, is_same_origin
+from gemproxy.web.access import is_same_origin
 from gemproxy.web.admin_sessions import LIFETIME, AdminSessions
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.responses import send_json
@@ -114,7 +114,7 @@ class Admin:
                 return None
             if not self.sessions.knows(_token_of(request)):
                 return _key_needed()
-        elif self.has_client_keys() or not is_loopback(request.client_address):
+        elif self.has_client_keys() or not request.is_of_this_machine:
             return ChatError(
                 403,
                 "permission_error",

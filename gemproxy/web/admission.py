@@ -33,7 +33,7 @@ from gemproxy.util.heap import HeapTrimmer
 from gemproxy.util.log import make_logger
 from gemproxy.util.log_limit import LogLimit
 from gemproxy.util.masking import NO_KEYS, Masking
-from gemproxy.web.access import METRICS, OPEN_PATHS, Access
+from gemproxy.web.access import METRICS, OPEN_PATHS, Access, is_local_host, is_loopback
 from gemproxy.web.credentials import Credentials
 from gemproxy.web.forwarded import NO_PROXIES, TrustedProxies
 from gemproxy.web.paths import leads_elsewhere, split_target, tidy_path
@@ -372,6 +372,19 @@ class ProxyRequest(ServerRequest):
             said = self.requestHeaders.getRawHeaders(b"x-forwarded-for") or ()
             self._client_address = self._admission.proxies.client_of(self.peer, said)
         return self._client_address
+
+    @property
+    def is_of_this_machine(self) -> bool:
+        """
+        Whether the client is on this machine. A proxy on it that is not trusted may pass on the
+        requests of anybody; a page whose host name resolves to it is of anybody too.
+        """
+        names = (name.lower() for name, _ in self.requestHeaders.getAllRawHeaders())
+        return (
+            is_loopback(self.client_address)
+            and self._admission.proxies.knows_client_of(self.peer, names)
+            and is_local_host(self.header_text(b"host"))
+        )
 
     @property
     def credentials(self) -> Credentials:

@@ -60,6 +60,16 @@ class TrustedProxies:
             client = str(address)
         return client
 
+    def knows_client_of(self, peer: str, names: Iterable[bytes]) -> bool:
+        """
+        Whether L{client_of} says where a request comes from, and not just which proxy it came by.
+
+        @param names: those of its headers, in small letters.
+        """
+        return self.trusts(peer) or not any(
+            name.startswith(_PREFIX) or name in _OTHERS for name in names
+        )
+
     def forwarded(self, headers: Headers, peer: str, scheme: bytes, host: bytes | None) -> Headers:
         """
         A client's headers, with those of forwarding as the upstream shall have them.
