@@ -94,10 +94,35 @@ async def test_what_vertex_ai_has_not_is_said(tmp_path: Path) -> None:
         reply = await product.get("/v1beta/files")
         assert (reply.status, reply.error["status"]) == (404, "NOT_FOUND")
         assert "gs://bucket/name" in reply.error["message"]
-        body = {"model": "gemini-embedding-001", "input": "x"}
+        path = "/v1beta/models/gemini-embedding-2:embedContent"
+        reply = await (await product.send("POST", path, {"content": HELLO})).reply()
+        assert (reply.status, reply.error["status"]) == (501, "UNIMPLEMENTED")
+        assert "/v1/embeddings" in reply.error["message"]
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "tokens"),
+    [("gemini-embedding-001", "predict", 30), ("gemini-embedding-2", "embedContent", 60)],
+)
+@ensureDeferred
+async def test_texts_are_embedded_one_by_one(
+    tmp_path: Path, model: str, method: str, tokens: int
+) -> None:
+    async with asking(tmp_path) as (product, server):
+        product.api.play(scenarios.error(503))
+        texts = ["x" * (number % 4 + 1) for number in range(30)]
+        body = {"model": model, "input": texts, "dimensions": 4}
         reply = await (await product.send("POST", "/v1/embeddings", body)).reply()
-        assert (reply.status, reply.error["code"]) == (501, "not_supported")
-        assert "GEMINI_API_KEY" in reply.error["message"]
+        assert reply.status == 200, reply.error
+        assert [one["index"] for one in reply.json["data"]] == list(range(30))
+        vectors = [one["embedding"] for one in reply.json["data"]]
+        assert {len(vector) for vector in vectors} == {4}
+        if method == "predict":
+            assert [vector[2] for vector in vectors] == [len(text) for text in texts]
+        assert reply.json["usage"]["prompt_tokens"] == tokens
+        assert len(product.asked) == 31
+        assert {asked.path for asked in product.asked} == {f"{PLACE}/{model}:{method}"}
+        assert {asked.token for asked in product.asked} == set(server.given)
 
 
 @ensureDeferred

@@ -15,11 +15,14 @@ from gemproxy.chat.request import is_large
 from gemproxy.chat.shapes import as_object
 from gemproxy.gemini.api.client import ApiFailed, GeminiApi
 from gemproxy.gemini.api.keys import KeyRing
-from gemproxy.gemini.translate.embeddings import batches, counting_body, embedded
+from gemproxy.gemini.translate.embeddings import Batch, Embedded, counting_body, embedded
 from gemproxy.offload.pool import Offload
+from gemproxy.util.gather import gather_or_cancel
 
 # Bytes of an answer: a hundred vectors of 3,072 numbers, each on a line of its own.
 _SIZE_LIMIT = 32 * 1024 * 1024
+# Batches of a request. By way of Vertex AI each text is one.
+_AT_ONCE = 4
 
 
 @frozen
@@ -41,22 +44,30 @@ class Embedding:
         return Deferred.fromCoroutine(self._embed(request))
 
     async def _embed(self, request: EmbeddingsRequest) -> tuple[bytes, int]:
-        items: list[bytes] = []
-        counts: list[int | None] = []
-        for batch in batches(request, self.api.endpoint.resource(request.model)):
-            answer = await self._ask(request.model, "batchEmbedContents", batch.body)
-            try:
-                vectors = await self.offload.when(
-                    is_large(answer), embedded, answer, batch, request.as_base64
-                )
-            except ValueError as error:
-                raise upstream_failed(f"The Gemini API's answer has {error}.") from None
-            items.append(vectors.items)
-            counts.append(vectors.tokens)
+        batches = self.api.endpoint.embedding(request)
+        found: dict[int, Embedded] = {}
+
+        async def embed_the_next() -> None:
+            for batch in batches:
+                found[batch.first] = await self._batch(request, batch)
+
+        await gather_or_cancel([Deferred.fromCoroutine(embed_the_next()) for _ in range(_AT_ONCE)])
+        vectors = [found[first] for first in sorted(found)]
+        counts = [each.tokens for each in vectors]
         tokens = sum(count for count in counts if count is not None)
         if None in counts:
             tokens = await self._counted(request)
+        items = [each.items for each in vectors]
         return embeddings_document(request.model, items, tokens), tokens
+
+    async def _batch(self, request: EmbeddingsRequest, batch: Batch) -> Embedded:
+        answer = await self._ask(request.model, batch.method, batch.body)
+        try:
+            return await self.offload.when(
+                is_large(answer), embedded, answer, batch, request.as_base64
+            )
+        except ValueError as error:
+            raise upstream_failed(f"The Gemini API's answer has {error}.") from None
 
     async def _counted(self, request: EmbeddingsRequest) -> int:
         """The tokens of the inputs, as Google counts them; else a guess: the vectors are there."""

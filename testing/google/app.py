@@ -29,6 +29,7 @@ from testing.google.recorded_request import Once, ReceivedRequest
 from testing.google.refusals import Refusal
 from testing.google.responses import ARRAY, SSE, Responder, embeddings, prompt_tokens, token_count
 from testing.google.scenarios import Scenario
+from testing.google.vertex import vertex_fault
 
 MODELS = ("gemini-2.5-flash", "gemini-2.5-flash-lite", "gemini-2.5-pro", "gemini-3-pro-preview")
 
@@ -39,7 +40,7 @@ _VERTEX = "v1beta1"
 _PAGE_SIZE = 50
 _LARGEST_PAGE = 1000
 _METHODS = ("generateContent", "streamGenerateContent", "countTokens")
-_EMBEDDING = ("embedContent", "batchEmbedContents")
+_EMBEDDING = ("embedContent", "batchEmbedContents", "predict")
 
 _MODEL = "/<any(v1beta, v1, v1alpha):version>/models/<model>"
 # Vertex AI's: docs.cloud.google.com/vertex-ai/generative-ai/docs/reference/rest
@@ -271,9 +272,11 @@ class StandIn:
             return refusals.unknown_model(model, received.version, method)
         if method in (*_METHODS, *_EMBEDDING) and received.body is None:
             return refusals.error(400, "Invalid JSON payload received.")
-        if received.version == _VERTEX and (fault := _vertex_fault(method, received.body or {})):
-            return refusals.error(400, fault)
-        if method in _EMBEDDING and (fault := rules.embedding_fault(received.body or {}, model)):
+        if received.version == _VERTEX:
+            fault = vertex_fault(method, model, received.body or {})
+            if fault is not None:
+                return refusals.error(400, fault)
+        elif method in _EMBEDDING and (fault := rules.embedding_fault(received.body or {}, model)):
             return refusals.error(400, fault)
         if method.endswith("enerateContent") and received.body is not None:
             fault = rules.fault(model, received.body)
@@ -316,17 +319,6 @@ class StandIn:
         arrival = self._arrivals.pop(received.number, None)
         if arrival is not None:
             arrival.happen(received)
-
-
-def _vertex_fault(method: str, body: Mapping[str, Any]) -> str | None:
-    """
-    What only Vertex AI refuses: .../projects.locations.publishers.models/countTokens has no request
-    for an answer in it.
-    """
-    fields = {"model", "instances", "contents", "systemInstruction", "tools", "generationConfig"}
-    if method == "countTokens" and (unknown := sorted(body.keys() - fields)):
-        return f'Invalid JSON payload received. Unknown name "{unknown[0]}": Cannot find field.'
-    return None
 
 
 def _description(model: Description) -> dict[str, Any]:

@@ -71,6 +71,9 @@ def token_count(request: ReceivedRequest) -> bytes:
 def embeddings(request: ReceivedRequest) -> bytes:
     """The answer to embedContent and batchEmbedContents: ai.google.dev/api/embeddings."""
     body = as_object(request.body)
+    if request.method == "predict":
+        return _predictions(body)
+    body |= as_object(body.get("embedContentConfig"))
     asked = objects_in(body.get("requests")) if "requests" in body else [body]
     values = []
     for number, one in enumerate(asked):
@@ -83,6 +86,17 @@ def embeddings(request: ReceivedRequest) -> bytes:
         # bifrost#7295
         answer["usageMetadata"] = {"promptTokenCount": 2 * len(asked)}
     return orjson.dumps(answer)
+
+
+def _predictions(body: dict[str, Any]) -> bytes:
+    """docs.cloud.google.com/vertex-ai/generative-ai/docs/model-reference/text-embeddings-api"""
+    size = as_object(body.get("parameters")).get("outputDimensionality", 3)
+    predictions = []
+    for instance in objects_in(body.get("instances")):
+        counted = {"truncated": False, "token_count": tokens(len(instance["content"]))}
+        vector = [0.25, -1.0, float(len(instance["content"]))] + [0.5] * (size - 3)
+        predictions.append({"embeddings": {"values": vector, "statistics": counted}})
+    return orjson.dumps({"predictions": predictions})
 
 
 @frozen

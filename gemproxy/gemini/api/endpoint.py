@@ -6,13 +6,15 @@ AI Studio is one such place; Vertex AI is another, which takes the same bodies.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 from urllib.parse import quote
 
 from attrs import frozen
 
+from gemproxy.chat.embeddings import EmbeddingsRequest
 from gemproxy.chat.jsontext import dumps
+from gemproxy.gemini.translate.embeddings import Batch, batches
 from gemproxy.gemini.translate.errors import AttemptFailure, api_failure
 from gemproxy.http.url import BaseURL
 
@@ -54,6 +56,9 @@ class Endpoint(Protocol):
 
         @param request: the JSON object that C{generateContent} would be sent.
         """
+
+    def embedding(self, request: EmbeddingsRequest) -> Iterator[Batch]:
+        """What is to be asked for the vectors of all inputs, in any order."""
 
     def failure(self, status: int, body: bytes) -> AttemptFailure:
         """What a response with the status of an error says, in the words of this place."""
@@ -100,6 +105,9 @@ class AIStudio:
         # It may be large, and is copied once only.
         head = b'{"generateContentRequest":{"model":%b,' % dumps(self.resource(model))
         return b"".join((head, memoryview(request)[1:], b"}"))
+
+    def embedding(self, request: EmbeddingsRequest) -> Iterator[Batch]:
+        return batches(request, self.resource(request.model))
 
     def failure(self, status: int, body: bytes) -> AttemptFailure:
         return api_failure(status, body)

@@ -7,15 +7,17 @@ docs.cloud.google.com/vertex-ai/generative-ai/docs/reference/rest
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 from urllib.parse import quote
 
 from attrs import evolve, field, frozen
 
+from gemproxy.chat.embeddings import EmbeddingsRequest
 from gemproxy.chat.errors import INVALID_REQUEST, SERVER_ERROR, ChatError
 from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.chat.shapes import as_object
+from gemproxy.gemini.translate.embeddings import Batch, single_batches
 from gemproxy.gemini.translate.errors import (
     KEY_REFUSED,
     AttemptFailure,
@@ -32,7 +34,8 @@ _OF_MODEL = re.compile(rb"/v1[a-z0-9]*/models/([A-Za-z0-9._-]{1,200}):(\w+)")
 _OF_CACHES = re.compile(rb"/v1[a-z0-9]*/(cachedContents(?:/[\w-]{1,200})?)")
 # Fields of a request that are counted; CountTokensRequest has no others.
 _COUNTED = ("contents", "systemInstruction", "tools", "generationConfig")
-_EMBEDDING = ("embedContent", "batchEmbedContents")
+# AI Studio's, with bodies that are others here.
+_EMBEDDING = (b"embedContent", b"batchEmbedContents")
 
 
 class Signer(Protocol):
@@ -75,15 +78,6 @@ class VertexAI:
         return f"projects/{self.project}/locations/{self.location}/"
 
     def of_model(self, model: str, method: str) -> bytes:
-        if method in _EMBEDDING:
-            raise ChatError(
-                501,
-                INVALID_REQUEST,
-                "Embeddings are served with a key of AI Studio's (GEMINI_API_KEY), and not by way "
-                "of Vertex AI.",
-                "not_supported",
-                final=True,
-            )
         return f"/v1beta1/{self.resource(model)}:{method}".encode("ascii")
 
     def resource(self, model: str) -> str:
@@ -95,6 +89,8 @@ class VertexAI:
     def of_client(self, target: bytes) -> bytes:
         path, mark, query = target.partition(b"?")
         if (asked := _OF_MODEL.fullmatch(path)) is not None:
+            if asked[2] in _EMBEDDING:
+                raise _other_shape()
             return self.of_model(asked[1].decode(), asked[2].decode()) + mark + query
         if self.project is not None and (cached := _OF_CACHES.fullmatch(path)) is not None:
             return b"/v1beta1/%b%b%b%b" % (self._parent.encode(), cached[1], mark, query)
@@ -110,6 +106,9 @@ class VertexAI:
     def counting(self, model: str, request: bytes) -> bytes:
         sent = as_object(loads(request))
         return dumps({name: sent[name] for name in _COUNTED if name in sent})
+
+    def embedding(self, request: EmbeddingsRequest) -> Iterator[Batch]:
+        return single_batches(request)
 
     async def sign(self, key: str) -> Sequence[tuple[bytes, bytes]]:
         return await self.signer.sign(key)
@@ -132,6 +131,16 @@ class VertexAI:
         # A token may have ended before its time; the next attempt has another.
         self.signer.refused()
         return evolve(failure, error=refused, retryable=self.project is not None)
+
+
+def _other_shape() -> ChatError:
+    return ChatError(
+        501,
+        INVALID_REQUEST,
+        "Vertex AI embeds in other words than AI Studio's: ask /v1/embeddings, which speaks both.",
+        "not_supported",
+        final=True,
+    )
 
 
 def default_base(location: str) -> str:

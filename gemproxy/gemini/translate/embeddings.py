@@ -1,4 +1,7 @@
-"""OpenAI's requests for embeddings in Gemini's words, and back: ai.google.dev/api/embeddings."""
+"""
+OpenAI's requests for embeddings in Gemini's words, and back: ai.google.dev/api/embeddings, and
+docs.cloud.google.com/vertex-ai/generative-ai/docs/model-reference/text-embeddings-api.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,14 @@ class Batch:
     Some of the inputs of a request.
 
     @ivar first: the index of the first of them.
-    @ivar body: JSON for C{batchEmbedContents}.
+    @ivar body: JSON for the method.
+    @ivar method: that of the model which is asked.
     """
 
     first: int
     size: int
     body: bytes = field(repr=False)
+    method: str = "batchEmbedContents"
 
 
 def batches(request: EmbeddingsRequest, resource: str) -> Iterator[Batch]:
@@ -42,10 +47,31 @@ def batches(request: EmbeddingsRequest, resource: str) -> Iterator[Batch]:
         yield Batch(first, len(texts), dumps({"requests": asked}))
 
 
+def single_batches(request: EmbeddingsRequest) -> Iterator[Batch]:
+    """
+    For Vertex AI, which has two methods for it. Each is asked for one text: C{embedContent} takes
+    no more, and C{predict} takes no more for gemini-embedding-001.
+    """
+    size = request.dimensions
+    # As in C{t_is_vertex_embed_content_model} of Google's SDKs.
+    is_predicted = "gemini" not in request.model or request.model == "gemini-embedding-001"
+    for index, text in enumerate(request.inputs):
+        body: dict[str, Any]
+        if is_predicted:
+            body = {"instances": [{"content": text}]}
+            if size is not None:
+                body["parameters"] = {"outputDimensionality": size}
+        else:
+            body = {"content": {"parts": [{"text": text}]}}
+            if size is not None:
+                body["embedContentConfig"] = {"outputDimensionality": size}
+        yield Batch(index, 1, dumps(body), "predict" if is_predicted else "embedContent")
+
+
 def counting_body(request: EmbeddingsRequest) -> bytes:
     """JSON for C{countTokens}, which takes models for embeddings: litellm#24339."""
     parts = [{"text": text} for text in request.inputs]
-    return dumps({"contents": [{"parts": parts}]})
+    return dumps({"contents": [{"role": "user", "parts": parts}]})
 
 
 @frozen
@@ -55,7 +81,7 @@ class Embedded:
 
     @ivar items: see L{embeddings_document}.
     @ivar tokens: those of the inputs; None if Google does not say. It does for gemini-embedding-2
-        (bifrost#7295).
+        (bifrost#7295), and by way of Vertex AI.
     """
 
     items: bytes = field(repr=False)
@@ -64,12 +90,12 @@ class Embedded:
 
 def embedded(answer: bytes, batch: Batch, as_base64: bool) -> Embedded:
     """
-    @param answer: that to C{batchEmbedContents}.
+    @param answer: that to the method of the batch.
     @raise ValueError: it has not a vector for each of the inputs.
     """
     document = as_object(loads(answer))
-    found = [one.get("values") for one in objects_in(document.get("embeddings"))]
-    vectors = [one for one in found if isinstance(one, list) and one]
+    found = _embeddings(document)
+    vectors = [values for one in found if isinstance(values := one.get("values"), list) and values]
     if len(vectors) != batch.size:
         raise ValueError(f"{len(vectors)} vectors for {batch.size} texts")
     items = [
@@ -80,8 +106,26 @@ def embedded(answer: bytes, batch: Batch, as_base64: bool) -> Embedded:
         }
         for index, vector in enumerate(vectors, batch.first)
     ]
-    tokens = as_object(document.get("usageMetadata")).get("promptTokenCount")
-    return Embedded(dumps(items)[1:-1], tokens if isinstance(tokens, int) else None)
+    return Embedded(dumps(items)[1:-1], _tokens(document, found))
+
+
+def _embeddings(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Those of C{batchEmbedContents}, C{embedContent} or C{predict}."""
+    if "predictions" in document:
+        predicted = objects_in(document["predictions"])
+        return [as_object(one.get("embeddings")) for one in predicted]
+    if "embedding" in document:
+        return [as_object(document["embedding"])]
+    return objects_in(document.get("embeddings"))
+
+
+def _tokens(document: dict[str, Any], found: list[dict[str, Any]]) -> int | None:
+    counts = [as_object(document.get("usageMetadata")).get("promptTokenCount")]
+    if counts == [None]:
+        # C{predict} writes them as any number is written.
+        counts = [as_object(one.get("statistics")).get("token_count") for one in found]
+    known = [int(count) for count in counts if isinstance(count, int | float)]
+    return sum(known) if len(known) == len(counts) else None
 
 
 def _base64(vector: list[Any]) -> str:
