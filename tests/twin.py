@@ -11,6 +11,7 @@ from attrs import field, frozen
 
 from gemproxy.chat.collect import CompletionCollector
 from gemproxy.chat.jsontext import dumps
+from gemproxy.chat.shapes import objects_in
 from testing.google.recorded_request import ReceivedRequest
 
 if TYPE_CHECKING:
@@ -71,13 +72,25 @@ def _sent(asked: ReceivedRequest, raw: bytes) -> tuple[Any, ...]:
 
 def _essence(reply: Reply) -> Any:
     """An answer without what depends on chance or time."""
-    document = reply.body
-    if reply.headers["content-type"].startswith("text/event-stream"):
-        collector, others = CompletionCollector(), []
-        for chunk in reply.data:
-            if isinstance(chunk, dict) and "choices" in chunk:
-                collector.add_parsed(chunk, dumps(chunk))
-            else:
-                others.append(chunk)
-        document = dumps([collector.completion(), others])
-    return _MADE_UP.sub(r'"\1":0', document.decode())
+    if not reply.headers["content-type"].startswith("text/event-stream"):
+        return _settled(reply.json)
+    collector, others = CompletionCollector(), []
+    for chunk in reply.data:
+        if isinstance(chunk, dict) and "choices" in chunk:
+            collector.add_parsed(chunk, dumps(chunk))
+        else:
+            others.append(chunk)
+    return _settled(collector.completion()), _without_made_up(others)
+
+
+def _settled(completion: dict[str, Any]) -> str:
+    choices = objects_in(completion.get("choices"))
+    if len(choices) > 1:
+        # Which of them has which answer depends on whose request was the first to reach Google.
+        alike = sorted(_without_made_up(choice | {"index": None}) for choice in choices)
+        completion = completion | {"choices": alike}
+    return _without_made_up(completion)
+
+
+def _without_made_up(value: Any) -> str:
+    return _MADE_UP.sub(r'"\1":0', dumps(value).decode())
