@@ -13,7 +13,7 @@ from gemproxy.http.agent import PersistentAgent, endpoints
 from gemproxy.http.write_coalescer import WriteCoalescer
 from gemproxy.service import Patience
 from testing.fake_newapi import FakeNewApi
-from tests.support import Product, Relay, running_relay, shared_daemon
+from tests.support import Product, Relay, no_failures, running_relay, shared_daemon
 
 # An example takes long when the machine is busy, and that is no fault of the code. Where nobody
 # watches, every run has the same examples: what fails there fails for the change at hand.
@@ -27,9 +27,10 @@ shared_product = shared_daemon("session", has_twin=True)
 
 @pytest_twisted.async_yield_fixture
 async def product(shared_product: Product) -> AsyncIterator[Product]:
-    shared_product.begin_test()
-    yield shared_product
-    await shared_product.end_test()
+    with no_failures():
+        shared_product.begin_test()
+        yield shared_product
+        await shared_product.end_test()
 
 
 @pytest.fixture(params=["gemini", "stream"])

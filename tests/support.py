@@ -362,8 +362,28 @@ def _echo_at_once(request: ReceivedRequest) -> Scenario:
     return evolve(echo(request), pace=0.0)
 
 
+@contextmanager
+def no_failures() -> Iterator[None]:
+    """Fails if something is logged that no daemon should have to log."""
+    logged: list[Any] = []
+    globalLogPublisher.addObserver(logged.append)
+    try:
+        yield
+    finally:
+        globalLogPublisher.removeObserver(logged.append)
+    assert_no_failures(logged)
+
+
 @asynccontextmanager
-async def running(
+async def running(run_root: Path, *args: Any, **kwargs: Any) -> AsyncIterator[Product]:
+    """A daemon for one test; see L{_running}."""
+    with no_failures():
+        async with _running(run_root, *args, **kwargs) as product:
+            yield product
+
+
+@asynccontextmanager
+async def _running(
     run_root: Path,
     patience: Patience = Patience(),  # noqa: B008
     cli_limits: CliLimits | None = None,
@@ -401,8 +421,6 @@ async def running(
     product = Product(
         int(environ["PORT"]), daemon, api, int(environ["STREAM_PORT"]), run_root / "gemproxy"
     )
-    logged: list[Any] = []
-    globalLogPublisher.addObserver(logged.append)
     try:
         await until(lambda: daemon.pool is None or daemon.pool.warm, "a worker is warm", 60)
         yield product
@@ -412,8 +430,6 @@ async def running(
             await daemon.stopService()
         await api_port.stopListening()
         await api.stop()
-        globalLogPublisher.removeObserver(logged.append)
-    assert_no_failures(logged)
 
 
 @define
@@ -501,12 +517,12 @@ def shared_daemon(
     @asynccontextmanager
     async def with_twin(engine: str, make_folder: Callable[[str], Path]) -> AsyncIterator[Product]:
         folder = make_folder("run")
-        async with running(folder, **({"GEMINI_ENGINE": engine} | settings)) as product:
+        async with _running(folder, **({"GEMINI_ENGINE": engine} | settings)) as product:
             if engine == "direct" or not has_twin:
                 yield product
                 return
             folder = make_folder("twin")
-            async with running(folder, **(settings | {"GEMINI_ENGINE": "direct"})) as twin:
+            async with _running(folder, **(settings | {"GEMINI_ENGINE": "direct"})) as twin:
                 product.twin = Twin(twin)
                 yield product
 
@@ -515,7 +531,11 @@ def shared_daemon(
         request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     ) -> Iterator[Product]:
         context = with_twin(request.param, tmp_path_factory.mktemp)
-        yield pytest_twisted.blockon(Deferred.fromCoroutine(context.__aenter__()))
-        pytest_twisted.blockon(Deferred.fromCoroutine(context.__aexit__(None, None, None)))
+        # What is logged in between is for each test to see: not all of them are about this daemon.
+        with no_failures():
+            shared = pytest_twisted.blockon(Deferred.fromCoroutine(context.__aenter__()))
+        yield shared
+        with no_failures():
+            pytest_twisted.blockon(Deferred.fromCoroutine(context.__aexit__(None, None, None)))
 
     return shared_product
