@@ -143,6 +143,8 @@ def test_limits_survive_json_and_keep_what_is_not_changed() -> None:
         ({"budgets": ["-5USD/day"]}, "is no budget"),
         ({"budgets": ["1USD/day", "2USD/day"]}, "one budget for each unit and period"),
         ({"expires": "tomorrow"}, "'expires' must be a date"),
+        ({"expires": 10**11 * 9}, "'expires' must be a date"),
+        ({"expires": "9999-12-31T23:59-01:00"}, "'expires' must be a date"),
         ({"on": 1}, "'on' must be true or false"),
     ],
 )

@@ -479,11 +479,22 @@ async def test_models_that_are_for_others(office: Office) -> None:
     # Servers in Go take both for the model.
     assert await status("POST", "/v1/embeddings", {"model": "gpt-x", "MODEL": "o3"}) == 403
     assert await status("POST", "/v1/chat/completions", gpt(models=["gpt-y", "o3"])) == 403
+    # So do others with what they fall back to, with tools and with sessions.
+    for beside in (
+        {"fallbacks": [{"model": "o3"}]},
+        {"tools": [{"type": "image_generation", "model": "o3"}]},
+        {"session": {"model": "o3"}},
+    ):
+        assert await status("POST", "/v1/responses", gpt(input="x") | beside) == 403, beside
+    # These paths are for models of their own, whatever the body says.
+    for path in ("/mj/submit/imagine", "/v1/engines/o3/embeddings", "/v1/batches"):
+        assert await status("POST", path, {"model": "gpt-x"}) == 403, path
     # What names no model may be for any.
     assert await status("POST", "/v1/audio/transcriptions", b"x", content_type="audio/wav") == 403
     websocket = {"Connection": "Upgrade", "Upgrade": "websocket"}
     assert await status("GET", "/v1/realtime?model=o3", **websocket) == 403
     assert await status("GET", "/v1/realtime", **websocket) == 403
+    assert await status("GET", "/v1/realtime?model=gpt-x&model=o3", **websocket) == 403
     asked = len(relay.upstream.calls)
     models = [{"id": name, "object": "model"} for name in ("gpt-1", "o3", "gemini-2.5-flash")]
     relay.upstream.always(document({"object": "list", "data": models}))

@@ -128,13 +128,18 @@ def _texts(name: str, value: Any) -> list[str]:
 def _time(value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < _MOST:
-        return float(value)
+    time = None
     try:
         if isinstance(value, str):
-            time = datetime.fromisoformat(value)
-            return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
+            date = datetime.fromisoformat(value)
+            time = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+        elif isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+            time = float(value)
+        if time is not None:
+            # It is shown as a date, of which there are none beyond the year 9999.
+            datetime.fromtimestamp(time, UTC)
+            return time
+    except (ValueError, OverflowError, OSError):
         pass
     raise ValueError(
         "'expires' must be a date such as 2027-01-31 (UTC), seconds since the epoch, or null."

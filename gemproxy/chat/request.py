@@ -207,10 +207,15 @@ def body_and_model(raw: bytes) -> tuple[dict[str, Any], str]:
     return body, model
 
 
+_NAMING_MODELS = ("model", "models", "fallbacks", "session", "tools")
+
+
 def models_beside(raw: bytes) -> list[str]:
     """
     The models that a body names elsewhere than in C{model}: in C{Model}, which is the same to
-    servers written in Go, and in the C{models} that OpenRouter falls back to.
+    servers written in Go, in the C{models} that OpenRouter falls back to and the C{fallbacks} of
+    LiteLLM, in hosted C{tools} that have one of their own, and in the C{session} of OpenAI's
+    C{realtime/client_secrets}.
 
     @param raw: within L{JsonLimits}, if it is JSON.
     """
@@ -220,8 +225,9 @@ def models_beside(raw: bytes) -> list[str]:
         return []
     named: list[Any] = []
     for key, value in body.items() if isinstance(body, dict) else ():
-        if key != "model" and key.lower() in ("model", "models"):
-            named += value if isinstance(value, list) else [value]
+        if key != "model" and key.lower() in _NAMING_MODELS:
+            for one in value if isinstance(value, list) else [value]:
+                named.append(one.get("model") if isinstance(one, dict) else one)
     return [name for name in named if isinstance(name, str)]
 
 

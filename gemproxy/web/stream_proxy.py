@@ -295,10 +295,14 @@ class StreamProxy:
 
     async def _pass_through(self, request: ProxyRequest) -> None:
         raw = await self._body_unless_streamed(request)
+        path = request.path
+        if raw and model_in_path(path) is None and not names_a_model(path):
+            # Whatever the body says of a model: the path may be for another, as /mj/submit/imagine.
+            self._check_any_model(request)
         route = await self._route_of(request, raw)
         if route is not None and route.upstream is None:
-            method, path = request.method.decode("ascii", "replace"), request.path.decode()
-            raise unknown_url(method, path, SERVED_FOR_GEMINI)
+            method = request.method.decode("ascii", "replace")
+            raise unknown_url(method, path.decode(), SERVED_FOR_GEMINI)
         passing = self._pass_on(request, raw, route)
         del raw
         await passing
@@ -313,13 +317,23 @@ class StreamProxy:
         headers = headers_of(request)
         model = model_in_path(request.path) or (await self._reader.model(raw) if raw else None)
         if asks_for_websocket(headers):
-            model = (request.args or {}).get(b"model", [b""])[0].decode("utf-8", "replace")
+            values = (request.args or {}).get(b"model", [b""])
+            model, *others = (value.decode("utf-8", "replace") for value in values)
+            for other in others:
+                # Some servers take the first of several, and some the last.
+                request.check_model(other)
         if model:
             return await self._routed(request, model, raw)
-        if asks_for_websocket(headers) or request.method not in _WITHOUT_A_MODEL:
-            # It may be for any model.
+        if asks_for_websocket(headers):
             request.check_model("")
+        else:
+            self._check_any_model(request)
         return None
+
+    def _check_any_model(self, request: ProxyRequest) -> None:
+        """@raise ChatError: 403, the request may be for any model, and some are not for its account."""
+        if request.method not in _WITHOUT_A_MODEL:
+            request.check_model("")
 
     async def _routed(
         self, request: ProxyRequest, model: str, raw: bytes = b"", headers: Headers | None = None
