@@ -359,6 +359,34 @@ async def test_whoever_goes_before_the_usage_is_known_is_charged(office: Office)
 
 
 @ensureDeferred
+async def test_what_passes_as_it_comes_is_charged_however_it_ends(office: Office) -> None:
+    """Though its end, where the counts are, was not asked for, or not waited for."""
+    shown, relay = await office.account("bob"), office.relay
+    text = "words " * 40
+    begun = {"type": "message_start", "message": {"usage": {"input_tokens": 7, "output_tokens": 1}}}
+    image = {"image_url": f"data:image/png;base64,{'A' * 10**6}"}
+    for path, body, chunks, is_left, expected in (
+        ("completions", {"prompt": text}, [{"choices": [{"text": text}]}] * 200, False, 12_080),
+        ("responses", {"input": [image]}, [{"delta": text}] * 200, True, 37_000),
+        ("messages", MESSAGES, [begun, *[{"delta": {"text": text}}] * 200], True, 12_007),
+    ):
+        before = (await office.spent("bob"))["tokens"]
+        relay.upstream.play(
+            events(*chunks, {"is": "the end"}, **({"then": "hang"} if is_left else {}))
+        )
+        asked = body | {"model": "gpt-x", "stream": True}
+        client = await relay.send("POST", f"/v1/{path}", asked, **shown)
+        if is_left:
+            await client.until_received(b"the end")
+            client.drop()
+            await until(lambda: not relay.daemon._admission.open, "it has ended")
+        else:
+            await client.reply()
+        charged = (await office.spent("bob"))["tokens"] - before
+        assert charged == pytest.approx(expected, rel=0.03), path
+
+
+@ensureDeferred
 async def test_requests_at_once_are_those_that_are_under_way(office: Office) -> None:
     shown = await office.account("bob", concurrent=1)
     office.relay.upstream.play(hang())

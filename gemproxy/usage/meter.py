@@ -50,7 +50,7 @@ class Meter:
         """
         An exchange has ended. It is told what it costs.
 
-        @param guess: what its account is charged for if its usage is not known.
+        @param guess: what its account is charged for if its usage is not known, or not all of it.
         """
         usage = exchange.usage
         exchange.cost = self.count(
@@ -106,7 +106,7 @@ class Meter:
             cost = self.prices.cost(model, usage, time, upstream)
             self._add(account or "", name, usage, cost)
         if account is not None:
-            self._charge(account, model, upstream, time, status, usage or guess)
+            self._charge(account, model, upstream, time, status, guess or usage)
         self.keep(
             Row(
                 time=time,

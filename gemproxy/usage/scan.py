@@ -14,6 +14,8 @@ from gemproxy.chat.shapes import as_object
 _HEAD, _TAIL = 4096, 16384
 # In a text of the answer these quotes would be escaped.
 _NAMED = re.compile(r'"(?:usage|usageMetadata)"\s*:\s*(?=\{)')
+# What the words of an answer are in: OpenAI's completions and responses, and Anthropic's messages.
+_TEXT = re.compile(rb'"(?:text|delta|thinking|partial_json)"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)')
 _DECODER = json.JSONDecoder()
 
 
@@ -23,8 +25,10 @@ class UsageScanner:
     def __init__(self) -> None:
         self._head = bytearray()
         self._tail = bytearray()
+        self._size = 0
 
     def feed(self, data: bytes) -> None:
+        self._size += len(data)
         if len(self._head) < _HEAD:
             self._head += data[: _HEAD - len(self._head)]
         self._tail += data[-_TAIL:]
@@ -39,6 +43,15 @@ class UsageScanner:
             # An event may leave out what an earlier one said.
             found |= {name: value for name, value in one.items() if value is not None}
         return usage_of(found)
+
+    def text_length(self) -> int:
+        """
+        How many bytes of text there were in a stream of events, more or less: what is kept of it
+        stands for the rest.
+        """
+        kept = bytes(self._tail)
+        share = sum(map(len, _TEXT.findall(kept))) / (len(kept) or 1)
+        return round(self._size * share)
 
 
 def _objects(text: bytes) -> list[dict[str, Any]]:

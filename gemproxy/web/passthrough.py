@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any, cast
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
@@ -17,6 +17,7 @@ from twisted.web.iweb import IBodyProducer, IResponse
 from zope.interface import implementer
 
 from gemproxy.backend import Forwarder
+from gemproxy.chat.chunks import Usage, estimated_usage
 from gemproxy.chat.errors import ChatError, upstream_failed, upstream_silent
 from gemproxy.chat.sse import Event, encode
 from gemproxy.dialects.registry import error_form_at
@@ -48,6 +49,8 @@ _ERRORS_FROM = 400
 _ERROR_LIMIT = 64 * 1024
 # Seconds to wait for the body of an error.
 _ERROR_PATIENCE = 5.0
+# Bytes of a request that count as its prompt where media may be in it.
+_PROMPT_BESIDE_MEDIA = 100_000
 
 
 @frozen
@@ -110,6 +113,8 @@ class Passthrough:
         relay = _ResponseRelay(
             request, self.clock, destination.name, model, idle_timeout, self.own_keys, cutter
         )
+        if request.account is not None and model is not None and request.method == b"POST":
+            relay.prompt_length = _prompt_length(raw)
         self.under_way.add(request.id, relay)
         target = _target(request, path)
         asking = self._relay(request, relay, idle_timeout, raw, forwarder, may_be_unserved, target)
@@ -143,13 +148,15 @@ class Passthrough:
         request.is_counted = True
         # What was answered before, and is only shown, has been counted.
         is_new = request.method == b"POST"
+        usage = relay.scanner.usage() if relay.scanner is not None and is_new else None
         self.meter.count(
             id=request.id,
             account=None if request.account is None else request.account.name,
             model=relay.model or "",
             upstream=relay.upstream,
             status=CLIENT_GONE if relay.is_left else request.code,
-            usage=relay.scanner.usage() if relay.scanner is not None and is_new else None,
+            usage=usage,
+            guess=relay.guess(usage),
             first_token=relay.first_data if request.code < _ERRORS_FROM else None,
             duration=self.clock.seconds() - relay.began,
         )
@@ -211,6 +218,7 @@ class _ResponseRelay(Protocol):
     @ivar is_left: the client has disconnected.
     @ivar first_data: seconds until the first data of the response; None if there are none yet.
     @ivar scanner: finds the token counts; None if there are none in such a response.
+    @ivar prompt_length: bytes of the request that somebody is charged for; None if nobody is.
     """
 
     def __init__(
@@ -230,6 +238,7 @@ class _ResponseRelay(Protocol):
         self.is_left = False
         self.first_data: float | None = None
         self.scanner: UsageScanner | None = None
+        self.prompt_length: int | None = None
         self.interruption: ChatError | None = None
         self.cutter = cutter
         self.end_early: Callable[[], None] = lambda: None
@@ -243,6 +252,7 @@ class _ResponseRelay(Protocol):
         self._done: Deferred[None] = Deferred()
         self._begun = False
         self._is_events = False
+        self._is_complete = False
         self._is_producing = False
         self._is_paused = False
 
@@ -268,6 +278,22 @@ class _ResponseRelay(Protocol):
         self.interruption = error
         self.end_early()
 
+    def guess(self, usage: Usage | None) -> Usage | None:
+        """
+        What an answer in events has taken that was not counted to its end: its client may have
+        gone, or may not have asked for the counts. None if it was, or if nobody is charged.
+
+        @param usage: as far as it is known.
+        """
+        if self.prompt_length is None or self.scanner is None or not self._is_events:
+            return None
+        if usage is not None and self._is_complete:
+            return None
+        guess = estimated_usage(self.prompt_length, self.scanner.text_length())
+        if usage is None:
+            return guess
+        return evolve(usage, completion=max(usage.completion, guess.completion))
+
     async def tunnel(self, response: IResponse) -> None:
         """Let client and upstream speak another protocol until one of them goes."""
         if self._request.channel is None:
@@ -289,6 +315,7 @@ class _ResponseRelay(Protocol):
         self._begin(response)
         response.deliverBody(self)
         await self._done
+        self._is_complete = True
 
     def deliver_read(self, response: IResponse, body: bytes) -> None:
         """Deliver a response whose body has been read already."""
@@ -440,6 +467,10 @@ class _ResponseRelay(Protocol):
             self._is_producing = False
             if self._request.channel is not None:
                 self._request.unregisterProducer()
+
+
+def _prompt_length(raw: bytes) -> int:
+    return min(len(raw), _PROMPT_BESIDE_MEDIA) if b"base64" in raw else len(raw)
 
 
 def _may_say_unserved(response: IResponse) -> bool:

@@ -331,7 +331,7 @@ class StreamProxy:
         return None
 
     def _check_any_model(self, request: ProxyRequest) -> None:
-        """@raise ChatError: 403, the request may be for any model, and some are not for its account."""
+        """@raise ChatError: 403, it may be for any model, and some are not for its account."""
         if request.method not in _WITHOUT_A_MODEL:
             request.check_model("")
 
