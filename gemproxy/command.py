@@ -202,4 +202,6 @@ def _report(config: Config, path: Path | None) -> str:
     if config.needs_engine and not config.google_keys:
         lacking = "GOOGLE_CLOUD_PROJECT" if config.uses_vertex else "GEMINI_API_KEY"
         lines.append(f"{lacking} is not set: the daemon would not start.")
+    if config.credentials_problem is not None:
+        lines.append(f"{config.credentials_problem} The daemon would not start.")
     return "".join(f"{line}\n" for line in (*lines, *advice_on_keys(config, {})))

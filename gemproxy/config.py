@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 from attrs import evolve, field, frozen
 
 from gemproxy.chat.json_structure import DEEPEST
+from gemproxy.chat.jsontext import loads
+from gemproxy.chat.shapes import as_object
 from gemproxy.config_file import (
     BadFile,
     FileConfig,
@@ -847,6 +849,25 @@ class Config:
         if self.google_cloud_project is not None:
             return (self.google_cloud_project,)
         return self.google_api_key
+
+    @property
+    def credentials_problem(self) -> str | None:
+        """Why the file of credentials, which is read here, is none; None if it is one."""
+        path = self.google_application_credentials
+        is_used = self.needs_engine and self.uses_vertex and self.google_cloud_project is not None
+        if path is None or not is_used:
+            return None
+        try:
+            content = read_secret(path)
+        except BadSecretFile as error:
+            return f"GOOGLE_APPLICATION_CREDENTIALS: {error}"
+        try:
+            is_one = isinstance(as_object(loads(content.encode())).get("type"), str)
+        except ValueError:
+            is_one = False
+        if is_one:
+            return None
+        return f"GOOGLE_APPLICATION_CREDENTIALS: {path} has no credentials of Google Cloud in it."
 
     def keys_of(self, setting: Setting) -> tuple[str, ...]:
         """The keys in a setting that is a secret."""

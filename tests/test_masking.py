@@ -55,6 +55,8 @@ def test_a_key_is_found_in_json_too(key: str):
         "AIza" + string.ascii_letters[:35],
         "AQ." + string.ascii_letters[:40],
         "ya29." + "a0-_" * 10,
+        "ya29.c.c0-_" + "a0-_" * 10,
+        "ya29.c.c0.aaaaa-b.cccccccc",
         "sk-" + "0" * 48,
         "sk-ant-api03-" + "a" * 80,
         "gsk_" + "a" * 52,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from pytest_twisted import ensureDeferred
@@ -13,12 +15,15 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.web.server import Site
 
+from gemproxy.command import main
 from gemproxy.config import BadSetting, Config
 from gemproxy.gemini.api.access_tokens import AccessTokens, Token
 from gemproxy.gemini.api.client import ApiFailed
 from gemproxy.gemini.api.vertex import default_base
+from gemproxy.service import Daemon
 from testing.google import scenarios
 from testing.google.tokens import TokenServer
+from testing.proxy import ProxyServer
 from tests.support import Product, chat, running
 
 PLACE = "/v1beta1/projects/my-project-1/locations/europe-west4/publishers/google/models"
@@ -187,6 +192,45 @@ async def test_a_quota_without_details_is_one_of_a_minute(tmp_path: Path) -> Non
 
 
 @ensureDeferred
+async def test_tokens_are_had_through_the_proxy(tmp_path: Path) -> None:
+    proxy = ProxyServer(user="me:it's secret")
+    try:
+        # Of this daemon's settings, and not of the environment of the process.
+        variables = {"HTTP_PROXY": f"http://me:it%27s%20secret@127.0.0.1:{proxy.number}"}
+        async with asking(tmp_path, **variables) as (product, server):
+            here = urlsplit(server.url)
+            proxy.targets["tokens.test:80"] = here.port
+            file = tmp_path / "service-account.json"
+            file.write_text(file.read_text().replace(here.netloc, "tokens.test"))
+            assert (await product.ask(chat("Hi", model=MODEL))).status == 200
+            assert [asked.target for asked in proxy.asked] == ["http://tokens.test/token"]
+    finally:
+        await proxy.stop()
+
+
+@ensureDeferred
+async def test_workload_identity_serves_and_a_network_that_fails_is_tried_again(
+    tmp_path: Path,
+) -> None:
+    async with asking(tmp_path) as (product, server):
+        (tmp_path / "subject").write_text("of-the-cluster")
+        federated = {
+            "type": "external_account",
+            # Of a number of a project google-auth would ask Google.
+            "audience": "//iam.googleapis.com/locations/global/workforcePools/p/providers/x",
+            "subject_token_type": "urn:ietf:params:oauth:token-type:id_token",
+            "token_url": server.url,
+            "credential_source": {"file": str(tmp_path / "subject")},
+            "quota_project_id": "payer-1",
+        }
+        (tmp_path / "service-account.json").write_text(json.dumps(federated))
+        server.drops = 1
+        assert (await product.ask(chat("Hi", model=MODEL))).status == 200
+        assert product.asked[-1].headers["x-goog-user-project"] == "payer-1"
+        assert product.asked[-1].token == server.given[0]
+
+
+@ensureDeferred
 async def test_express_mode_has_a_key_and_no_project(tmp_path: Path) -> None:
     express = {"GOOGLE_CLOUD_PROJECT": "", "GOOGLE_API_KEY": "AQ.express"}
     async with asking(tmp_path, **express) as (product, server):
@@ -217,6 +261,25 @@ def test_vertex_ai_needs_a_project_or_a_key() -> None:
     assert Config.load({}, {"GEMINI_API_KEY": "k", "GOOGLE_CLOUD_PROJECT": "my-p"}).google_keys == (
         "k",
     )
+
+
+@pytest.mark.parametrize("content", [None, "", "[1]", "{}", '{"type": 1', "-----BEGIN"])
+def test_a_file_without_credentials_is_named_at_the_start(
+    tmp_path: Path, content: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "credentials.json"
+    if content is not None:
+        file.write_text(content)
+    environ = {"GOOGLE_GENAI_USE_VERTEXAI": "1", "GOOGLE_CLOUD_PROJECT": "my-project-1"}
+    environ["GOOGLE_APPLICATION_CREDENTIALS"] = str(file)
+    config = Config.load({}, environ | {"GEMINI_ENGINE": "direct", "DATA_DIR": str(tmp_path)})
+    with pytest.raises(BadSetting, match=r"GOOGLE_APPLICATION_CREDENTIALS: .*credentials\.json"):
+        Daemon(config, None, reactor, {})
+    assert main(["check"], environ) == 0
+    assert "The daemon would not start." in capsys.readouterr().out
+    # AI Studio has no use for it.
+    environ |= {"GOOGLE_GENAI_USE_VERTEXAI": "", "GEMINI_API_KEY": "k"}
+    assert Config.load({}, environ).credentials_problem is None
 
 
 # Tokens alone, with a clock of their own.

@@ -24,7 +24,7 @@ from gemproxy.gemini.api.client import ApiFailed
 from gemproxy.gemini.cli.install import CliUnusable, find_executable, node_version, path_of
 from gemproxy.gemini.cli.rundir import roots_for_user
 from gemproxy.gemini.places import endpoint_of
-from gemproxy.http.proxies import Proxies
+from gemproxy.http.proxies import NO_PROXIES, Proxies
 from gemproxy.http.url import BaseURL
 from gemproxy.offload.pool import Offload
 from gemproxy.openai.backend import base_url
@@ -113,8 +113,14 @@ class Doctor:
             names = (verdicts.NETWORK, verdicts.KEY, verdicts.CLOCK)
             return [skipped(name, reason) for name in names]
         keys = config.google_keys
+        proxies, problem = NO_PROXIES, None
+        try:
+            proxies = Proxies.from_environ(self._environ)
+        except ValueError as error:
+            problem = error
+        agent = self._inquirer.agent(proxies)
         endpoint = endpoint_of(
-            config, self._reactor, lambda: BaseURL.parse(config.google_gemini_base_url)
+            config, self._reactor, lambda: BaseURL.parse(config.google_gemini_base_url), agent
         )
         base, shown = endpoint.base, endpoint.base.join(b"/").decode().rstrip("/")
         headers = Headers()
@@ -127,12 +133,12 @@ class Doctor:
                 verdicts.credentials(lacking.failure.error),
                 skipped(verdicts.CLOCK, "No server has told the time."),
             ]
-        try:
-            proxies = Proxies.from_environ(self._environ)
-        except ValueError as error:
-            proxy, asked = None, _as_unanswered(error)
+        finally:
+            await agent.close()
+        proxy = proxies.of(base.origin)
+        if problem is not None:
+            asked: Asked = _as_unanswered(problem)
         else:
-            proxy = proxies.of(base.origin)
             url = base.join(endpoint.of_list(None))
             asked = await self._inquirer.ask("The Gemini API", url, headers, proxies)
         return [

@@ -53,6 +53,15 @@ class Inquirer:
     reactor: Any
     now: Callable[[], float]
 
+    def agent(self, proxies: Proxies) -> PersistentAgent:
+        """What sends requests; it must be closed."""
+        return PersistentAgent(
+            self.reactor,
+            WriteCoalescer(),
+            endpoints(self.reactor, _CONNECT_TIMEOUT),
+            proxies=proxies,
+        )
+
     async def ask(
         self,
         who: str,
@@ -66,12 +75,7 @@ class Inquirer:
 
         @param who: the server, as the subject of a sentence.
         """
-        agent = PersistentAgent(
-            self.reactor,
-            WriteCoalescer(),
-            endpoints(self.reactor, _CONNECT_TIMEOUT),
-            proxies=proxies,
-        )
+        agent = self.agent(proxies)
         origin, _ = split_url(url)
         method, sent = (b"GET", None) if body is None else (b"POST", RepeatableBody(body))
         asking = ConfinedAgent(agent, origin).request(method, url, headers, sent)

@@ -144,10 +144,12 @@ class EngineService(MultiService):
         @param answer_limits: see L{CliAttempts}.
         @param offload: translates what is large.
         @param proxies: for the pictures that are fetched.
-        @raise BadSetting: there is no folder for temporary files.
+        @raise BadSetting: there is no folder for temporary files, or a file of credentials is none.
         """
         super().__init__()
-        api = GeminiApi(reactor, agent, endpoint_of(config, reactor, api_url))
+        if (problem := config.credentials_problem) is not None:
+            raise BadSetting(problem)
+        api = GeminiApi(reactor, agent, endpoint_of(config, reactor, api_url, agent))
         self.pool: WorkerPool | None = None
         attempts: Attempts = DirectAttempts(reactor, api, config.timeout, answer_limits)
         if cli is not None:

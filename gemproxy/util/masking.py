@@ -20,7 +20,9 @@ _WORDS_OF_A_CREDENTIAL = 2
 # OpenRouter, New-API), of Groq and of xAI; and what follows the word Bearer, if there is a digit in
 # it. No part can match in two ways, so that the time grows with the length of the text only.
 _LOOKALIKE = (
-    rb"(?<![A-Za-z0-9])(?:AIza|AQ\.|ya29\.|sk-|gsk_|xai-)[A-Za-z0-9_-]{16,}"
+    rb"(?<![A-Za-z0-9])(?:(?:AIza|AQ\.|sk-|gsk_|xai-)[A-Za-z0-9_-]{16,}"
+    # Access tokens have parts: ya29.c.c0AS...
+    rb"|ya29\.[A-Za-z0-9._-]{15,}[A-Za-z0-9_-])"
     rb"|(?<=Bearer |bearer |BEARER )(?=[A-Za-z._~+/-]{0,99}[0-9])[A-Za-z0-9._~+/-]{16,}={0,2}"
 )
 

@@ -20,8 +20,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from google.auth import jwt
 from twisted.web.resource import Resource
-from twisted.web.server import Request
+from twisted.web.server import NOT_DONE_YET, Request
 
+EXCHANGE = b"urn:ietf:params:oauth:grant-type:token-exchange"
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 AUDIENCE = "https://oauth2.googleapis.com/token"
 ACCOUNT = "me@my-project-1.iam.gserviceaccount.com"
@@ -33,6 +34,7 @@ class TokenServer(Resource):
     @ivar lifetime: of a token, in seconds.
     @ivar given: the tokens that were given, the oldest first.
     @ivar failures: statuses to answer with instead, one for each request.
+    @ivar drops: how many connections are closed without an answer.
     """
 
     isLeaf = True
@@ -44,6 +46,7 @@ class TokenServer(Resource):
         self.lifetime = 3600
         self.given: list[str] = []
         self.failures: list[int] = []
+        self.drops = 0
         self._accept = accept
         self._key = rsa.generate_private_key(65537, 2048)
 
@@ -65,25 +68,32 @@ class TokenServer(Resource):
         )
         return file
 
-    def render_POST(self, request: Request) -> bytes:
+    def render_POST(self, request: Request) -> bytes | int:
         request.setHeader("content-type", "application/json")
+        if self.drops:
+            self.drops -= 1
+            request.loseConnection()
+            return NOT_DONE_YET
         if self.failures:
             request.setResponseCode(self.failures.pop(0))
             return _json({"error": "invalid_grant", "error_description": "Invalid JWT Signature."})
         fields: dict[bytes, list[bytes]] = request.args or {}
         try:
-            claims = self._claims(fields)
+            scope = self._claims(fields)["scope"]
         except ValueError as error:
             request.setResponseCode(400)
             return _json({"error": "invalid_grant", "error_description": str(error)})
-        assert claims["scope"] == "https://www.googleapis.com/auth/cloud-platform"
+        assert scope == "https://www.googleapis.com/auth/cloud-platform"
         token = f"ya29.token-{len(self.given)}"
         self.given.append(token)
         self._accept(token)
         return _json({"access_token": token, "expires_in": self.lifetime, "token_type": "Bearer"})
 
     def _claims(self, fields: dict[bytes, list[bytes]]) -> Any:
-        """@raise ValueError: the request is not signed by the account."""
+        """@raise ValueError: the request is not signed by the account, and has no subject token."""
+        if fields.get(b"grant_type") == [EXCHANGE] and fields.get(b"subject_token"):
+            # Workload identity: docs.cloud.google.com/iam/docs/reference/sts/rest
+            return {"scope": fields[b"scope"][0].decode()}
         if fields.get(b"grant_type") != [GRANT.encode()]:
             raise ValueError("Unsupported grant.")
         public = self._key.public_key()

@@ -6,13 +6,15 @@ from collections.abc import Callable, Sequence
 from datetime import UTC
 from pathlib import Path
 from time import time
-from typing import Any, TypeVar
+from typing import Any
+from warnings import catch_warnings, simplefilter
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from gemproxy.chat.errors import SERVER_ERROR, ChatError
+from gemproxy.gemini.api.auth_transport import AuthTransport
 from gemproxy.gemini.api.client import ApiFailed
 from gemproxy.gemini.translate.errors import KEY_REFUSED, AttemptFailure, transient
 from gemproxy.util.log import make_logger
@@ -25,8 +27,6 @@ EARLY, LATE = 300.0, 10.0
 PATIENCE = 30.0
 # Seconds after a failure in which nobody renews a token that is still good.
 _REST = 10.0
-
-_T = TypeVar("_T")
 
 
 @frozen
@@ -42,18 +42,22 @@ class Token:
     payer: str | None = None
 
 
-def load(path: Path | None) -> Any:
+def load(path: Path | None, ask: Any) -> Any:
     """
     The credentials of google-auth: a service account, workload identity, or those of a user.
 
     @param path: of their file; None for the application default credentials.
+    @param ask: sends requests, see L{AuthTransport}.
     @raise google.auth.exceptions.GoogleAuthError: there are none.
     """
     import google.auth
 
     if path is None:
-        return google.auth.default(scopes=[SCOPE])[0]
-    return google.auth.load_credentials_from_file(str(path), scopes=[SCOPE])[0]
+        return google.auth.default(scopes=[SCOPE], request=ask)[0]
+    with catch_warnings():
+        # That the file may name other servers: it is the owner's own.
+        simplefilter("ignore", DeprecationWarning)
+        return google.auth.load_credentials_from_file(str(path), scopes=[SCOPE], request=ask)[0]
 
 
 @define(eq=False)
@@ -61,10 +65,11 @@ class GoogleAuth:
     """
     Gets tokens. It blocks.
 
-    @ivar path: see L{load}.
+    @ivar path: see L{load}; likewise C{ask}.
     """
 
     path: Path | None
+    ask: AuthTransport
     _credentials: Any = field(default=None, repr=False)
 
     def token(self) -> Token:
@@ -73,12 +78,10 @@ class GoogleAuth:
 
         @raise google.auth.exceptions.GoogleAuthError: there is none.
         """
-        from google.auth.transport.requests import Request
-
         if self._credentials is None:
-            self._credentials = load(self.path)
+            self._credentials = load(self.path, self.ask)
         credentials = self._credentials
-        credentials.refresh(Request())
+        credentials.refresh(self.ask)
         # It is UTC, and does not say so.
         end = credentials.expiry
         return Token(
@@ -177,9 +180,11 @@ class AccessTokens:
 
 def _why(error: Exception) -> AttemptFailure:
     # google-auth has the server's whole answer behind the message.
-    words = str(error.args[0] if error.args else error)
-    said = " ".join(words.split())[:300]
-    if getattr(error, "retryable", False) or isinstance(error, OSError):
+    first = error.args[0] if error.args else error
+    said = " ".join(str(first).split())[:300]
+    # It may have wrapped what the transport raised.
+    retryable = any(getattr(each, "retryable", False) for each in (error, first))
+    if retryable or isinstance(error, OSError):
         return transient(f"Google gave no access token for Vertex AI: {said}")
     return AttemptFailure(
         ChatError(
