@@ -322,6 +322,25 @@ def test_what_another_process_does_is_seen(files: Callable[[], AccountsFile]) ->
     daemon.close()
 
 
+def test_what_is_spent_is_not_written_twice_if_the_rest_cannot_be_read(
+    files: Callable[[], AccountsFile], tmp_path: Path
+) -> None:
+    file, period = files(), "2026-11"
+    file.add("bob", limits_of_json({}), 5.0)
+    with sqlite3.connect(tmp_path / "data" / "accounts.sqlite3") as other:
+        other.execute("""UPDATE account SET limits = '{"of a newer version": 1}'""")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="newer version"):
+            file.refresh({("bob", period): Spent(1, 1, 0.0)}, [period])
+    assert file.spent([period]) == {}
+    other.execute("UPDATE account SET limits = '{}'")
+    other.commit()
+    other.close()
+    file.refresh({("bob", period): Spent(2, 2, 0.0)}, [period])
+    assert file.spent([period]) == {("bob", period): Spent(2, 2, 0.0)}
+    file.close()
+
+
 def test_a_revoked_account_stays_without_its_key(files: Callable[[], AccountsFile]) -> None:
     file = files()
     _, first = file.add("bob", limits_of_json({}), 5.0)

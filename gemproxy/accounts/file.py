@@ -155,8 +155,9 @@ class AccountsFile:
         version = int(connection.execute("PRAGMA data_version").fetchone()[0])
         if not spent and version == self._version:
             return None
-        if spent:
-            with connection:
+        # What was written stays only if the rest can be read: it would be written again.
+        with connection:
+            if spent:
                 connection.executemany(
                     "INSERT INTO spent VALUES (?, ?, ?, ?, ?)"
                     " ON CONFLICT (account, period) DO UPDATE SET"
@@ -164,9 +165,10 @@ class AccountsFile:
                     " cost = cost + excluded.cost",
                     [(*key, one.requests, one.tokens, one.cost) for key, one in spent.items()],
                 )
-        records = None if version == self._version else _records(connection)
+            records = None if version == self._version else _records(connection)
+            news = News(records, _sums(connection, periods))
         self._version = version
-        return News(records, _sums(connection, periods))
+        return news
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
