@@ -536,11 +536,14 @@ async def test_models_that_are_for_others(office: Office) -> None:
 
 @ensureDeferred
 async def test_a_file_that_cannot_be_read_lets_nobody_in(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_bytes(b"no database" * 1000)
-    with pytest.raises(OSError, match=r"^The accounts cannot be read \(DATA_DIR\): "):
-        async with running_relay(DATA_DIR=tmp_path):
-            pass
-    (tmp_path / FILE).unlink()
+    file = tmp_path / FILE
+    # A link to itself leads nowhere, as a folder that is somebody else's.
+    for make in (lambda: file.write_bytes(b"no database" * 1000), lambda: file.symlink_to(file)):
+        make()
+        with pytest.raises(OSError, match=r"^The accounts cannot be read \(DATA_DIR\): "):
+            async with running_relay(DATA_DIR=tmp_path):
+                pass
+        file.unlink()
     async with running_relay(DATA_DIR=tmp_path, ADMIN_KEY="the-key-of-the-admin") as relay:
         await Office(relay, tmp_path).account("bob")
         for path in tmp_path.glob(f"{FILE}*"):

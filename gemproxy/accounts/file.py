@@ -87,7 +87,8 @@ class AccountsFile:
 
     @property
     def exists(self) -> bool:
-        return self._path.exists()
+        # Not as pathlib has it: where it may not look, there may be accounts all the same.
+        return bool(_inode_of(self._path))
 
     def add(self, name: str, limits: AccountLimits, now: float) -> tuple[Record, str]:
         """
