@@ -166,7 +166,7 @@ async def test_a_cli_that_does_not_start_is_an_error_until_it_does(tmp_path: Pat
         assert (await product.get("/ready")).status == 200
 
 
-@pytest.mark.parametrize(("mark", "value"), [("sessions_per_worker", 3), ("memory_per_worker", 1)])
+@pytest.mark.parametrize(("mark", "value"), [("sessions_per_worker", 2), ("memory_per_worker", 1)])
 @ensureDeferred
 async def test_a_worn_worker_retires_when_its_successor_is_warm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str, value: int
