@@ -8,9 +8,10 @@ pages or of caches.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
-from attrs import field, frozen
+from attrs import frozen
 from twisted.web.http import UNAUTHORIZED
 from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException
@@ -48,7 +49,8 @@ class Endpoint:
     is_open: bool = False
 
 
-@frozen
+# With no slots, where the map could not be kept.
+@frozen(slots=False)
 class Admin:
     """
     @ivar keys: those that open it; none if it is open to this machine alone.
@@ -63,10 +65,10 @@ class Admin:
     sessions: AdminSessions
     endpoints: Sequence[Endpoint] = ()
     refused: Callable[[], None] = lambda: None
-    _map: Map = field(init=False)
 
-    @_map.default
-    def _make_map(self) -> Map:
+    @cached_property
+    def _map(self) -> Map:
+        """Made for the first who asks: it takes longer than all else that a daemon is made of."""
         own = (
             Endpoint("GET", "/admin/login", self._tell, is_open=True),
             Endpoint("POST", "/admin/login", self._log_in, is_open=True),
