@@ -318,6 +318,20 @@ async def test_a_token_is_renewed_before_its_end_while_the_old_one_serves() -> N
 
 
 @ensureDeferred
+async def test_one_token_replaces_one_that_many_requests_find_refused() -> None:
+    given = [Token("a", 2000.0), Token("b", 3000.0)]
+    tokens = AccessTokens(reactor, lambda: given.pop(0), Wall())
+    old = await signing(tokens)
+    tokens.refused(old)
+    new = await signing(tokens)
+    assert new != old
+    # Of requests that were under way; and of a server that refuses whatever it is shown.
+    for signature in (old, old, new):
+        tokens.refused(signature)
+        assert await signing(tokens) == new
+
+
+@ensureDeferred
 async def test_a_failure_does_not_keep_a_token_that_is_good_from_serving() -> None:
     wall, calls = Wall(), []
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC
+from math import inf
 from pathlib import Path
 from time import time
 from typing import Any
@@ -16,6 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from gemproxy.chat.errors import SERVER_ERROR, ChatError
 from gemproxy.gemini.api.auth_transport import AuthTransport
 from gemproxy.gemini.api.client import ApiFailed
+from gemproxy.gemini.api.endpoint import Signature
 from gemproxy.gemini.translate.errors import KEY_REFUSED, AttemptFailure, transient
 from gemproxy.util.log import make_logger
 from gemproxy.util.threads import Threads
@@ -25,7 +27,8 @@ SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 EARLY, LATE = 300.0, 10.0
 # Seconds for a request to wait for a token.
 PATIENCE = 30.0
-# Seconds after a failure in which nobody renews a token that is still good.
+# Seconds after a failure in which nobody renews a token that is still good, and after a refusal in
+# which the next token is kept although it is refused.
 _REST = 10.0
 
 
@@ -40,6 +43,13 @@ class Token:
     text: str = field(repr=False)
     end: float
     payer: str | None = None
+
+    @property
+    def signature(self) -> Signature:
+        headers = ((b"authorization", f"Bearer {self.text}".encode()),)
+        if self.payer is None:
+            return headers
+        return (*headers, (b"x-goog-user-project", self.payer.encode()))
 
 
 def load(path: Path | None, ask: Any) -> Any:
@@ -118,9 +128,9 @@ class AccessTokens:
         self._patience = patience
         self._token: Token | None = None
         self._waiting: list[Deferred[Token]] | None = None
-        self._rests_until = 0.0
+        self._rests_until = self._holds_until = -inf
 
-    async def sign(self, key: str) -> Sequence[tuple[bytes, bytes]]:
+    async def sign(self, key: str) -> Signature:
         """@raise ApiFailed: there is no token."""
         token = self._token
         left = 0.0 if token is None else token.end - self._wall_clock()
@@ -128,14 +138,15 @@ class AccessTokens:
             token = await self._renewed()
         elif left <= EARLY and self._clock.seconds() >= self._rests_until:
             self._renew()
-        headers = ((b"authorization", f"Bearer {token.text}".encode()),)
-        if token.payer is None:
-            return headers
-        return (*headers, (b"x-goog-user-project", token.payer.encode()))
+        return token.signature
 
-    def refused(self) -> None:
-        """The token is not taken: another one is needed."""
+    def refused(self, signature: Signature) -> None:
+        """Another token is needed, unless there is one by now, or it would be refused as well."""
+        now = self._clock.seconds()
+        if self._token is None or self._token.signature != signature or now < self._holds_until:
+            return
         self._token = None
+        self._holds_until = now + _REST
 
     def _renewed(self) -> Deferred[Token]:
         renewed: Deferred[Token] = Deferred(self._gave_up)

@@ -74,15 +74,20 @@ class GeminiApi:
         """
         base = self.endpoint.base
         url = base.join(target)
-        for name, value in await self.endpoint.sign(key):
+        signature = await self.endpoint.sign(key)
+        for name, value in signature:
             headers.setRawHeaders(name, [value])
+        agent = ConfinedAgent(self.agent, base.origin)
         try:
-            return await ConfinedAgent(self.agent, base.origin).request(method, url, headers, body)
+            response = await agent.request(method, url, headers, body)
         except CancelledError:
             raise
         except Exception as error:
             why = describe_request_error("The Gemini API", error)
             raise ApiFailed(transient(why)) from None
+        if response.code == 401:
+            self.endpoint.refused(signature)
+        return response
 
     async def failure_of(self, response: IResponse) -> AttemptFailure:
         """What a response with the status of an error says."""

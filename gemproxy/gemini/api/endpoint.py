@@ -18,6 +18,9 @@ from gemproxy.gemini.translate.embeddings import Batch, batches
 from gemproxy.gemini.translate.errors import AttemptFailure, api_failure
 from gemproxy.http.url import BaseURL
 
+Signature = Sequence[tuple[bytes, bytes]]
+"""Headers, by name and value."""
+
 _PAGE = b"/v1beta/models?pageSize=1000"
 
 
@@ -63,13 +66,16 @@ class Endpoint(Protocol):
     def failure(self, status: int, body: bytes) -> AttemptFailure:
         """What a response with the status of an error says, in the words of this place."""
 
-    async def sign(self, key: str) -> Sequence[tuple[bytes, bytes]]:
+    async def sign(self, key: str) -> Signature:
         """
         The headers that say who pays for a request.
 
         @param key: one of those in the L{KeyRing}.
         @raise ApiFailed: there is no signature at the moment.
         """
+
+    def refused(self, signature: Signature) -> None:
+        """What was signed so was refused: this signature is not taken."""
 
 
 @frozen
@@ -98,8 +104,11 @@ class AIStudio:
     def of_client(self, target: bytes) -> bytes:
         return target
 
-    async def sign(self, key: str) -> Sequence[tuple[bytes, bytes]]:
+    async def sign(self, key: str) -> Signature:
         return ((b"x-goog-api-key", key.encode()),)
+
+    def refused(self, signature: Signature) -> None:
+        """A key does not change."""
 
     def counting(self, model: str, request: bytes) -> bytes:
         # It may be large, and is copied once only.

@@ -7,7 +7,7 @@ docs.cloud.google.com/vertex-ai/generative-ai/docs/reference/rest
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Protocol
 from urllib.parse import quote
 
@@ -17,6 +17,7 @@ from gemproxy.chat.embeddings import EmbeddingsRequest
 from gemproxy.chat.errors import INVALID_REQUEST, SERVER_ERROR, ChatError
 from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.chat.shapes import as_object
+from gemproxy.gemini.api.endpoint import Signature
 from gemproxy.gemini.translate.embeddings import Batch, single_batches
 from gemproxy.gemini.translate.errors import (
     KEY_REFUSED,
@@ -41,21 +42,21 @@ _EMBEDDING = (b"embedContent", b"batchEmbedContents")
 class Signer(Protocol):
     """Says who pays."""
 
-    async def sign(self, key: str) -> Sequence[tuple[bytes, bytes]]:
+    async def sign(self, key: str) -> Signature:
         """See L{gemproxy.gemini.api.endpoint.Endpoint.sign}."""
 
-    def refused(self) -> None:
-        """What was signed last is not taken any more."""
+    def refused(self, signature: Signature) -> None:
+        """See L{gemproxy.gemini.api.endpoint.Endpoint.refused}."""
 
 
 @frozen
 class ApiKeySigner:
     """Express mode: an API key of Vertex AI."""
 
-    async def sign(self, key: str) -> Sequence[tuple[bytes, bytes]]:
+    async def sign(self, key: str) -> Signature:
         return ((b"x-goog-api-key", key.encode()),)
 
-    def refused(self) -> None:
+    def refused(self, signature: Signature) -> None:
         """A key does not change."""
 
 
@@ -110,8 +111,11 @@ class VertexAI:
     def embedding(self, request: EmbeddingsRequest) -> Iterator[Batch]:
         return single_batches(request)
 
-    async def sign(self, key: str) -> Sequence[tuple[bytes, bytes]]:
+    async def sign(self, key: str) -> Signature:
         return await self.signer.sign(key)
+
+    def refused(self, signature: Signature) -> None:
+        self.signer.refused(signature)
 
     def failure(self, status: int, body: bytes) -> AttemptFailure:
         failure = api_failure(status, body)
@@ -126,11 +130,9 @@ class VertexAI:
             KEY_REFUSED,
             final=True,
         )
-        if status != 401:
-            return evolve(failure, error=refused)
         # A token may have ended before its time; the next attempt has another.
-        self.signer.refused()
-        return evolve(failure, error=refused, retryable=self.project is not None)
+        again = failure.retryable or (status == 401 and self.project is not None)
+        return evolve(failure, error=refused, retryable=again)
 
 
 def _other_shape() -> ChatError:
