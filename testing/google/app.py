@@ -268,7 +268,8 @@ class StandIn:
             return None if known else refusals.unknown_model(model, received.version, method)
         if method == "list" and self.list_refusal is not None:
             return self.list_refusal
-        if method not in ("list", *_METHODS, *_EMBEDDING, *KEPT_METHODS):
+        is_known = method in ("list", *_METHODS, *_EMBEDDING, *KEPT_METHODS)
+        if not is_known or (method == "predict" and received.version != _VERTEX):
             return refusals.unknown_model(model, received.version, method)
         if method in (*_METHODS, *_EMBEDDING) and received.body is None:
             return refusals.error(400, "Invalid JSON payload received.")
