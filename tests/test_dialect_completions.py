@@ -10,12 +10,13 @@ from openai import OpenAI
 from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
 
+from gemproxy.chat.chunks import Usage
 from gemproxy.chat.errors import ChatError
 from gemproxy.chat.jsontext import dumps
 from gemproxy.dialects.completions import COMPLETIONS, MOST_PROMPTS
 from gemproxy.dialects.dialect import DialectRequest, Translation
 from gemproxy.dialects.seal import Seal
-from testing.fake_newapi import stream, usage_chunk
+from testing.fake_newapi import DONE, answer, events, stream, usage_chunk
 from testing.google import scenarios
 from tests.support import Product, Relay
 
@@ -110,13 +111,14 @@ async def test_a_stream_has_the_texts_alone(relay: Relay):
 
 @ensureDeferred
 async def test_prompts_of_a_list_are_numbered_through(relay: Relay):
+    one = Usage(10, 20, reasoning=5, cached=4)
     for word in ("one", "two"):
-        relay.upstream.play(stream(word, usage=True))
+        relay.upstream.play(events(*answer(word)[:-1], usage_chunk(one.as_json()), DONE))
     reply = await (
         await relay.send("POST", "/v1/completions", {"model": GEMINI, "prompt": ["a", "b"]})
     ).reply()
     assert [(c["index"], c["text"]) for c in reply.json["choices"]] == [(0, "one"), (1, "two")]
-    one = usage_chunk()["usage"]["total_tokens"]
-    assert reply.json["usage"]["total_tokens"] == 2 * one
+    # With the kinds of tokens that have prices of their own.
+    assert reply.json["usage"] == (one + one).as_json()
     first, second = (call.json["messages"] for call in relay.upstream.calls)
     assert (first[0]["content"], second[0]["content"]) == ("a", "b")

@@ -11,10 +11,8 @@ from twisted.internet.defer import Deferred
 from gemproxy.backend import Answer, Backend, PassingAnswer
 from gemproxy.chat.chunks import Usage, index_of
 from gemproxy.chat.request import ChatRequest, Headers
-from gemproxy.chat.shapes import as_object, objects_in
+from gemproxy.chat.shapes import objects_in
 from gemproxy.chat.sse import Event
-
-_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
 @frozen
@@ -41,19 +39,20 @@ class Together:
             first += chat.choices
             total.next()
         if total.frame:
-            answer.events([Event.of(total.frame | {"choices": [], "usage": total.counts})])
+            usage = total.counts.as_json()
+            answer.events([Event.of(total.frame | {"choices": [], "usage": usage})])
 
 
 class _Total:
     """
     The token counts of all answers.
 
-    @ivar counts: as C{usage} has them.
+    @ivar counts: those of C{usage}.
     @ivar frame: the fields of a chunk that has C{usage}; empty if there was none.
     """
 
     def __init__(self) -> None:
-        self.counts = dict.fromkeys(_COUNTS, 0)
+        self.counts = Usage(0, 0)
         self.frame: dict[str, Any] = {}
         self._before = Usage(0, 0)
         self._current = Usage(0, 0)
@@ -70,10 +69,7 @@ class _Total:
     def add(self, chunk: dict[str, Any]) -> None:
         """@param chunk: one that has C{usage}."""
         self.frame = {key: value for key, value in chunk.items() if key != "usage"}
-        usage = as_object(chunk["usage"])
-        for name in _COUNTS:
-            if isinstance(value := usage.get(name), int):
-                self.counts[name] += value
+        self.counts += Usage.of_json(chunk["usage"])
 
 
 class _Part(PassingAnswer):
