@@ -387,6 +387,18 @@ async def test_what_passes_as_it_comes_is_charged_however_it_ends(office: Office
 
 
 @ensureDeferred
+async def test_counts_are_not_hidden_in_what_is_compressed(office: Office) -> None:
+    """Not even in the answer to an upload, of which nobody has read the model."""
+    shown, relay = await office.account("bob"), office.relay
+    relay.upstream.play(document({"usage": {"input_tokens": 3, "output_tokens": 4}}))
+    form = {"Content_Type": "multipart/form-data; boundary=x", "Accept_Encoding": "gzip"}
+    sent = await relay.send("POST", "/v1/images/edits", b"--x--", **form, **shown)
+    assert (await sent.reply()).status == 200
+    assert relay.upstream.calls[-1].header("accept-encoding") == "identity"
+    assert (await office.spent("bob"))["tokens"] == 7
+
+
+@ensureDeferred
 async def test_requests_at_once_are_those_that_are_under_way(office: Office) -> None:
     shown = await office.account("bob", concurrent=1)
     office.relay.upstream.play(hang())

@@ -605,7 +605,7 @@ async def test_a_stalled_client_stalls_the_upstream() -> None:
         assert len((await client.reply()).body) == 60 * MB
 
 
-@pytest.mark.parametrize("method", ["TRACE", "CONNECT", "Trace", "TRACK"])
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT", "Trace", "TRACK", "post"])
 @pytest.mark.parametrize("path", ["/v1/files", "/v1/chat/completions", "/health"])
 @ensureDeferred
 async def test_methods_that_show_what_is_sent_are_refused(

@@ -186,9 +186,9 @@ class Admission:
         @raise ChatError: 400, the target is neither a path nor a URI of this proxy, or leads out of
             the API; 501, the method is not for proxies of this kind.
         """
-        if method.upper() in _REFUSED_METHODS:
+        if method in _REFUSED_METHODS or method != method.upper():
             # An upstream that echoes TRACE would show its key to the client. There may be one that
-            # takes small letters for large ones.
+            # takes small letters for large ones; what such a request takes would not be counted.
             raise ChatError(501, INVALID_REQUEST, f"{method.decode()} is not served.", final=True)
         if target == b"*" and method == b"OPTIONS":
             return target

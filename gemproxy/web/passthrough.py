@@ -176,7 +176,8 @@ class Passthrough:
             body = request.content
             body.watch(idle_timeout)
         headers = headers_of(request)
-        if relay.cutter is not None or (relay.model is not None and request.method == b"POST"):
+        is_counted = relay.model is not None or request.account is not None
+        if relay.cutter is not None or (is_counted and request.method == b"POST"):
             # What is compressed cannot be searched for stop tags and token counts.
             identity = (b"Accept-Encoding", b"identity")
             headers = (*without(headers, b"accept-encoding"), identity)
