@@ -209,7 +209,7 @@ def _inode_of(path: Path) -> int:
     """0 if there is no such file."""
     try:
         return path.stat().st_ino
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0
 
 
