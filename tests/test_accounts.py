@@ -345,17 +345,33 @@ async def test_whoever_goes_before_the_usage_is_known_is_charged(office: Office)
     shown = await office.account("bob")
 
     text = "x" * 4000
-    for play, is_left in ((stream(text), False), (stream(text, then="hang"), True)):
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{text * 100}"}}
+    seen = gpt(stream=True, messages=[{"role": "user", "content": [image]}])
+    for play, is_left, asked, expected in (
+        (stream(text), False, gpt(stream=True), 1000),
+        (stream(text, then="hang"), True, gpt(stream=True), 1000),
+        (stream(text, then="hang"), True, seen, 26_000),
+    ):
         before = (await office.spent("bob"))["tokens"]
         office.relay.upstream.play(play)
-        client = await office.relay.begin(gpt(stream=True), **shown)
+        client = await office.relay.begin(asked, **shown)
         if is_left:
             await client.until_received(b"xxxx")
             client.drop()
             await until(lambda: not office.relay.daemon._admission.open, "it has ended")
         else:
             await client.reply()
-        assert 1000 < (await office.spent("bob"))["tokens"] - before < 1100
+        assert 0 <= (await office.spent("bob"))["tokens"] - before - expected < 100
+
+    # All prompts count, and not just the first.
+    before = (await office.spent("bob"))["tokens"]
+    office.relay.upstream.play(stream("x"), stream(text, then="hang"))
+    prompts = {"model": "gemini-x", "prompt": ["x", text], "stream": True}
+    client = await office.relay.send("POST", "/v1/completions", prompts, **shown)
+    await client.until_received(b"xxxx")
+    client.drop()
+    await until(lambda: not office.relay.daemon._admission.open, "it has ended")
+    assert 2000 < (await office.spent("bob"))["tokens"] - before < 2100
 
 
 @ensureDeferred

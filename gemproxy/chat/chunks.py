@@ -63,12 +63,24 @@ class Usage:
 
 # A rule of thumb.
 _CHARACTERS_PER_TOKEN = 4
+_BESIDE_MEDIA = 100_000
 _MOST_DIGITS = 10
 
 
 def estimated_tokens(length: int) -> int:
     """The tokens of a text of so many characters, more or less."""
     return -(-length // _CHARACTERS_PER_TOKEN)
+
+
+def prompt_bytes(length: int, request: bytes) -> int:
+    """
+    How many bytes of a request are taken for the text of its prompt. Media are far from four
+    characters a token.
+
+    @param length: that of the request, or of its messages.
+    @param request: its body.
+    """
+    return min(length, _BESIDE_MEDIA) if b"base64" in request else length
 
 
 def estimated_usage(prompt_length: int, answer_length: int) -> Usage:

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from gemproxy.backend import COMMITS_IN, Backend
 from gemproxy.chat.answer_limits import AnswerLimits
-from gemproxy.chat.chunks import estimated_usage
+from gemproxy.chat.chunks import estimated_usage, prompt_bytes
 from gemproxy.chat.errors import SERVER_ERROR, ChatError
 from gemproxy.chat.form import CHAT_FORM, AnswerForm
 from gemproxy.chat.images import ImagesRequest
@@ -109,7 +109,7 @@ class ChatService:
         stop_filter = StopTagFilter(self.stop_tags, choices)
         stop_filter.add_tags(translation.stops, named=True)
         kind = self._kind(chat, translation.form)
-        return self._answer(request, chat, sent, backend, route, stop_filter, kind)
+        return self._answer(request, chat, sent, backend, route, stop_filter, kind, others)
 
     def answer_images(
         self, request: ProxyRequest, images: ImagesRequest, backend: Backend, route: str
@@ -131,8 +131,12 @@ class ChatService:
         route: str,
         stop_filter: StopTagFilter,
         kind: Callable[..., EventStreamRelay | DocumentRelay],
+        others: Sequence[ChatRequest] = (),
     ) -> None:
-        """@param sent: the body that the client sent."""
+        """
+        @param sent: the body that the client sent.
+        @param others: what the backend asks besides.
+        """
         keys = self.own_keys.with_keys(request.credentials.secrets())
         account = None if request.account is None else request.account.name
         exchange = self.journal.begin(route, chat.model, chat.stream, sent, keys, account)
@@ -169,7 +173,7 @@ class ChatService:
             relay.close()
             self._heartbeat_timer.remove(relay)
             self.under_way.remove(exchange.id)
-            self._close(exchange, chat)
+            self._close(exchange, chat, others)
             if trace is not None:
                 trace.end(exchange)
             # Whoever else still refers to it shall not keep it in memory.
@@ -208,7 +212,7 @@ class ChatService:
             )
         return None
 
-    def _close(self, exchange: Exchange, chat: ChatRequest) -> None:
+    def _close(self, exchange: Exchange, chat: ChatRequest, others: Sequence[ChatRequest]) -> None:
         exchange.duration = self.clock.seconds() - exchange.began
         self.metrics.answered(
             exchange.route,
@@ -220,7 +224,8 @@ class ChatService:
         guess = None
         if exchange.usage is None and exchange.account is not None and exchange.text_length:
             # Whoever goes before the end, or does not ask for the usage, is charged all the same.
-            guess = estimated_usage(chat.prompt_length, exchange.text_length)
+            length = sum(prompt_bytes(one.prompt_length, one.raw) for one in (chat, *others))
+            guess = estimated_usage(length, exchange.text_length)
         self.meter.ended(exchange, guess)
         if exchange.status != 401 or self.log_limit is None or self.log_limit.allows(401):
             self.log.info("{line}", line=exchange.summary())

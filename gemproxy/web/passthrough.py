@@ -17,7 +17,7 @@ from twisted.web.iweb import IBodyProducer, IResponse
 from zope.interface import implementer
 
 from gemproxy.backend import Forwarder
-from gemproxy.chat.chunks import Usage, estimated_usage
+from gemproxy.chat.chunks import Usage, estimated_usage, prompt_bytes
 from gemproxy.chat.errors import ChatError, upstream_failed, upstream_silent
 from gemproxy.chat.sse import Event, encode
 from gemproxy.dialects.registry import error_form_at
@@ -49,8 +49,6 @@ _ERRORS_FROM = 400
 _ERROR_LIMIT = 64 * 1024
 # Seconds to wait for the body of an error.
 _ERROR_PATIENCE = 5.0
-# Bytes of a request that count as its prompt where media may be in it.
-_PROMPT_BESIDE_MEDIA = 100_000
 
 
 @frozen
@@ -114,7 +112,7 @@ class Passthrough:
             request, self.clock, destination.name, model, idle_timeout, self.own_keys, cutter
         )
         if request.account is not None and model is not None and request.method == b"POST":
-            relay.prompt_length = _prompt_length(raw)
+            relay.prompt_length = prompt_bytes(len(raw), raw)
         self.under_way.add(request.id, relay)
         target = _target(request, path)
         asking = self._relay(request, relay, idle_timeout, raw, forwarder, may_be_unserved, target)
@@ -468,10 +466,6 @@ class _ResponseRelay(Protocol):
             self._is_producing = False
             if self._request.channel is not None:
                 self._request.unregisterProducer()
-
-
-def _prompt_length(raw: bytes) -> int:
-    return min(len(raw), _PROMPT_BESIDE_MEDIA) if b"base64" in raw else len(raw)
 
 
 def _may_say_unserved(response: IResponse) -> bool:
