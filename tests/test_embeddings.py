@@ -223,6 +223,20 @@ async def test_google_s_sdk_embeds_at_both_ports(product: Product, port: int) ->
 
 
 @ensureDeferred
+async def test_keys_that_google_quotes_are_masked_in_what_is_passed_on(
+    product: Product, port: int
+) -> None:
+    product.api.play(scenarios.error(400, f"Not with {KEYS[0]}, nor Bearer {'a1' * 20} ."))
+    path = f"/v1beta/models/{NEWEST}:embedContent"
+    body = {"content": {"parts": [{"text": "x"}]}}
+    reply = await (await product.send("POST", path, body, port)).reply()
+    assert (reply.status, reply.error["message"]) == (
+        400,
+        "Not with [secret], nor Bearer [secret] .",
+    )
+
+
+@ensureDeferred
 async def test_another_gemproxy_is_asked_for_gemini_s_and_upstreams_for_the_others() -> None:
     vectors = {"object": "list", "data": [], "model": "m", "usage": {"prompt_tokens": 1}}
     async with running_relay() as relay:

@@ -163,6 +163,26 @@ async def test_a_token_that_is_refused_is_replaced_and_nobody_notices(tmp_path: 
 
 
 @ensureDeferred
+async def test_a_token_that_google_quotes_is_shown_to_nobody(tmp_path: Path) -> None:
+    body = {"contents": [HELLO]}
+    async with asking(tmp_path) as (product, server):
+        assert (await product.ask(chat("Hi", model=MODEL))).status == 200
+        # It is not of a kind that is known everywhere.
+        product.api.play(*[scenarios.error(400, f"Not with {server.given[0]}.")] * 3)
+        replies = [
+            await product.ask(chat("Hi", model=MODEL)),
+            await (await product.send("POST", "/v1/embeddings", EMBEDDED)).reply(),
+            await (
+                await product.send("POST", f"/v1beta/models/{MODEL}:generateContent", body)
+            ).reply(),
+        ]
+        assert [reply.error["message"] for reply in replies] == ["Not with [secret]."] * 3
+
+
+EMBEDDED = {"model": "gemini-embedding-001", "input": "x"}
+
+
+@ensureDeferred
 async def test_a_token_server_that_fails_is_asked_again(tmp_path: Path) -> None:
     async with asking(tmp_path) as (product, server):
         # google-auth itself tries a few times, and so does gemproxy.

@@ -446,6 +446,7 @@ class _ResponseRelay(Protocol):
 
     def fail(self, error: ChatError) -> None:
         """Report an error in the way that is still possible."""
+        error = error.masked(self._own_keys.in_errors(self._shown).in_bytes)
         if not self._begun:
             send_error(self._request, error)
         elif self._request.channel is None or self._tunnel is not None:

@@ -20,6 +20,7 @@ from gemproxy.gemini.api.client import ApiFailed
 from gemproxy.gemini.api.endpoint import Signature
 from gemproxy.gemini.translate.errors import KEY_REFUSED, AttemptFailure, transient
 from gemproxy.util.log import make_logger
+from gemproxy.util.masking import NO_KEYS, Masking
 from gemproxy.util.threads import Threads
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
@@ -127,6 +128,8 @@ class AccessTokens:
         self._wall_clock = wall_clock
         self._patience = patience
         self._token: Token | None = None
+        self._texts: tuple[str, ...] = ()
+        self._masking = NO_KEYS
         self._waiting: list[Deferred[Token]] | None = None
         self._rests_until = self._holds_until = -inf
 
@@ -147,6 +150,9 @@ class AccessTokens:
             return
         self._token = None
         self._holds_until = now + _REST
+
+    def hide(self, text: bytes) -> bytes:
+        return self._masking.in_bytes(text)
 
     def _renewed(self) -> Deferred[Token]:
         renewed: Deferred[Token] = Deferred(self._gave_up)
@@ -169,6 +175,9 @@ class AccessTokens:
 
     def _has(self, token: Token) -> None:
         self._token = token
+        # With the last one, which requests that are under way have.
+        self._masking = Masking((*self._texts, token.text))
+        self._texts = (token.text,)
         for waiting in self._no_longer_waiting():
             waiting.callback(token)
 

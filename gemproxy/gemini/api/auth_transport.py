@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.error import TimeoutError as TooLate
+from twisted.internet.defer import TimeoutError as TooLate
 from twisted.internet.threads import blockingCallFromThread
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent

@@ -48,6 +48,9 @@ class Signer(Protocol):
     def refused(self, signature: Signature) -> None:
         """See L{gemproxy.gemini.api.endpoint.Endpoint.refused}."""
 
+    def hide(self, text: bytes) -> bytes:
+        """A text as it may be shown, should it quote what is signed with."""
+
 
 @frozen
 class ApiKeySigner:
@@ -58,6 +61,10 @@ class ApiKeySigner:
 
     def refused(self, signature: Signature) -> None:
         """A key does not change."""
+
+    def hide(self, text: bytes) -> bytes:
+        # A key is a setting, and masked as all of them are.
+        return text
 
 
 @frozen
@@ -118,6 +125,7 @@ class VertexAI:
         self.signer.refused(signature)
 
     def failure(self, status: int, body: bytes) -> AttemptFailure:
+        body = self.signer.hide(body)
         failure = api_failure(status, body)
         if failure.error.code != KEY_REFUSED:
             return failure
