@@ -22,6 +22,7 @@ from twisted.internet.error import (
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
 from twisted.internet.task import Clock, deferLater
+from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone, ResponseFailed, ResponseNeverReceived
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
@@ -29,7 +30,7 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from zope.interface import implementer
 
 from gemproxy.http.agent import PersistentAgent, endpoints
-from gemproxy.http.body import BytesBody
+from gemproxy.http.body import BytesBody, read_body
 from gemproxy.http.connection import BadResponse
 from gemproxy.http.connection_pool import IDLE_CONNECTIONS, IDLE_TIME, ConnectionPool
 from gemproxy.http.request_writer import WrongLength, request_head
@@ -840,3 +841,19 @@ async def test_an_untrusted_certificate_is_refused(agent: PersistentAgent, tls_p
     assert isinstance(failure, ResponseNeverReceived)
     assert not failure.reasons[0].check(ConnectionDone, ConnectionLost)
     assert "certificate verify failed" in str(failure.reasons[0].value)
+
+
+@ensureDeferred
+async def test_a_body_that_was_read_is_kept_by_nobody() -> None:
+    readers: list[Any] = []
+
+    class Response:
+        deliverBody = readers.append
+
+    reading = read_body(Response(), 100)  # type: ignore[arg-type]
+    for piece in (b"a", b"b"):
+        readers[0].dataReceived(piece)
+    readers[0].connectionLost(Failure(ResponseDone()))
+    assert await reading == b"ab"
+    # Not until the next collection of garbage, either.
+    assert readers[0].data == b""

@@ -148,7 +148,10 @@ class _Reader(Protocol):
         if self.done.called:
             return
         if reason.check(ResponseDone, PotentialDataLoss):
-            self.done.callback(self.data)
+            # This reader refers to itself, so that it may be there for a while.
+            data = self.data
+            self._pieces.clear()
+            self.done.callback(data)
         else:
             self.done.errback(BodyCut())
 
