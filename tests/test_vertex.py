@@ -21,7 +21,7 @@ from gemproxy.gemini.api.access_tokens import AccessTokens, Token
 from gemproxy.gemini.api.client import ApiFailed
 from gemproxy.gemini.api.vertex import default_base
 from gemproxy.service import Daemon
-from testing.google import scenarios
+from testing.google import refusals, scenarios
 from testing.google.tokens import TokenServer
 from testing.proxy import ProxyServer
 from tests.support import Product, chat, running
@@ -139,6 +139,9 @@ async def test_the_doctor_looks_at_vertex_ai(tmp_path: Path) -> None:
     async with asking(tmp_path) as (product, server):
         assert {(await found(product))[name]["state"] for name in ("network", "key")} == {"ok"}
         assert product.api.requests[-1].path == "/v1beta1/publishers/google/models"
+        product.api.list_refusal = refusals.error(404, "Nothing is served here.")
+        network = (await found(product))["network"]
+        assert "unset GOOGLE_VERTEX_BASE_URL" in network["fix"]
         server.failures = [400] * 50
         key = (await found(product))["key"]
         assert (key["state"], "Invalid JWT" in key["message"]) == ("failed", True)

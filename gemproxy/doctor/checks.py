@@ -141,8 +141,9 @@ class Doctor:
         else:
             url = base.join(endpoint.of_list(None))
             asked = await self._inquirer.ask("The Gemini API", url, headers, proxies)
+        variable = "GOOGLE_VERTEX_BASE_URL" if config.uses_vertex else "GOOGLE_GEMINI_BASE_URL"
         return [
-            verdicts.network(shown, proxy, self._environ, asked),
+            verdicts.network(shown, proxy, self._environ, asked, variable),
             verdicts.key(len(keys), asked, endpoint.failure, config.uses_vertex),
             verdicts.clock(asked),
         ]

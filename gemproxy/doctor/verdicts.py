@@ -50,12 +50,19 @@ def cli_found(executable: str, version: str | None) -> Finding:
     )
 
 
-def network(url: str, proxy: Proxy | None, environ: Mapping[str, str], asked: Asked) -> Finding:
+def network(
+    url: str,
+    proxy: Proxy | None,
+    environ: Mapping[str, str],
+    asked: Asked,
+    variable: str = "GOOGLE_GEMINI_BASE_URL",
+) -> Finding:
     """
     Whether Google can be reached.
 
     @param url: the base URL of its API.
     @param proxy: the one on the way; None for none.
+    @param variable: what sets the URL.
     """
     way = f" through the proxy {proxy}" if proxy else ""
     if isinstance(asked, Answered):
@@ -63,7 +70,7 @@ def network(url: str, proxy: Proxy | None, environ: Mapping[str, str], asked: As
             return failed(
                 NETWORK,
                 f"{url} answers{way}, but not as the Gemini API does.",
-                "Correct the address, or `unset GOOGLE_GEMINI_BASE_URL` to have Google's own.",
+                f"Correct the address, or `unset {variable}` to have Google's own.",
             )
         return ok(NETWORK, f"{url} answers{way}.")
     if asked.is_untrusted:
