@@ -20,7 +20,7 @@ LOWEST_PYTHON ?= $(firstword $(PYTHONS) $(PYTHON))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: run doctor test quick quick-tests lowest pythons sdks clients chart image screenshots lint \
+.PHONY: run doctor test quick tests-without-cli lowest pythons sdks clients chart image screenshots lint \
 	audit bench bodies chaos soak memory lock client-locks clean
 
 run: $(VENV)/installed
@@ -50,28 +50,32 @@ doctor: $(VENV)/installed
 test: lint node_modules/installed
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-# Without the CLI, be it the fake one, and with fewer examples where there are many: less than a
-# minute.
+# Without the CLI, be it the fake one, without what waits or starts daemons, and with fewer examples
+# where there are many: less than a minute.
 quick: $(VENV)/installed-for-tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	@$(MAKE) --no-print-directory quick-tests ARGS='--ignore=tests/test_untrusted_cli.py $(ARGS)'
+	@$(MAKE) --no-print-directory tests-without-cli MARKS='$(WITHOUT_CLI) and not slow' \
+		ARGS='--ignore=tests/test_untrusted_cli.py $(ARGS)'
 
-# Without the real CLI and a browser. Compiled tests are kept, though the environment may say otherwise.
-quick-tests: $(VENV)/installed-for-tests
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -m 'not cli and not browser and not haproxy and not slow' \
+# Without the real CLI and other programs. Compiled tests are kept, though the environment may say
+# otherwise.
+WITHOUT_CLI := not cli and not browser and not haproxy
+MARKS ?= $(WITHOUT_CLI)
+tests-without-cli: $(VENV)/installed-for-tests
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -m '$(MARKS)' \
 		--hypothesis-profile=quick -n $(WORKERS) --dist worksteal $(ARGS)
 
 # With the lowest versions of other packages that setup.cfg allows.
 lowest:
-	@$(MAKE) --no-print-directory quick-tests \
+	@$(MAKE) --no-print-directory tests-without-cli \
 		VENV=.cache/lowest LOCK=requirements-lowest.txt PYTHON=$(LOWEST_PYTHON)
 
 # With every Python of this machine but the one that `make test` has.
 pythons: $(VENV)/created
 	@for python in $(PYTHONS); do \
 		if [ "$$($$python -V)" = "$$($(BIN)/python -V)" ]; then continue; fi; \
-		$(MAKE) --no-print-directory quick-tests \
+		$(MAKE) --no-print-directory tests-without-cli \
 			VENV=.cache/$$(basename $$python) PYTHON=$$python || exit; \
 	done
 

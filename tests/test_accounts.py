@@ -168,6 +168,7 @@ async def office(tmp_path: Path) -> AsyncIterator[Office]:
         yield Office(relay, tmp_path)
 
 
+@pytest.mark.slow
 @ensureDeferred
 async def test_the_command_and_a_running_daemon(
     office: Office, capsys: pytest.CaptureFixture[str]

@@ -502,6 +502,7 @@ async def test_the_body_of_a_stranger_is_not_even_received() -> None:
         await until(lambda: not relay.daemon._connections[0].open, "it is gone")
 
 
+@pytest.mark.slow
 @ensureDeferred
 async def test_requests_of_one_address_have_their_limit() -> None:
     async with running_relay(CLIENT_REQUESTS=3) as relay:
@@ -724,6 +725,7 @@ async def one_fuzz(relay: Relay, randomness: random.Random, samples: list[bytes]
             await deferLater(reactor, 0.02)
 
 
+@pytest.mark.slow
 @ensureDeferred
 async def test_a_thousand_clients_that_send_garbage_leave_no_trace(small: Relay) -> None:
     randomness = random.Random(20)

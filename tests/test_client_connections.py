@@ -21,6 +21,8 @@ from gemproxy.service import Patience
 from tests.support import Relay, running_relay, until
 from tests.test_admission import all_of, assert_fine, get, post, say, statuses
 
+pytestmark = pytest.mark.slow
+
 GET = b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST /%d HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from time import time
 
+import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred
 
@@ -17,6 +18,8 @@ from testing.fake_newapi import EVENT_STREAM, Call, FakeNewApi, answer
 from testing.processes import Running, free_port
 from testing.wall_clock import WallClock
 from tests.support import ROOT, Client, Connection, gpt, until
+
+pytestmark = pytest.mark.slow
 
 HOUR = 3600.0
 

@@ -246,6 +246,7 @@ def ask(port: int, data: bytes, seconds: float = 10) -> bytes:
         return told
 
 
+@pytest.mark.slow
 def test_a_daemon_whose_descriptors_are_gone_says_so(tmp_path: Path) -> None:
     """A real one, with C{ulimit -n 64}, and clients that make it open as many to New-API."""
     with socket.socket() as upstream, ExitStack() as opened:

@@ -26,6 +26,7 @@ def bare_path(folder: Path, *tools: str) -> str:
     return str(folder)
 
 
+@pytest.mark.slow
 def test_the_daemon_starts_without_node_and_has_no_place_for_a_cli(tmp_path: Path):
     path = bare_path(tmp_path / "bin")
     with started(tmp_path, "--demo", "--gemini-engine", "direct", PATH=path) as daemon:
@@ -86,6 +87,7 @@ def test_make_run_offers_it_where_there_is_no_node(
         assert (advice in result.stdout) is not starts
 
 
+@pytest.mark.slow
 @ensureDeferred
 async def test_many_clients_are_answered_at_once_and_nothing_is_left(tmp_path: Path) -> None:
     async with running(tmp_path, GEMINI_ENGINE="direct") as product:

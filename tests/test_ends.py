@@ -21,6 +21,8 @@ from testing.fake_newapi import (
 )
 from tests.support import Relay, gpt
 
+pytestmark = pytest.mark.slow
+
 both_modes = pytest.mark.parametrize("wanted", [True, False])
 
 

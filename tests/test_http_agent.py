@@ -41,6 +41,8 @@ from testing.tls import make_certificate
 from tests.support import deaf_port, until
 from tests.test_relay_flow import quiet
 
+pytestmark = pytest.mark.slow
+
 MB = 1_000_000
 
 

@@ -33,6 +33,8 @@ from testing.fake_newapi import answer, chunk, document, event, events, hang, st
 from testing.google import scenarios
 from tests.support import Product, chat, fresh_model, gpt, running_relay, until
 
+pytestmark = pytest.mark.slow
+
 DAY, BEGAN = 1_750_000_000.0, 100.0
 
 

@@ -15,6 +15,8 @@ from testing.fake_newapi import document, stream
 from tests.sdk import with_openai
 from tests.support import Relay, running_relay
 
+pytestmark = pytest.mark.slow
+
 MODEL = "gemini-x"
 _T = TypeVar("_T")
 

@@ -19,6 +19,8 @@ from testing.google import scenarios
 from testing.google.recorded_request import ReceivedRequest
 from tests.support import Product, Relay, Reply, chat, encode, gpt, running, running_relay, until
 
+pytestmark = pytest.mark.slow
+
 # Everything that could be spoilt on the way: escapes, characters of all lengths, halves of pairs.
 ODD = 'a"\\\n\u00e9\u4e2d\U0001f600\x00'
 LARGE = ODD * 120_000

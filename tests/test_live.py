@@ -9,6 +9,7 @@ from itertools import pairwise
 from operator import itemgetter
 from typing import Any
 
+import pytest
 from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
@@ -271,6 +272,7 @@ def sent_in_words(text: str) -> Callable[[dict[str, Any]], bool]:
     return lambda one: re.fullmatch(text, one["state"]) is not None
 
 
+@pytest.mark.slow
 @ensureDeferred
 async def test_requests_of_all_kinds_are_seen_and_ended() -> None:
     hostile = '<script>alert(1)</script>"\u2028'
@@ -322,6 +324,7 @@ async def test_who_logs_out_watches_no_longer() -> None:
         assert not relay.daemon._live.pages
 
 
+@pytest.mark.slow
 @ensureDeferred
 async def test_a_retry_says_when_it_comes() -> None:
     refusal = document({}, 503, [("Retry-After", "60")])

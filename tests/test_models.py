@@ -192,6 +192,7 @@ def no_gemini() -> str:
 AWAY = [how for how in BROKEN if how not in ("refused", "elsewhere")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [*AWAY, "elsewhere"])
 @ensureDeferred
 async def test_the_last_list_serves_while_the_upstream_is_slow_or_away(how: str) -> None:

@@ -35,6 +35,8 @@ from testing.fake_newapi import chunk, usage_chunk
 from tests.offloaded import end_by, environment, pid, refuse, reply, run_out_of_memory, unpicklable
 from tests.support import until
 
+pytestmark = pytest.mark.slow
+
 BIG = bytes(range(256)) * 1000
 
 

@@ -27,6 +27,8 @@ from tests.sdk import with_openai
 from tests.support import Relay, running_relay
 from tests.test_relay_flow import pausing
 
+pytestmark = pytest.mark.slow
+
 HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
 _T = TypeVar("_T")
 

@@ -27,6 +27,8 @@ from gemproxy.gemini.cli.install import NODE_MAJOR, PINNED_VERSION
 from gemproxy.shutdown import LAST_WORDS
 from tests.support import ROOT
 
+pytestmark = pytest.mark.slow
+
 SOURCES = ("LICENSE", "README.md", "gemproxy", "pyproject.toml", "setup.cfg", "twisted")
 DEFAULTS = {setting.env: setting.default for setting in SETTINGS}
 

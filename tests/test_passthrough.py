@@ -286,6 +286,7 @@ async def sent_by(client: Connection, piece: bytes, limit: int) -> int:
     return sent
 
 
+@pytest.mark.slow
 @ensureDeferred
 async def test_a_slow_upstream_slows_the_upload_and_costs_no_memory() -> None:
     async with running_relay(MAX_BODY="100MB") as relay:
@@ -319,6 +320,7 @@ async def test_an_upload_waits_for_the_connection_to_the_upstream() -> None:
             assert memory() - before < 10 * MB
 
 
+@pytest.mark.slow
 @ensureDeferred
 async def test_an_upload_that_takes_its_time_is_no_silence_of_the_upstream() -> None:
     async with running_relay(TIMEOUT=0.5) as relay:
@@ -528,6 +530,7 @@ async def test_an_upstream_that_goes_before_its_headers(relay: Relay, then: str)
     assert (reply.status, reply.error["code"]) == (502, "upstream_error")
 
 
+@pytest.mark.slow
 @ensureDeferred
 async def test_a_silent_upstream_is_given_up() -> None:
     async with running_relay(TIMEOUT=0.5) as relay:
@@ -582,6 +585,7 @@ async def test_the_upstream_is_closed_when_the_client_goes(relay: Relay) -> None
         await call.when_closed(1)
 
 
+@pytest.mark.slow
 @ensureDeferred
 async def test_a_stalled_client_stalls_the_upstream() -> None:
     async def script(call: Call) -> None:

@@ -31,6 +31,8 @@ from testing.fake_newapi import (
 from testing.processes import free_port
 from tests.support import Relay, Reply, deaf_port, gpt, running_relay
 
+pytestmark = pytest.mark.slow
+
 both_modes = pytest.mark.parametrize("wanted", [True, False])
 TIMEOUT = 0.4
 # Side by side, where an upstream takes its time.

@@ -38,6 +38,8 @@ from testing.fake_newapi import (
 from testing.google import scenarios
 from tests.support import Connection, Relay, chat, gpt, running, running_relay
 
+pytestmark = pytest.mark.slow
+
 both_modes = pytest.mark.parametrize("wanted", [True, False])
 MB = 1_000_000
 INTERVAL = 0.2

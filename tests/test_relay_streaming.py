@@ -91,6 +91,7 @@ async def test_events_survive_a_network_that_delivers_single_bytes(
     assert_streamed(reply, few[0], few[2], few[3], DONE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eol", [b"\n", b"\r\n", b"\r"])
 @ensureDeferred
 async def test_events_survive_every_single_cut(relay: Relay, eol: bytes) -> None:

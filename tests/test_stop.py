@@ -37,6 +37,8 @@ from tests.support import (
     until,
 )
 
+pytestmark = pytest.mark.slow
+
 TWISTD = str(Path(sys.executable).with_name("twistd"))
 HALF = events(*answer("Half")[:2], then="hang")
 

@@ -37,6 +37,7 @@ def manager_at(path: Path) -> Iterator[socket.socket]:
         yield manager
 
 
+@pytest.mark.slow
 def test_a_daemon_says_how_it_is_and_takes_the_sockets_it_is_given(tmp_path: Path) -> None:
     address = tmp_path / "notify"
     with manager_at(address) as manager, socket.create_server(("127.0.0.1", 0)) as listening:

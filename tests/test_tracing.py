@@ -17,6 +17,8 @@ from gemproxy.tracing.tracer import endpoint_in, parent_in, with_parent
 from testing.fake_newapi import answer, document, events
 from tests.support import Relay, gpt, running_relay
 
+pytestmark = pytest.mark.slow
+
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 

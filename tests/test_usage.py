@@ -854,6 +854,7 @@ async def test_what_passes_and_what_is_refused_has_a_row(tmp_path: Path):
         ]
 
 
+@pytest.mark.slow
 @ensureDeferred
 async def test_a_daemon_that_is_killed_loses_a_second_at_most(tmp_path: Path):
     upstream, client = FakeNewApi(), Client(free_port())

@@ -26,6 +26,8 @@ from testing.google.tokens import TokenServer
 from testing.proxy import ProxyServer
 from tests.support import Product, chat, running
 
+pytestmark = pytest.mark.slow
+
 PLACE = "/v1beta1/projects/my-project-1/locations/europe-west4/publishers/google/models"
 MODEL = "gemini-3.8-flash"
 

@@ -29,6 +29,8 @@ from tests.support import Connection, Relay, running_relay, until
 from tests.test_passthrough import MB, sent_by
 from tests.test_relay_flow import memory, quiet
 
+pytestmark = pytest.mark.slow
+
 NONCE = base64.b64encode(b"0123456789abcdef").decode()
 ACCEPT = base64.b64encode(
     hashlib.sha1(NONCE.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()  # noqa: S324 - as RFC 6455 has it
