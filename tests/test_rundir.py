@@ -79,6 +79,22 @@ def test_release_removes_it_with_all_that_is_in_it(root: Path, directory: RunDir
     directory.release()
 
 
+def test_release_removes_what_comes_while_it_removes(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+):
+    path, remove, late = directory.ensure(), shutil.rmtree, ["a file of a process that ends"]
+
+    def remove_all_but_what_comes(tree: Path, ignore_errors: bool) -> None:
+        remove(tree, ignore_errors)
+        if late:
+            tree.mkdir()
+            (tree / late.pop()).touch()
+
+    monkeypatch.setattr(shutil, "rmtree", remove_all_but_what_comes)
+    directory.release()
+    assert not path.exists()
+
+
 def test_it_can_be_taken_again(directory: RunDirectory):
     first = directory.acquire()
     directory.release()

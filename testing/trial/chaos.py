@@ -146,7 +146,9 @@ class Chaos:
 
     async def _ask_health(self) -> None:
         outcome = await send(self._reactor, self._daemon.port, request("GET", "/health"))
-        fine = outcome.whole and outcome.status == 200 and outcome.seconds < _PROMPT
+        # Workers are killed faster than they last, and it is right to say so.
+        is_told = outcome.status == 200 or b'"failing"' in outcome.body
+        fine = outcome.whole and is_told and outcome.seconds < _PROMPT
         verdict = Verdict("answered", None if fine else f"{outcome!r}")
         self.course.figures.count("health", verdict, outcome, "health")
         await deferLater(self._reactor, 0.2)

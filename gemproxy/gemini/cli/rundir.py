@@ -21,6 +21,8 @@ from gemproxy.util.log import make_logger
 
 _LOCK = "lock"
 
+_REMOVALS = 5
+
 
 def roots_for_user(environ: Mapping[str, str]) -> Iterator[Path]:
     """
@@ -93,7 +95,11 @@ class RunDirectory:
     def release(self) -> None:
         """Remove the directory."""
         if self.path is not None and self._lock is not None:
-            shutil.rmtree(self.path, ignore_errors=True)
+            # A process that was killed may have had a file on its way there.
+            for _ in range(_REMOVALS):
+                shutil.rmtree(self.path, ignore_errors=True)
+                if not self.path.exists():
+                    break
         self._let_go()
 
     def _let_go(self) -> None:
