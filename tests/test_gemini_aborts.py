@@ -172,3 +172,22 @@ async def test_one_client_that_goes_leaves_the_others_of_its_worker_alone(
     goes.drop()
     assert (await stays.reply()).content == "One two three"
     await assert_nothing_is_left(product)
+
+
+@pytest.mark.parametrize("thinks", [False, True])
+@ensureDeferred
+async def test_nobody_asks_again_for_a_client_that_has_gone(product: Product, thinks: bool) -> None:
+    """What it has seen of the answer, if anything, is no content yet: it could be begun anew."""
+    thought = {"text": "Hm.", "thought": True}
+    product.api.play(
+        scenarios.Scenario(((thought,), (thought,)), fault=scenarios.hang("x", after=1).fault)
+        if thinks
+        else scenarios.hang("x", after=0)
+    )
+    client = await product.begin(chat("Hi", stream=True))
+    if thinks:
+        await client.until_received(b"Hm.")
+    await drop(product, client)
+    # A retry would come after 0.4 s.
+    await deferLater(reactor, 0.6)
+    assert len(product.asked) == 1

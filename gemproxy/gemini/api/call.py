@@ -26,6 +26,7 @@ class ApiCall:
     @ivar failure: the reason why the reply is missing or incomplete; None if no error is known.
     @ivar asked: whether the request was sent, or refused for good.
     @ivar aborted: whether the call was aborted.
+    @ivar is_aborting: whether what it waits for is being cancelled by that, and by nobody else.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class ApiCall:
         self.reply = reply
         self.failure: AttemptFailure | None = None
         self.asked = False
-        self.aborted = False
+        self.aborted = self.is_aborting = False
         self._heard = heard
         self._thought = thought
         self._text = text
@@ -63,7 +64,7 @@ class ApiCall:
         self.asked = True
         self._awaited = awaited
         if self.aborted:
-            awaited.cancel()
+            self._cancel(awaited)
 
     def flowing(self, source: IPushProducer) -> None:
         """The reply comes from a source, which this call may pause."""
@@ -124,9 +125,16 @@ class ApiCall:
         """Close the connection to the API at any stage."""
         self.aborted = True
         if self._awaited is not None:
-            self._awaited.cancel()
+            self._cancel(self._awaited)
         if self._source is not None:
             self._source.stopProducing()
+
+    def _cancel(self, awaited: Deferred[Any]) -> None:
+        self.is_aborting = True
+        try:
+            awaited.cancel()
+        finally:
+            self.is_aborting = False
 
     def valve(self) -> IPushProducer:
         """Create a producer with which one more consumer can pause the reply."""

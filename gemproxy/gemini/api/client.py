@@ -107,7 +107,8 @@ class GeminiApi:
         except ApiFailed as failed:
             call.ended(failed.failure)
         except CancelledError:
-            if not call.aborted:
+            if not call.is_aborting:
+                # A call that was aborted before is no answer that could be tried again.
                 call.abort()
                 raise
 
