@@ -38,21 +38,12 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
     )
     parser.add_argument("--version", action="version", version=f"gemproxy {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, meaning in (
-        ("check", "check the settings and the configuration file"),
-        ("routes", "show who gets which model"),
-    ):
-        command = commands.add_parser(name, help=meaning, description=meaning)
-        command.add_argument(
-            "--config", metavar="FILE", help=f"the configuration file [{CONFIG_VARIABLE}]"
-        )
-    meaning = "ask the running daemon whether it is healthy"
-    health = commands.add_parser("health", help=meaning, description=meaning)
-    health.add_argument("--process", metavar="PID", type=int, help=_PROCESS)
+    _add_config(_add(commands, "check", "check the settings and the configuration file"))
+    _add_config(_add(commands, "routes", "show who gets which model"))
+    _add_process(_add(commands, "health", "ask the running daemon whether it is healthy"))
     _add_doctor(commands)
     _add_usage(commands)
-    meaning = "print an example of the configuration file, with prices"
-    commands.add_parser("example", help=meaning, description=meaning)
+    _add(commands, "example", "print an example of the configuration file, with prices")
     _add_keys(commands)
     given = parser.parse_args(arguments)
     if given.command == "health":
@@ -71,11 +62,30 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
         config = read_config({}, environ, path, allow_no_key=True)
         table = routing_table(config)
     except BadSetting as error:
-        print(LOOKALIKES.in_text(f"gemproxy: {error}"), file=sys.stderr)
-        return 1
+        return _refused(error)
     text = as_text(table.rows()) if given.command == "routes" else _report(config, path)
     print(Masking(config.secrets).in_errors().in_text(text), end="")
     return 0
+
+
+def _add(commands: Any, name: str, meaning: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=meaning, description=meaning)
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    meaning = f"the configuration file [{CONFIG_VARIABLE}]"
+    parser.add_argument("--config", metavar="FILE", help=meaning)
+
+
+def _add_process(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--process", metavar="PID", type=int, help=_PROCESS)
+
+
+def _refused(error: Exception) -> int:
+    """Say why there is nothing; returns the exit status."""
+    print(LOOKALIKES.in_text(f"gemproxy: {error}"), file=sys.stderr)
+    return 1
 
 
 def run() -> None:
@@ -98,23 +108,30 @@ def _options_of(process: int | None) -> list[str]:
     return healthcheck.arguments_of(healthcheck.command_of(process)) if process else []
 
 
+def _config_of(given: argparse.Namespace, environ: Mapping[str, str], *options: str) -> Config:
+    """
+    The settings of the daemon that is meant.
+
+    @param options: of the daemon, besides those of its process and its configuration file.
+    @raise BadSetting: they are invalid.
+    """
+    named = () if given.config is None else ("--config", given.config)
+    return healthcheck.config_of([*_options_of(given.process), *named, *options], environ)
+
+
 def _health(process: int | None, environ: Mapping[str, str]) -> int:
     options = _options_of(process)
     try:
         print(healthcheck.check(healthcheck.config_of(options, environ)))
     except (BadSetting, healthcheck.NotHealthy) as error:
-        print(LOOKALIKES.in_text(f"gemproxy: {error}"), file=sys.stderr)
-        return 1
+        return _refused(error)
     return 0
 
 
 def _add_doctor(commands: Any) -> None:
-    meaning = "check what gemproxy needs, and say what mends it"
-    doctor = commands.add_parser("doctor", help=meaning, description=meaning)
-    doctor.add_argument(
-        "--config", metavar="FILE", help=f"the configuration file [{CONFIG_VARIABLE}]"
-    )
-    doctor.add_argument("--process", metavar="PID", type=int, help=_PROCESS)
+    doctor = _add(commands, "doctor", "check what gemproxy needs, and say what mends it")
+    _add_config(doctor)
+    _add_process(doctor)
     doctor.add_argument("--demo", action="store_true", help="check what the demo needs")
     doctor.add_argument(
         "--cli",
@@ -127,11 +144,8 @@ def _doctor(given: argparse.Namespace, environ: Mapping[str, str]) -> int:
     # It has a reactor, which the other commands do without.
     from gemproxy.doctor import main as doctor
 
-    options = _options_of(given.process)
-    options += [] if given.config is None else ["--config", given.config]
-    options += ["--demo"] if given.demo else []
     try:
-        config = healthcheck.config_of(options, environ)
+        config = _config_of(given, environ, *(["--demo"] if given.demo else []))
         routing_table(config)
     except BadSetting as error:
         return doctor.refuse(str(error))
@@ -139,30 +153,24 @@ def _doctor(given: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _add_usage(commands: Any) -> None:
-    meaning = "show who used how much of which model, and what it cost"
-    usage = commands.add_parser("usage", help=meaning, description=meaning)
+    usage = _add(commands, "usage", "show who used how much of which model, and what it cost")
     parts = "account, model, upstream, and one of minute, hour, day, month"
     usage.add_argument("--by", default="account,model", help=f"{parts}; default: %(default)s")
     ago = "a day, a time, or 60m, 24h, 30d for so much until now"
     usage.add_argument("--from", default=f"{DEFAULT_DAYS}d", help=f"{ago}; default: %(default)s")
     usage.add_argument("--to", default="", help="likewise, and not in it; default: now")
     usage.add_argument("--format", choices=FORMS, default="text")
-    usage.add_argument(
-        "--config", metavar="FILE", help=f"the configuration file [{CONFIG_VARIABLE}]"
-    )
-    usage.add_argument("--process", metavar="PID", type=int, help=_PROCESS)
+    _add_config(usage)
+    _add_process(usage)
 
 
 def _usage(given: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    options = _options_of(given.process)
-    options += [] if given.config is None else ["--config", given.config]
     try:
-        config = healthcheck.config_of(options, environ)
+        config = _config_of(given, environ)
         question = question_of(vars(given), time())
         report = read_usage(config.data_dir / FILE, question, Prices(config.prices))
     except (BadSetting, BadQuestion, NoUsage, sqlite3.Error) as error:
-        print(LOOKALIKES.in_text(f"gemproxy: {error}"), file=sys.stderr)
-        return 1
+        return _refused(error)
     text = report.rendered(given.format).decode().rstrip("\n")
     # A terminal may not have all characters.
     encoding = sys.stdout.encoding or "utf-8"
@@ -172,22 +180,17 @@ def _usage(given: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def _add_keys(commands: Any) -> None:
     meaning = "the accounts of clients: add, list, show, limit or revoke them"
-    keys = commands.add_parser("keys", help=meaning, description=meaning)
-    keys.add_argument(
-        "--config", metavar="FILE", help=f"the configuration file [{CONFIG_VARIABLE}]"
-    )
-    keys.add_argument("--process", metavar="PID", type=int, help=_PROCESS)
+    keys = _add(commands, "keys", meaning)
+    _add_config(keys)
+    _add_process(keys)
     keys_command.add_commands(keys.add_subparsers(dest="action", required=True))
 
 
 def _keys(given: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    options = _options_of(given.process)
-    options += [] if given.config is None else ["--config", given.config]
     try:
-        config = healthcheck.config_of(options, environ)
+        config = _config_of(given, environ)
     except BadSetting as error:
-        print(LOOKALIKES.in_text(f"gemproxy: {error}"), file=sys.stderr)
-        return 1
+        return _refused(error)
     return keys_command.run(given, config)
 
 
