@@ -11,7 +11,8 @@ import platform
 import resource
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -194,17 +195,24 @@ async def _compared(
     part: str, daemons: Mapping[str, tuple[Running, int]], rounds: int
 ) -> report.Results:
     """What answers cost some daemons, in turn. They are ended."""
-    measured: dict[str, list[Measures]] = {name: [] for name in daemons}
     try:
-        await asyncio.sleep(3)
-        for number in range(rounds):
-            _say(f"{part}, round {number + 1}")
-            for name, measures in (await usage.compare(daemons)).items():
-                measured[name].append(measures)
-                _say(f"    {name}: {_brief(measures)}")
+        return await _in_rounds(part, rounds, lambda: usage.compare(daemons))
     finally:
         for running, _ in daemons.values():
             running.stop()
+
+
+async def _in_rounds(
+    part: str, rounds: int, measure: Callable[[], Awaitable[Mapping[str, Measures]]]
+) -> report.Results:
+    """The medians of what each contender needs, who takes turns with the others in each round."""
+    measured: dict[str, list[Measures]] = defaultdict(list)
+    await asyncio.sleep(3)
+    for number in range(rounds):
+        _say(f"{part}, round {number + 1}")
+        for name, measures in (await measure()).items():
+            measured[name].append(measures)
+            _say(f"    {name}: {_brief(measures)}")
     return {name: medians(kept) for name, kept in measured.items()}
 
 
@@ -238,19 +246,12 @@ async def _accounts(folder: Path, rounds: int) -> report.Results:
 async def _watched(folder: Path, rounds: int) -> report.Results:
     upstream, upstream_port = start_upstream(folder / "upstream")
     contender = all_contenders()[0]
-    measured: dict[str, list[Measures]] = {name: [] for name in watched.NAMES}
     try:
         await asyncio.to_thread(contender.run, folder, upstream_port)
-        await asyncio.sleep(3)
-        for number in range(rounds):
-            _say(f"watched, round {number + 1}")
-            for name, measures in (await watched.measure(contender)).items():
-                measured[name].append(measures)
-                _say(f"    {name}: {_brief(measures)}")
+        return await _in_rounds("watched", rounds, lambda: watched.measure(contender))
     finally:
         contender.stop()
         upstream.stop()
-    return {name: medians(kept) for name, kept in measured.items()}
 
 
 def _brief(measures: Measures) -> str:

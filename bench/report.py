@@ -132,11 +132,8 @@ USAGE = (
     Row("24 hours by model, ms", "hours_ms", 0),
     Row("60 minutes by model, ms", "minutes_ms", 0),
 )
-# How much more CPU usage, accounts and console together may take.
+# How much more CPU usage, accounts and console together may take, and traces.
 _MOST_FOR_USAGE = 1.08
-
-
-# How much more traces may.
 _MOST_FOR_TRACES = 1.1
 
 
@@ -165,13 +162,17 @@ def _ratios(one: Results, other: Results) -> dict[str, float]:
     return {key: one[key] / other[key] for key in other}
 
 
-def _cost_of(ratios: dict[str, float], most: float, of_what: str = "") -> str:
+def _times(ratios: dict[str, float]) -> str:
     return (
         f"a small answer takes {ratios['answer_ms']:.3f} times the CPU"
         f" (streamed: {ratios['streamed_answer_ms']:.3f}), and a chunk"
-        f" {ratios['chunk_us']:.3f} times (goal: {most}{of_what})"
-        f"{'' if ratios['answer_ms'] <= most else ' **missed**'}"
+        f" {ratios['chunk_us']:.3f} times"
     )
+
+
+def _cost_of(ratios: dict[str, float], most: float, of_what: str = "") -> str:
+    missed = "" if ratios["answer_ms"] <= most else " **missed**"
+    return f"{_times(ratios)} (goal: {most}{of_what}){missed}"
 
 
 WATCHED = (
@@ -187,13 +188,10 @@ _MOST_FOR_A_PAGE = 2.0
 def watched_goals(measured: Results) -> list[str]:
     """What a page costs, in words."""
     without, with_it = measured.values()
-    ratios = {key: with_it[key] / without[key] for key in without}
     share = with_it["thousand_percent"] - without["thousand_percent"]
     return [
-        f"- with a page, a small answer takes {ratios['answer_ms']:.3f} times the CPU"
-        f" (streamed: {ratios['streamed_answer_ms']:.3f}), and a chunk"
-        f" {ratios['chunk_us']:.3f} times; with 1,000 requests under way a page takes"
-        f" {share:.2f} % of a core (goal: {_MOST_FOR_A_PAGE:g} %)"
+        f"- with a page, {_times(_ratios(with_it, without))}; with 1,000 requests under way a page"
+        f" takes {share:.2f} % of a core (goal: {_MOST_FOR_A_PAGE:g} %)"
         f"{'' if share <= _MOST_FOR_A_PAGE else ' **missed**'}"
     ]
 
