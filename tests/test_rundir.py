@@ -79,20 +79,16 @@ def test_release_removes_it_with_all_that_is_in_it(root: Path, directory: RunDir
     directory.release()
 
 
-def test_release_removes_what_comes_while_it_removes(
-    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+def test_release_removes_what_is_made_again_where_it_was_removed(
+    root: Path, directory: RunDirectory
 ):
-    path, remove, late = directory.ensure(), shutil.rmtree, ["a file of a process that ends"]
-
-    def remove_all_but_what_comes(tree: Path, ignore_errors: bool) -> None:
-        remove(tree, ignore_errors)
-        if late:
-            tree.mkdir()
-            (tree / late.pop()).touch()
-
-    monkeypatch.setattr(shutil, "rmtree", remove_all_but_what_comes)
+    """A worker that still runs may do so: it has its home there."""
+    first = directory.acquire()
+    shutil.rmtree(first)
+    assert directory.ensure() != first
+    (first / "worker-1" / "tmp").mkdir(parents=True)
     directory.release()
-    assert not path.exists()
+    assert list(root.iterdir()) == []
 
 
 def test_it_can_be_taken_again(directory: RunDirectory):

@@ -21,8 +21,6 @@ from gemproxy.util.log import make_logger
 
 _LOCK = "lock"
 
-_REMOVALS = 5
-
 
 def roots_for_user(environ: Mapping[str, str]) -> Iterator[Path]:
     """
@@ -60,6 +58,8 @@ class RunDirectory:
         """@param roots: where the root may be; the first that nobody else can enter is taken."""
         self._roots = roots
         self._lock: int | None = None
+        # Those that somebody removed. Workers that have their homes there may make them again.
+        self._removed: list[Path] = []
         self.path: Path | None = None
 
     def acquire(self) -> Path:
@@ -89,17 +89,18 @@ class RunDirectory:
             return path
         if path is not None:
             self.log.warn("{path} was removed: another run directory is made", path=str(path))
+            self._removed.append(path)
             self._let_go()
         return self.acquire()
 
     def release(self) -> None:
         """Remove the directory."""
         if self.path is not None and self._lock is not None:
-            # A process that was killed may have had a file on its way there.
-            for _ in range(_REMOVALS):
-                shutil.rmtree(self.path, ignore_errors=True)
-                if not self.path.exists():
-                    break
+            # Elsewhere, somebody else may have made it.
+            again = [path for path in self._removed if _is_private(path.parent)]
+            for path in (*again, self.path):
+                shutil.rmtree(path, ignore_errors=True)
+            self._removed.clear()
         self._let_go()
 
     def _let_go(self) -> None:
