@@ -685,6 +685,13 @@ SETTINGS: tuple[Setting, ...] = (
         "the one in X-Forwarded-For); further requests get 429; `off` for no limit",
     ),
     Setting(
+        "PROCESSES",
+        "1",
+        _or("auto", _whole(1, 64)),
+        "number of processes that serve side by side; `auto` is that of the CPU cores, or fewer "
+        "where memory is limited",
+    ),
+    Setting(
         "DRAIN",
         "30",
         _seconds(0, 86400),
@@ -762,6 +769,7 @@ class Config:
     max_connections: int | None
     client_connections: int | None
     client_requests: int | None
+    processes: int | None
     drain: float
     debug: bool
     upstreams: tuple[UpstreamConfig, ...] = ()
@@ -811,7 +819,7 @@ class Config:
             demo=demo,
             sources=sources,
         )
-        if config.port is None and config.stream_port is None:
+        if not config.ports:
             raise BadSetting("PORT and STREAM_PORT are both off: there is nothing to serve.")
         if config.needs_engine and not config.google_keys and not allow_no_key:
             if config.google_genai_use_vertexai:
@@ -825,6 +833,12 @@ class Config:
                 "key."
             )
         return config
+
+    @property
+    def ports(self) -> dict[str, int | str]:
+        """Those that are not off, by the names of what serves at them."""
+        named = {"Gemini Proxy": self.port, "Stream Proxy": self.stream_port}
+        return {name: port for name, port in named.items() if port is not None}
 
     @property
     def needs_engine(self) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from attrs import evolve, fields_dict, frozen
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.web.iweb import IAgent
 
 from gemproxy import __version__
@@ -54,6 +55,7 @@ from gemproxy.offload.pool import Offload, OffloadLimits
 from gemproxy.openai.backend import FINISH_PATIENCE, MODELS_TIMEOUT, OpenAIBackend, base_url
 from gemproxy.openai.conversion import Convert
 from gemproxy.openai.headers import NO_OWN_KEYS, OwnKeys
+from gemproxy.processes.place import ALONE, Place
 from gemproxy.routing.router import Router
 from gemproxy.routing.table import GEMINI, RoutingTable
 from gemproxy.settings_shown import shown_settings
@@ -145,11 +147,13 @@ class Daemon(MultiService):
         cli_limits: CliLimits | None = None,
         read_config: Callable[[], Config] | None = None,
         advice: Sequence[str] = (),
+        place: Place = ALONE,
     ) -> None:
         """
         @param cli: the Gemini CLI; None only where the config does not need it.
         @param read_config: reads the configuration anew; raises BadSetting.
         @param advice: what to warn of at the start.
+        @param place: which of several processes this is, if it is.
         @raise BadSetting: a port cannot be listened at, a proxy's address is invalid, or there is
             no folder for temporary files.
         """
@@ -158,6 +162,7 @@ class Daemon(MultiService):
         self._config = config
         self._read_config = read_config or (lambda: config)
         self._advice = advice
+        self._place = place
         self._router: Router | None = None
         self._patience = patience
         self._reactor = reactor
@@ -173,9 +178,9 @@ class Daemon(MultiService):
         self._limits = AnswerLimits(
             config.max_answer, config.max_answer_parts, config.max_answer_calls
         )
-        self._mark = LoopMark(secrets.token_hex(8).encode())
+        self._mark = _mark_of(place)
         self._metrics = Metrics(__version__)
-        self._offload = Offload(reactor, OffloadLimits(_offload_processes()))
+        self._offload = Offload(reactor, OffloadLimits(_offload_processes(place)))
         self._offload.setServiceParent(self)
         self._reader = BodyReader(
             self._offload,
@@ -185,7 +190,7 @@ class Daemon(MultiService):
         )
         self._journal = self._add_journal()
         self._log_limit = LogLimit(reactor, self._tell_of_lines)
-        self._seal = Seal.of_keys(config.secrets)
+        self._seal = Seal.of_keys(config.secrets, place.derived("seal"))
         self._kept_responses = self._add_kept_responses()
         self._accounts_file = AccountsFile(config.data_dir / ACCOUNTS_FILE)
         self._accounts = self._add_accounts()
@@ -195,11 +200,7 @@ class Daemon(MultiService):
         self._tracer = self._add_tracer(environ)
         self._ports: list[PortService] = []
         self._connections: list[Connections] = []
-        self._addresses = {
-            name: Address(port, config.host)
-            for name, port in (("Gemini Proxy", config.port), ("Stream Proxy", config.stream_port))
-            if port is not None
-        }
+        self._addresses = {name: Address(port, config.host) for name, port in config.ports.items()}
         proxies = TrustedProxies.parse(config.trusted_proxies)
         self._limiter = ConnectionLimiter(
             reactor,
@@ -221,7 +222,7 @@ class Daemon(MultiService):
             ),
             Limits(
                 config.max_body,
-                config.max_bodies or _most_bodies(config.max_body),
+                _most_bodies(config, place),
                 config.client_requests,
                 patience.headers,
                 patience.body,
@@ -262,6 +263,7 @@ class Daemon(MultiService):
                 self._limits,
                 self._offload,
                 self._proxies,
+                place,
             )
             service.setServiceParent(self)
             if service.pool is not None:
@@ -711,7 +713,7 @@ class Daemon(MultiService):
         site = make_site(resource, self._admission, self._limiter, self._reactor, is_streamed)
         address = self._addresses[name]
         try:
-            endpoint = address.endpoint(self._reactor, self._coalescer, self._overflow)
+            endpoint = self._endpoint(name, address)
         except ValueError as error:
             raise BadSetting(f"{name}: cannot listen at {address.port!r}: {error}") from None
         service = PortService(endpoint, site)
@@ -719,6 +721,13 @@ class Daemon(MultiService):
         service.setServiceParent(self)
         self._ports.append(service)
         self._connections.append(site.connections)
+
+    def _endpoint(self, name: str, address: Address) -> IStreamServerEndpoint:
+        """@raise ValueError: see L{Address.endpoint}."""
+        if self._place.is_alone:
+            return address.endpoint(self._reactor, self._coalescer, self._overflow)
+        descriptor = self._place.ports[name]
+        return address.shared(self._reactor, descriptor, self._coalescer, self._overflow)
 
     def _overflow(self) -> bytes:
         return response_of(self._limiter.without_descriptor())
@@ -774,14 +783,24 @@ def _name_of_setting(config: UpstreamConfig) -> str:
     return "UPSTREAM_URL" if config.name == DEFAULT_UPSTREAM else f"upstream '{config.name}'"
 
 
-def _offload_processes() -> int:
-    memory = memory_limit()
-    return 1 if memory is not None and memory < _ROOM_FOR_TWO else 2
+def _mark_of(place: Place) -> LoopMark:
+    id = place.derived("loop") or secrets.token_bytes(8)
+    return LoopMark(id[:8].hex().encode())
 
 
-def _most_bodies(max_body: int) -> int | None:
+def _offload_processes(place: Place) -> int:
     memory = memory_limit()
-    return None if memory is None else max(max_body, memory // _BODIES_SHARE)
+    return 1 if memory is not None and memory // place.count < _ROOM_FOR_TWO else 2
+
+
+def _most_bodies(config: Config, place: Place) -> int | None:
+    """Bytes of the bodies that this process may hold; None for any number."""
+    if config.max_bodies is not None:
+        # A body that is allowed must find room somewhere.
+        return max(place.share(config.max_bodies), min(config.max_bodies, config.max_body))
+    memory = memory_limit()
+    share = None if memory is None else memory // _BODIES_SHARE // place.count
+    return None if share is None else max(config.max_body, share)
 
 
 def _new_id() -> str:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from time import monotonic_ns
 from types import TracebackType
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 from twisted.application.service import IService, MultiService
+from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IReactorCore, IReactorFromThreads, IReactorTime
+from twisted.internet.interfaces import IReactorCore
 from twisted.python import usage
 
 from gemproxy import __version__
@@ -29,13 +31,22 @@ from gemproxy.config import (
     read_config,
 )
 from gemproxy.gemini.cli.install import Cli, CliUnusable, find_cli
+from gemproxy.http.listening import Address, HeldPort
 from gemproxy.http.lookups import look_up_names_apart
 from gemproxy.http.proxies import PROXY_VARIABLES
+from gemproxy.processes.child import Commands, Parent
+from gemproxy.processes.count import count_for
+from gemproxy.processes.parent import Processes
+from gemproxy.processes.place import Place
+from gemproxy.processes.process import Program
 from gemproxy.secret_files import BadSecretFile, with_secrets_read
+from gemproxy.util.cgroup import cgroup_limits, memory_limit, usable_cores
 from gemproxy.util.core_dumps import forbid_core_dumps
 from gemproxy.util.masking import LOOKALIKES
 from gemproxy.util.monotonic import use_monotonic_time
-from gemproxy.util.service_manager import ManagedService, ServiceManager
+from gemproxy.util.rundir import RunDirectory, roots_for_user
+from gemproxy.util.service_manager import ManagedService, Manager, ServiceManager
+from gemproxy.util.signals import Signals
 
 
 def _help(meaning: str, env: str, default: str | None) -> str:
@@ -46,6 +57,13 @@ def _help(meaning: str, env: str, default: str | None) -> str:
 def _refuse(reason: str) -> NoReturn:
     """End with a line that says what is wrong, and status 1."""
     sys.exit(f"gemproxy: {LOOKALIKES.in_text(' '.join(reason.split()))}")
+
+
+# Fields of the Config that are not those of each process for itself.
+_OF_THE_PARENT = ("processes", "host", "port", "stream_port")
+# Seconds after which a process that gives no sign of life is replaced, unless the service manager
+# has its own for the daemon.
+_WATCHDOG = 60.0
 
 
 class Options(usage.Options):
@@ -76,6 +94,7 @@ class Options(usage.Options):
         if setting.default == "false"
     ]
 
+    words: list[str]
     config: Config
     read_config: Callable[[], Config]
     environ: dict[str, str]
@@ -83,6 +102,7 @@ class Options(usage.Options):
     cli: Cli | None
 
     def parseOptions(self, options: list[str] | None = None) -> None:
+        self.words = list(options or [])
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
@@ -105,6 +125,35 @@ class Options(usage.Options):
             )
         except (BadSetting, BadSecretFile, CliUnusable) as error:
             _refuse(str(error))
+
+    @property
+    def logs_to_output(self) -> bool:
+        """Whether twistd writes the log to the standard output, and in its own form."""
+        twistd = self._of_twistd()
+        elsewhere = twistd.get("logfile") not in (None, "", "-")
+        return bool(twistd.get("nodaemon")) and not (
+            elsewhere or twistd.get("syslog") or twistd.get("logger")
+        )
+
+    def _of_twistd(self) -> Mapping[str, Any]:
+        return cast("Mapping[str, Any] | None", self.parent) or {}
+
+    def program(self, environ: Mapping[str, str]) -> Program:
+        """What is run by each of several processes with these options."""
+        reactor = self._of_twistd().get("reactor")
+        words = [] if reactor is None else [f"--reactor={reactor}"]
+        return Program(tuple(words), tuple(self.words), environ, self.logs_to_output)
+
+    def check_again(self) -> None:
+        """
+        Whether processes may be replaced by others, with the settings of now.
+
+        @raise BadSetting: a setting is invalid, or takes effect with a restart alone.
+        """
+        config = self.read_config()
+        for name in _OF_THE_PARENT:
+            if getattr(config, name) != getattr(self.config, name):
+                raise BadSetting(f"{name.upper()} has changed: restart the daemon.")
 
     def reader(
         self, environ: Mapping[str, str], allow_no_key: bool = False
@@ -172,37 +221,109 @@ def _show_exception(
         sys.__excepthook__(kind, error, traceback)
 
 
+def _exit_with_1() -> None:
+    sys.stdout.flush()
+    os._exit(1)
+
+
+def _number_of_processes(config: Config) -> int:
+    if config.processes is not None:
+        return config.processes
+    return count_for(usable_cores(), cgroup_limits().cores, memory_limit())
+
+
 def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
-    from gemproxy.service import Daemon
-    from gemproxy.shutdown import Signals
-
     use_monotonic_time(reactor)
-    look_up_names_apart(reactor)
     forbid_core_dumps()
     sys.excepthook = _show_exception
-    cast("IReactorCore", reactor).callWhenRunning(_spare_the_collector)
+    root = _Root()
+    place = Place.in_environ(os.environ)
+    count = _number_of_processes(options.config)
     try:
-        daemon = Daemon(
-            options.config,
-            options.cli,
-            reactor,
-            options.environ,
-            read_config=options.read_config,
-            advice=options.advice,
-        )
+        if place.is_alone and count > 1:
+            _add_parent(root, options, count, reactor)
+        else:
+            _add_daemon(root, options, place, reactor)
     except BadSetting as error:
         _refuse(str(error))
-    root = _Root()
-    daemon.setServiceParent(root)
-    manager = ServiceManager.from_environ(os.environ)
+    return root
 
-    def reload() -> None:
-        manager.tell("RELOADING=1", f"MONOTONIC_USEC={monotonic_ns() // 1000}")
+
+def _add_daemon(root: MultiService, options: Options, place: Place, reactor: Any) -> None:
+    """@param place: which of several it is, if it is."""
+    from gemproxy.service import Daemon
+
+    look_up_names_apart(reactor)
+    cast("IReactorCore", reactor).callWhenRunning(_spare_the_collector)
+    daemon = Daemon(
+        options.config,
+        options.cli,
+        reactor,
+        options.environ,
+        read_config=options.read_config,
+        advice=options.advice,
+        place=place,
+    )
+    daemon.setServiceParent(root)
+    manager: Manager = ServiceManager.from_environ(os.environ)
+    if not place.is_alone:
+        manager = Parent(place.watchdog)
+        Commands(reactor, daemon.hurry).setServiceParent(root)
+
+    async def reload() -> None:
         daemon.reload_or_complain()
+
+    Signals(reactor, daemon.hurry, partial(_reload, manager, reload)).setServiceParent(root)
+    ManagedService(manager, reactor).setServiceParent(root)
+
+
+def _add_parent(root: MultiService, options: Options, count: int, reactor: Any) -> None:
+    """@param count: of processes."""
+    manager = ServiceManager.from_environ(os.environ)
+    config = options.config
+    ports: dict[str, HeldPort] = {}
+    for name, port in config.ports.items():
+        try:
+            ports[name] = Address(port, config.host).held(reactor)
+        except ValueError as error:
+            raise BadSetting(f"{name}: cannot listen at {port!r}: {error}") from None
+        ports[name].setServiceParent(root)
+
+    def fail(reason: str) -> None:
+        sys.stderr.write(f"gemproxy: {reason}\n")
+        # twistd has no way to end with a status.
+        atexit.register(_exit_with_1)
+        reactor.stop()
+
+    processes = Processes(
+        reactor,
+        count,
+        options.program(os.environ),
+        ports,
+        RunDirectory(lambda: roots_for_user(os.environ)),
+        manager.watchdog or _WATCHDOG,
+        fail,
+    )
+    processes.setServiceParent(root)
+
+    async def roll() -> None:
+        try:
+            options.check_again()
+        except BadSetting as error:
+            processes.log.error("all processes stay as they are: {error}", error=error)
+        else:
+            await processes.roll()
+
+    Signals(reactor, processes.hurry, partial(_reload, manager, roll)).setServiceParent(root)
+    ManagedService(manager, reactor, processes.when_ready()).setServiceParent(root)
+
+
+def _reload(manager: Manager, reload: Callable[[], Awaitable[None]]) -> None:
+    async def run() -> None:
+        manager.tell("RELOADING=1", f"MONOTONIC_USEC={monotonic_ns() // 1000}")
+        await reload()
         manager.tell("READY=1")
 
-    Signals(cast("IReactorFromThreads", reactor), daemon.hurry, reload).setServiceParent(root)
-    ManagedService(manager, cast("IReactorTime", reactor)).setServiceParent(root)
-    return root
+    Deferred.fromCoroutine(run())

@@ -285,6 +285,9 @@ CASES = [
         "a whole number from 1 to 1000000, or off",
     ),
     Case(
+        "PROCESSES", 1, {"auto": None, "AUTO": None, "64": 64}, ("0", "65", "-1", "two"), "or auto"
+    ),
+    Case(
         "DRAIN",
         30.0,
         {"0": 0.0, "86400": 86400.0},

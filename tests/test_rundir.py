@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from gemproxy.gemini.cli import rundir
-from gemproxy.gemini.cli.rundir import RunDirectory, roots_for_user
+from gemproxy.util import rundir
+from gemproxy.util.rundir import RunDirectory, roots_for_user
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def directory(root: Path) -> Iterator[RunDirectory]:
 
 KILLED_DAEMON = """
 import os, pathlib, signal, sys
-from gemproxy.gemini.cli.rundir import RunDirectory
+from gemproxy.util.rundir import RunDirectory
 path = RunDirectory(lambda: [pathlib.Path(sys.argv[1])]).acquire()
 (path / "worker-1").mkdir()
 (path / "worker-1" / "secret").write_text("a conversation")

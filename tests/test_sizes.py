@@ -42,6 +42,19 @@ def test_what_is_set_is_taken(wanted: int):
     assert worker_sizes(512 * MIB, 0.5, wanted).workers == wanted
 
 
+@pytest.mark.parametrize(
+    ("wanted", "processes", "workers"), [(None, 2, 4), (None, 6, 6), (1, 3, 3), (8, 2, 8)]
+)
+def test_each_process_has_one_at_least(wanted: int | None, processes: int, workers: int):
+    assert worker_sizes(None, None, wanted, processes).workers == workers
+    assert worker_sizes(8 * GIB, None, wanted, processes).workers == workers
+
+
+def test_processes_take_their_room():
+    assert worker_sizes(1700 * MIB).workers == 4
+    assert worker_sizes(1700 * MIB, None, None, 3).workers == 3
+
+
 def test_little_memory_makes_small_workers():
     sizes = worker_sizes(512 * MIB)
     assert sizes.heap < 300 * MIB

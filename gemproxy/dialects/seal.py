@@ -28,14 +28,18 @@ class Seal:
         self._secret = secret
 
     @classmethod
-    def of_keys(cls, keys: Iterable[str]) -> Seal:
+    def of_keys(cls, keys: Iterable[str], other: bytes | None = None) -> Seal:
         """
         A seal that daemons with the same API keys have in common, and that outlives a restart.
 
-        @param keys: their order does not matter; without any the seal is good for one run.
+        @param keys: their order does not matter.
+        @param other: 32 bytes that take their place if there are none; without it, the seal is
+            that of one process then.
         """
         text = "\n".join(sorted(filter(None, keys))).encode()
-        return cls(hashlib.sha256(b"seal\n" + text).digest() if text else secrets.token_bytes(32))
+        if text:
+            return cls(hashlib.sha256(b"seal\n" + text).digest())
+        return cls(other or secrets.token_bytes(32))
 
     def close(self, value: Any) -> str:
         """A JSON value as a text of letters, digits, C{-} and C{_}."""

@@ -22,13 +22,13 @@ from gemproxy.doctor.facts import Asked, Unanswered
 from gemproxy.doctor.findings import Finding, skipped
 from gemproxy.gemini.api.client import ApiFailed
 from gemproxy.gemini.cli.install import CliUnusable, find_executable, node_version, path_of
-from gemproxy.gemini.cli.rundir import roots_for_user
 from gemproxy.gemini.places import endpoint_of
 from gemproxy.http.proxies import NO_PROXIES, Proxies
 from gemproxy.http.url import BaseURL
 from gemproxy.offload.pool import Offload
 from gemproxy.openai.backend import base_url
 from gemproxy.util.masking import Masking
+from gemproxy.util.rundir import roots_for_user
 from gemproxy.util.threads import Threads
 
 # One for each check that blocks; folders on a network may keep theirs for good.

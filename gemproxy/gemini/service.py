@@ -24,7 +24,6 @@ from gemproxy.gemini.cli.gateway import Gateway
 from gemproxy.gemini.cli.home import WorkerHome
 from gemproxy.gemini.cli.install import Cli
 from gemproxy.gemini.cli.limits import CliLimits
-from gemproxy.gemini.cli.rundir import RunDirectory, roots_for_user
 from gemproxy.gemini.cli.sizes import WorkerSizes, worker_sizes
 from gemproxy.gemini.cli.versions import Versions
 from gemproxy.gemini.cli.worker import Worker
@@ -42,12 +41,19 @@ from gemproxy.http.transport import PromptEndpoint
 from gemproxy.http.url import BaseURL
 from gemproxy.http.write_coalescer import WriteCoalescer
 from gemproxy.offload.pool import Offload
+from gemproxy.processes.place import ALONE, Place
 from gemproxy.util.cgroup import cgroup_limits, memory_limit
+from gemproxy.util.rundir import RunDirectory, roots_for_user
 
 
-def _sizes(wanted: int | None) -> WorkerSizes:
-    """@param wanted: the number of workers, if it is set."""
-    return worker_sizes(memory_limit(), cgroup_limits().cores, wanted)
+def _sizes(wanted: int | None, place: Place) -> WorkerSizes:
+    """
+    Those of the workers of this process.
+
+    @param wanted: the number of workers of all processes, if it is set.
+    """
+    sizes = worker_sizes(memory_limit(), cgroup_limits().cores, wanted, place.count)
+    return evolve(sizes, workers=place.share(sizes.workers))
 
 
 class CliService(MultiService):
@@ -67,6 +73,7 @@ class CliService(MultiService):
         environ: Mapping[str, str],
         cli_limits: CliLimits,
         answer_limits: AnswerLimits,
+        place: Place,
     ) -> None:
         """@raise BadSetting: there is no folder for temporary files."""
         super().__init__()
@@ -74,7 +81,7 @@ class CliService(MultiService):
             next(roots_for_user(environ))
         except OSError as error:
             raise BadSetting(str(error)) from None
-        sizes = _sizes(config.gemini_workers)
+        sizes = _sizes(config.gemini_workers, place)
         cli_limits = evolve(
             cli_limits,
             heap=min(cli_limits.heap, sizes.heap),
@@ -136,6 +143,7 @@ class EngineService(MultiService):
         answer_limits: AnswerLimits,
         offload: Offload,
         proxies: Proxies = NO_PROXIES,
+        place: Place = ALONE,
     ) -> None:
         """
         @param cli: None if the engine asks Google itself.
@@ -144,6 +152,7 @@ class EngineService(MultiService):
         @param answer_limits: see L{CliAttempts}.
         @param offload: translates what is large.
         @param proxies: for the pictures that are fetched.
+        @param place: which of several processes this is: they share the workers.
         @raise BadSetting: there is no folder for temporary files, or a file of credentials is none.
         """
         super().__init__()
@@ -154,7 +163,7 @@ class EngineService(MultiService):
         attempts: Attempts = DirectAttempts(reactor, api, config.timeout, answer_limits)
         if cli is not None:
             service = CliService(
-                config, cli, reactor, coalescer, api, environ, cli_limits, answer_limits
+                config, cli, reactor, coalescer, api, environ, cli_limits, answer_limits, place
             )
             service.setServiceParent(self)
             attempts, self.pool = service.attempts, service.attempts.pool

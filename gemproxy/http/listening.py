@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -10,14 +11,27 @@ from typing import Any
 from attrs import frozen
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
+from twisted.internet.endpoints import (
+    AdoptedStreamServerEndpoint,
+    SSL4ServerEndpoint,
+    serverFromString,
+)
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
-from gemproxy.http.transport import AdoptedEndpoint, PromptEndpoint
+from gemproxy.http.transport import (
+    AdoptedEndpoint,
+    EncryptedEndpoint,
+    PromptEndpoint,
+    SharedPort,
+    SharedUnixEndpoint,
+)
 from gemproxy.http.write_coalescer import WriteCoalescer
 
 _TCP = (socket.AF_INET, socket.AF_INET6)
+# Types of endpoints whose sockets may be served by other processes than the one that made them.
+_SHAREABLE = ("tcp", "tcp6", "unix", "ssl", "systemd")
 
 
 @frozen
@@ -58,14 +72,59 @@ class Address:
         """
         if isinstance(self.port, int):
             return PromptEndpoint(reactor, self.port, self.host, coalescer, overflow)
-        try:
-            endpoint: IStreamServerEndpoint = serverFromString(reactor, self.port)
-        except Exception as error:
-            # Whatever a plugin raises: a file that is missing, an argument that is not known.
-            raise ValueError(f"{type(error).__name__}: {error}") from None
+        endpoint = _parsed(reactor, self.port)
         if isinstance(endpoint, AdoptedStreamServerEndpoint) and endpoint.addressFamily in _TCP:
             return AdoptedEndpoint(reactor, endpoint.fileno, coalescer, overflow)
         return endpoint
+
+    def held(self, reactor: Any) -> HeldPort:
+        """
+        The port, for processes that are to share it.
+
+        @raise ValueError: the description is not one of an endpoint, or of one that can be shared.
+        """
+        if isinstance(self.port, str) and self._type not in _SHAREABLE:
+            raise ValueError(
+                f"only endpoints of {', '.join(_SHAREABLE)} can be shared by processes"
+            )
+        return HeldPort(self.endpoint(reactor, WriteCoalescer(), bytes), Factory())
+
+    def shared(
+        self,
+        reactor: Any,
+        descriptor: int,
+        coalescer: WriteCoalescer,
+        overflow: Callable[[], bytes],
+    ) -> IStreamServerEndpoint:
+        """
+        The same as L{endpoint}, at a socket that another process holds.
+
+        @param descriptor: inherited from it.
+        @raise ValueError: the description is not one of an endpoint.
+        """
+        with socket.socket(fileno=os.dup(descriptor)) as made:
+            if made.family == socket.AF_UNIX:
+                return SharedUnixEndpoint(reactor, descriptor)
+        endpoint = AdoptedEndpoint(reactor, descriptor, coalescer, overflow, SharedPort)
+        if isinstance(self.port, str) and self._type == "ssl":
+            described = _parsed(reactor, self.port)
+            assert isinstance(described, SSL4ServerEndpoint)  # noqa: S101 - for mypy
+            return EncryptedEndpoint(endpoint, described._sslContextFactory)
+        return endpoint
+
+    @property
+    def _type(self) -> str:
+        return str(self.port).partition(":")[0]
+
+
+def _parsed(reactor: Any, description: str) -> IStreamServerEndpoint:
+    """@raise ValueError: it is not one of an endpoint."""
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+    except Exception as error:
+        # Whatever a plugin raises: a file that is missing, an argument that is not known.
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+    return endpoint
 
 
 def is_loopback(host: str) -> bool:
@@ -116,3 +175,25 @@ class PortService(Service):
         super().stopService()
         listening, self._listening = self._listening, None
         return None if listening is None else Deferred.fromCoroutine(self._stop(listening))
+
+
+class HeldPort(PortService):
+    """
+    A port at which this process accepts nothing: others do, which inherit its socket.
+
+    Connections wait while none of the others is there, and are refused once this one is stopped.
+    """
+
+    @property
+    def descriptor(self) -> int:
+        return int(self._port.fileno())
+
+    def _listen(self) -> None:
+        super()._listen()
+        self._port.stopReading()
+
+    @property
+    def _port(self) -> Any:
+        """Endpoints of sockets listen at once."""
+        assert self._listening is not None  # noqa: S101 - for mypy
+        return self._listening.result

@@ -8,6 +8,7 @@ Documentation/scheduler/sched-bwc.rst, and proc_pid_mountinfo(5) and cgroups(7) 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,13 @@ def cgroup_limits(root: Path = Path("/")) -> CgroupLimits:
         _lowest(_memory_limits(folder) for folder in folders),
         _lowest(_core_limits(folder) for folder in folders),
     )
+
+
+def usable_cores() -> int:
+    """The CPU cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def machine_memory(root: Path = Path("/")) -> int | None:

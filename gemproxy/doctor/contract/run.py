@@ -14,9 +14,9 @@ from gemproxy.doctor.findings import Finding, failed, ok, skipped, warning
 from gemproxy.gemini.cli.home import WorkerHome
 from gemproxy.gemini.cli.install import INSTALL_CLI, PINNED_VERSION, Cli
 from gemproxy.gemini.cli.limits import CliLimits
-from gemproxy.gemini.cli.rundir import RunDirectory, roots_for_user
 from gemproxy.gemini.cli.worker import CallFailed, Worker, WorkerDied
 from gemproxy.gemini.translate.models import BUILT_IN_MODELS
+from gemproxy.util.rundir import RunDirectory, roots_for_user
 
 START, VERSION = "start", "version"
 

@@ -40,23 +40,28 @@ class WorkerSizes:
 
 
 def worker_sizes(
-    memory: int | None, cores: float | None = None, wanted: int | None = None
+    memory: int | None,
+    cores: float | None = None,
+    wanted: int | None = None,
+    processes: int = 1,
 ) -> WorkerSizes:
     """
-    What fits beside the daemon.
+    What fits beside the daemon. Each of its processes has one worker at least.
 
     @param memory: bytes for the daemon and its workers together; None for any amount.
     @param cores: CPU cores for them; None for any number.
     @param wanted: the number of workers, if it is given.
+    @param processes: those of the daemon itself.
     """
     workers = _MOST if wanted is None else wanted
     if wanted is None and cores is not None:
         workers = min(workers, math.ceil(cores * _WORKERS_PER_CORE))
     if memory is None:
-        return WorkerSizes(workers)
-    room = int(memory - _DAEMON - memory * _SHARE_OF_REQUESTS)
+        return WorkerSizes(max(workers, processes))
+    room = int(memory - _DAEMON * processes - memory * _SHARE_OF_REQUESTS)
     if wanted is None:
         workers = max(1, min(workers, room // _WORKER))
+    workers = max(workers, processes)
     # One may grow while the others are as they were.
     heap = room - (workers - 1) * _WARM - _NOT_HEAP
     return WorkerSizes(

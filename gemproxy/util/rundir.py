@@ -35,7 +35,7 @@ def roots_for_user(environ: Mapping[str, str]) -> Iterator[Path]:
         temp = Path(tempfile.gettempdir())
     except FileNotFoundError:
         raise FileNotFoundError(
-            "The Gemini CLI needs a folder for temporary files, and none can be written: "
+            "A folder for temporary files is needed, and none can be written: "
             "mount one, as with `docker run --tmpfs /tmp`, or name one with TMPDIR."
         ) from None
     name = f"gemproxy-{os.getuid()}"

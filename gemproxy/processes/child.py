@@ -1,0 +1,115 @@
+"""The program of one of several processes: a daemon that does what its parent says."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.error import ReactorNotRunning
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.python.failure import Failure
+from twisted.scripts import twistd
+from zope.interface import implementer
+
+from gemproxy.processes.process import COMMANDS, HURRY, STATUS, STOP
+from gemproxy.util.log import make_logger
+
+# Seconds that a process has to end when its parent is gone, before the system ends it.
+_LAST_MOMENTS = 30
+_AT_ONCE = 4096
+
+
+class Parent:
+    """
+    Told how the daemon is, as a service manager is.
+
+    @ivar watchdog: see L{gemproxy.util.service_manager.ServiceManager}.
+    """
+
+    def __init__(self, watchdog: float | None) -> None:
+        self.watchdog = watchdog
+
+    def tell(self, *assignments: str) -> None:
+        """@param assignments: such as C{READY=1}."""
+        with suppress(OSError):
+            os.write(STATUS, "".join(f"{one}\n" for one in assignments).encode())
+
+
+@implementer(IReadDescriptor)
+class Commands(Service):
+    """
+    What the parent says, also while the daemon ends. The end of the pipe is that of the parent:
+    nobody else would end the daemon.
+    """
+
+    log = make_logger()
+
+    def __init__(self, reactor: Any, hurry: Callable[[], None]) -> None:
+        self._reactor = reactor
+        self._hurry = hurry
+        self._begun = b""
+
+    def startService(self) -> None:
+        super().startService()
+        self._reactor.addReader(self)
+
+    def fileno(self) -> int:
+        return COMMANDS
+
+    def logPrefix(self) -> str:
+        return "parent"
+
+    def doRead(self) -> None:
+        data = os.read(COMMANDS, _AT_ONCE)
+        *words, self._begun = (self._begun + data).split(b"\n")
+        for word in words:
+            self._do(word)
+        if not data:
+            self._reactor.removeReader(self)
+            self.log.warn("the parent process is gone: this one ends, too")
+            # Even if it hangs.
+            signal.alarm(_LAST_MOMENTS)
+            self._do(STOP)
+            self._do(HURRY)
+
+    def _do(self, word: bytes) -> None:
+        if word == STOP:
+            # It may be stopping already, by a signal to all processes.
+            with suppress(ReactorNotRunning):
+                self._reactor.stop()
+        elif word == HURRY:
+            self._hurry()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor has ended."""
+
+
+def main() -> None:
+    # What is typed at a terminal is for the parent.
+    os.setsid()
+    os.set_inheritable(STATUS, False)
+    try:
+        twistd.run()
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            _give_reason(end.code)
+            sys.exit(1)
+        raise
+    except Exception as error:
+        _give_reason(str(error) or type(error).__name__)
+        raise
+
+
+def _give_reason(text: str) -> None:
+    """@param text: why it does not start, as L{gemproxy.tap} says it."""
+    reason = " ".join(text.removeprefix("gemproxy: ").split())
+    Parent(None).tell(f"STATUS={reason}")
+
+
+if __name__ == "__main__":
+    main()
