@@ -60,7 +60,7 @@ quick: $(VENV)/installed-for-tests
 
 # Without the real CLI and other programs. Compiled tests are kept, though the environment may say
 # otherwise.
-WITHOUT_CLI := not cli and not browser and not haproxy
+WITHOUT_CLI := not cli and not browser and not haproxy and not redis
 MARKS ?= $(WITHOUT_CLI)
 tests-without-cli: $(VENV)/installed-for-tests
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -m '$(MARKS)' \
@@ -168,7 +168,7 @@ UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --u
 COMPILE = $(UV_COMPILE) setup.cfg
 lock: $(VENV)/installed-for-tests
 	@mkdir -p .cache
-	$(COMPILE) --generate-hashes --extra build -o requirements.txt
+	$(COMPILE) --generate-hashes --extra build --extra redis -o requirements.txt
 	$(COMPILE) --generate-hashes --extra build --extra test \
 		-c requirements.txt -o requirements-test.txt
 	$(COMPILE) --no-deps --resolution lowest-direct --no-annotate -o .cache/floors.txt

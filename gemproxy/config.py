@@ -30,6 +30,7 @@ from gemproxy.secret_files import (
     with_secrets_read,
     without_quotes,
 )
+from gemproxy.state.url import StateUrl, parse_state_url
 from gemproxy.util.masking import SHORTEST_SECRET
 
 _T = TypeVar("_T")
@@ -553,6 +554,14 @@ SETTINGS: tuple[Setting, ...] = (
         "directory for what outlives a restart",
     ),
     Setting(
+        "STATE_URL",
+        "",
+        _optional(parse_state_url),
+        "Valkey or Redis, for what several daemons share: `redis://...`, `rediss://...`, "
+        "`redis+sentinel://...` or `unix://...`; if empty, nothing is shared",
+        secret=True,
+    ),
+    Setting(
         "RESPONSES_KEEP",
         "0",
         _whole(0, 1_000_000),
@@ -748,6 +757,7 @@ class Config:
     stop_tags: tuple[str, ...]
     log_dir: Path | None
     data_dir: Path
+    state_url: StateUrl | None
     responses_keep: int
     usage_days: int
     log_keep: int
@@ -886,6 +896,8 @@ class Config:
     def keys_of(self, setting: Setting) -> tuple[str, ...]:
         """The keys in a setting that is a secret."""
         value = getattr(self, setting.attribute)
+        if isinstance(value, StateUrl):
+            value = value.password
         return value if isinstance(value, tuple) else () if value is None else (value,)
 
     @property

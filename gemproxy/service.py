@@ -60,6 +60,7 @@ from gemproxy.routing.router import Router
 from gemproxy.routing.table import GEMINI, RoutingTable
 from gemproxy.settings_shown import shown_settings
 from gemproxy.shutdown import LAST_WORDS, Drain
+from gemproxy.state.shared import SharedState
 from gemproxy.tracing.tracer import NO_TRACER, Tracer, endpoint_in
 from gemproxy.usage import tables
 from gemproxy.usage.meter import Meter
@@ -192,6 +193,7 @@ class Daemon(MultiService):
         self._log_limit = LogLimit(reactor, self._tell_of_lines)
         self._seal = Seal.of_keys(config.secrets, place.derived("seal"))
         self._kept_responses = self._add_kept_responses()
+        self._state = self._add_state()
         self._accounts_file = AccountsFile(config.data_dir / ACCOUNTS_FILE)
         self._accounts = self._add_accounts()
         self._under_way = UnderWay()
@@ -279,6 +281,7 @@ class Daemon(MultiService):
             lambda: {} if engine is None else engine.keys.exhausted(),
             self._resting_upstreams,
             lambda: 0.0 if self.pool is None else self.pool.lacking(),
+            lambda: None if self._state is None else self._state.problem,
         )
         keys = [] if engine is None else [engine.keys]
         self._live = Live(
@@ -328,6 +331,26 @@ class Daemon(MultiService):
             self._listen("Gemini Proxy", proxy.app.resource())
         if config.stream_port is not None:
             self._listen("Stream Proxy", self._stream_proxy(engine, google), is_passed_through)
+
+    def _add_state(self) -> SharedState | None:
+        url = self._config.state_url
+        if url is None:
+            return None
+        try:
+            from gemproxy.state.server import Server
+        except ImportError as error:
+            raise BadSetting(
+                f"STATE_URL needs what is not installed, or too old ({error}): "
+                "pip install 'gemproxy[redis]'"
+            ) from None
+        state = SharedState(self._reactor, Server(self._reactor, url))
+        state.setServiceParent(self)
+        self._metrics.watch(
+            "shared_state_up",
+            "Whether the shared state can be asked, 1 or 0",
+            lambda: float(not state.is_away),
+        )
+        return state
 
     def _add_accounts(self) -> Directory:
         directory = Directory(

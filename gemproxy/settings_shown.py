@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gemproxy.config import SETTINGS, Config, Setting
+from gemproxy.state.url import StateUrl
 from gemproxy.util.masking import ends_of
 
 
@@ -31,7 +32,10 @@ def shown_settings(config: Config) -> dict[str, Any]:
 def _shown(config: Config, setting: Setting) -> dict[str, Any]:
     source = config.sources[setting.env]
     value = source.text
-    if setting.secret:
+    read = getattr(config, setting.attribute)
+    if isinstance(read, StateUrl):
+        value = str(read)
+    elif setting.secret:
         value = ", ".join(map(ends_of, config.keys_of(setting))) or None
     return {
         "name": setting.env,

@@ -16,6 +16,7 @@ from gemproxy import tap
 from gemproxy.config import SETTINGS, BadSetting, Config, Setting, config_path
 from gemproxy.gemini.cli.install import Cli
 from gemproxy.service import Daemon
+from gemproxy.state.url import StateUrl
 from gemproxy.tap import Options
 from tests.tables import each
 
@@ -196,6 +197,13 @@ CASES = [
         {"/var/lib/x": Path("/var/lib/x"), "a/b c": Path("a/b c").absolute()},
         ("a\0b",),
         "the path of a folder",
+    ),
+    Case(
+        "STATE_URL",
+        None,
+        {"redis://valkey": StateUrl("redis", (("valkey", 6379),)), "": None},
+        ("http://valkey", "valkey:6379"),
+        "redis://[[user]:password@]host",
     ),
     Case(
         "RESPONSES_KEEP",
@@ -429,7 +437,8 @@ def test_any_text_gives_a_value_or_a_complaint(setting: Setting, text: str):
 @pytest.mark.parametrize("setting", [s for s in SETTINGS if s.secret], ids=lambda s: s.env)
 def test_a_secret_is_not_shown(setting: Setting):
     assert "hush" not in complaint(setting, "hush hush")
-    assert "hush" not in repr(load(**{setting.env: "hush"}))
+    value = "redis://:hush@a" if setting.env == "STATE_URL" else "hush"
+    assert "hush" not in repr(load(**{setting.env: value}))
 
 
 def test_a_secret_is_not_in_the_chain_of_exceptions():

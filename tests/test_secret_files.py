@@ -26,10 +26,18 @@ def keys(config: Config, secret: Setting) -> tuple[str, ...]:
     return config.keys_of(secret)
 
 
+def given(secret: Setting, key: str) -> str:
+    """A value with this key."""
+    return f"redis://:{key}@server" if secret.env == "STATE_URL" else key
+
+
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def file(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """What is in it is for the secret of the test."""
+    callspec = getattr(request.node, "callspec", None)
+    secret = SECRETS[0] if callspec is None else callspec.params.get("secret", SECRETS[0])
     file = tmp_path / "secret"
-    file.write_text("key-in-a-file\n")
+    file.write_text(f"{given(secret, 'key-in-a-file')}\n")
     return file
 
 
@@ -59,20 +67,18 @@ def test_a_secret_that_is_given_twice_is_refused(secret: Setting, file: Path, tm
 
 @every_secret
 def test_what_wins_over_a_secret_wins_over_its_file(secret: Setting, file: Path):
-    assert keys(
-        read({secret.option: "key-of-an-option"}, {secret.file_env: str(file)}), secret
-    ) == ("key-of-an-option",)
-    assert keys(read({secret.file_option: str(file)}, {secret.env: "another-key"}), secret) == (
-        "key-in-a-file",
-    )
+    of_option, of_file = {secret.option: given(secret, "key-1")}, {secret.file_env: str(file)}
+    assert keys(read(of_option, of_file), secret) == ("key-1",)
+    another = {secret.env: given(secret, "another-key")}
+    assert keys(read({secret.file_option: str(file)}, another), secret) == ("key-in-a-file",)
     # An empty variable counts as unset, also that of a file.
-    assert keys(read(environ={secret.env: "", secret.file_env: str(file)}), secret) == (
-        "key-in-a-file",
-    )
-    assert keys(read(environ={secret.env: KEY, secret.file_env: ""}), secret) == (KEY,)
+    assert keys(read(environ={secret.env: "", **of_file}), secret) == ("key-in-a-file",)
+    environ = {secret.env: given(secret, KEY), secret.file_env: ""}
+    assert keys(read(environ=environ), secret) == (KEY,)
 
 
-def test_a_file_may_hold_several_keys(file: Path):
+def test_a_file_may_hold_several_keys(tmp_path: Path):
+    file = tmp_path / "secret"
     file.write_text(" key-one, key-two \r\n\n")
     config = read(environ={"PROXY_API_KEYS_FILE": str(file)})
     assert config.proxy_api_keys == ("key-one", "key-two")
@@ -181,11 +187,13 @@ def advice(options: Mapping[str, str] = {}, **environ: str) -> list[str]:
 @every_secret
 def test_a_key_in_the_list_of_processes_is_warned_of(secret: Setting, file: Path):
     long = "key-0123456789-abcdefgh"
-    [said] = advice({secret.option: long})
+    [said] = advice({secret.option: given(secret, long)})
     assert f"--{secret.option}" in said
     assert long not in said
-    assert advice({secret.file_option: str(file)}) == advice(**{secret.env: "key-in-a-file"})
-    assert advice(**{secret.env: long}) == []
+    assert advice({secret.file_option: str(file)}) == advice(
+        **{secret.env: given(secret, "key-in-a-file")}
+    )
+    assert advice(**{secret.env: given(secret, long)}) == []
 
 
 @pytest.mark.parametrize(

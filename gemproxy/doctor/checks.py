@@ -27,6 +27,7 @@ from gemproxy.http.proxies import NO_PROXIES, Proxies
 from gemproxy.http.url import BaseURL
 from gemproxy.offload.pool import Offload
 from gemproxy.openai.backend import base_url
+from gemproxy.state.url import StateUrl
 from gemproxy.util.masking import Masking
 from gemproxy.util.rundir import roots_for_user
 from gemproxy.util.threads import Threads
@@ -74,6 +75,8 @@ class Doctor:
         yield Check((verdicts.NETWORK, verdicts.KEY, verdicts.CLOCK), partial(self._google, config))
         for upstream in _upstreams(config):
             yield Check((f"upstream {upstream.name}",), partial(self._upstream, config, upstream))
+        if config.state_url is not None:
+            yield Check((verdicts.STATE,), partial(self._state, config.state_url))
         for setting, number in (("PORT", config.port), ("STREAM_PORT", config.stream_port)):
             if number is not None:
                 look = partial(self._port, number, config.host, setting)
@@ -173,6 +176,14 @@ class Doctor:
                 asked,
             )
         ]
+
+    async def _state(self, url: StateUrl) -> Sequence[Finding]:
+        try:
+            from gemproxy.state.server import Server
+        except ImportError as error:
+            return [verdicts.state_uninstalled(str(error))]
+        problem = await Server(self._reactor, url).problem()
+        return [verdicts.state(str(url), problem)]
 
     async def _port(self, number: int | str, host: str, setting: str) -> Sequence[Finding]:
         fact = await self._in_thread(gather.port, number, host)

@@ -18,6 +18,7 @@ from gemproxy.http.proxies import PROXY_VARIABLES, Proxy
 from gemproxy.openai.errors import refusal
 
 NETWORK, KEY, CLOCK = "network", "key", "clock"
+STATE = "shared state"
 
 # Seconds by which a clock may be off without a word, and those from which on certificates and
 # signed requests may be refused.
@@ -232,6 +233,31 @@ def _words_of(asked: Answered) -> str:
     if asked.is_success:
         return "what it answers is no JSON."
     return refusal(asked.status, b"", asked.body, (), "its address").message
+
+
+def state(url: str, problem: str | None) -> Finding:
+    """
+    Whether the server of what daemons share can be written to.
+
+    @param url: where it is, without its password.
+    @param problem: why not, as a sentence about "it"; None if it can.
+    """
+    if problem is None:
+        return ok(STATE, f"{url} can be written to.")
+    return failed(
+        STATE,
+        f"{url}: {problem}. Each daemon goes by what it knows itself.",
+        "Start Valkey or Redis (docs/shared-state.md), or correct its address:"
+        " `export STATE_URL=redis://host:6379`.",
+    )
+
+
+def state_uninstalled(reason: str) -> Finding:
+    return failed(
+        STATE,
+        f"STATE_URL needs what is not installed, or too old: {reason.rstrip('.')}.",
+        "`python -m pip install 'gemproxy[redis]'`",
+    )
 
 
 def port(number: int | str, setting: str, fact: PortFact) -> Finding:

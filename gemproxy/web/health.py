@@ -23,6 +23,8 @@ class Health:
     @ivar exhausted: the models whose quota is used up, and the seconds until they are tried again.
     @ivar resting: the upstreams that rest, and the seconds until they are tried again.
     @ivar lacking: for how many seconds there has been no worker that stays.
+    @ivar state_problem: why the state that daemons share is away; None if it is not, or if there
+        is none.
     @ivar stopping: whether the daemon is about to end.
     """
 
@@ -32,6 +34,7 @@ class Health:
     exhausted: Callable[[], Mapping[str, float]]
     resting: Callable[[], Mapping[str, float]] = dict
     lacking: Callable[[], float] = float
+    state_problem: Callable[[], str | None] = lambda: None
     stopping: bool = False
 
     def health(self, request: Request) -> None:
@@ -67,10 +70,14 @@ class Health:
             details["upstreams_resting"] = [
                 {"upstream": name, "retry_after": round(wait)} for name, wait in resting.items()
             ]
+        problem = self.state_problem()
+        if problem is not None:
+            details["shared_state"] = problem
         if self.stopping:
             return "stopping", {}
         if self.has_served() and (lacking := self.lacking()) > _PATIENCE:
             return "failing", {"seconds_without_lasting_worker": round(lacking)}
         if not self.can_serve():
             return ("degraded", {"workers": 0}) if self.has_served() else ("starting", {})
-        return ("degraded", details) if exhausted or resting else ("ok", {})
+        is_degraded = exhausted or resting or problem is not None
+        return ("degraded", details) if is_degraded else ("ok", {})

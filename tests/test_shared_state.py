@@ -1,0 +1,244 @@
+"""The state that daemons share, in a real Redis server that is away, slow, full or read only."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from signal import SIGCONT, SIGSTOP
+from typing import Any
+
+import pytest
+from attrs import define, field
+from pytest_twisted import ensureDeferred
+from twisted.internet import reactor
+from twisted.internet.defer import gatherResults
+from twisted.logger import formatEvent, globalLogPublisher
+
+from gemproxy.doctor.checks import Doctor
+from gemproxy.state.server import Server
+from gemproxy.state.shared import Script, SharedState, StateAway, StatePatience
+from gemproxy.state.url import StateUrl, parse_state_url
+from tests.redis_server import RedisServer, needs_redis, redis_server
+from tests.support import Relay, assert_no_failures, running_relay, until
+
+INCREASE = Script("return redis.call('INCRBY', KEYS[1], ARGV[1])")
+SECRET = "hunter2-hunter2"  # noqa: S105
+# Twisted's timers are exact to the millisecond.
+QUICK = StatePatience(interval=0.05, silence=0.4, delay=0.05, longest_delay=0.1)
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("redis://a", StateUrl("redis", (("a", 6379),))),
+        ("rediss://[::1]:7/3", StateUrl("rediss", (("::1", 7),), database=3)),
+        (
+            f"VALKEY://me:{SECRET}%40@a/",
+            StateUrl("valkey", (("a", 6379),), user="me", password=f"{SECRET}@"),
+        ),
+        (
+            f"unix://:{SECRET}@/run/a.sock?db=2",
+            StateUrl("unix", (), path="/run/a.sock", database=2, password=SECRET),
+        ),
+        (
+            f"redis+sentinel://:{SECRET}@a,b:1/main/4",
+            StateUrl(
+                "redis+sentinel", (("a", 26379), ("b", 1)), "main", database=4, password=SECRET
+            ),
+        ),
+    ],
+)
+def test_an_address_is_read_as_clients_of_redis_write_it(text: str, url: StateUrl) -> None:
+    parsed = parse_state_url(text)
+    assert parsed == url
+    assert SECRET not in f"{parsed} {parsed!r}"
+    if url.password is None:
+        assert parse_state_url(str(parsed)) == url
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a:6379", "http://a", "redis://", "redis://a,b", "redis://a:0", "redis://a:x", "redis://a/x",
+     "redis://a/1/2", "redis://a?db=1", "redis://me@a", "redis://a#b", "redis://a b",
+     "redis://[::1", "redis+sentinel://a", "redis+sentinel://a/", "unix://a/b", "unix:///",
+     "unix:///a?db=x", f"unix:///a?password={SECRET}"],
+)  # fmt: skip
+def test_what_is_no_address_is_told_without_what_is_secret(text: str) -> None:
+    with pytest.raises(ValueError, match=r"redis://\[") as raised:
+        parse_state_url(text)
+    assert SECRET not in str(raised.value)
+
+
+# A server
+
+
+@define
+class Asking:
+    """@ivar logged: everything."""
+
+    server: RedisServer
+    state: SharedState
+    logged: list[Any] = field(factory=list)
+
+    @property
+    def told(self) -> list[str]:
+        """The lines about it, without where it is."""
+        mine = (event for event in self.logged if event.get("log_source") is self.state)
+        return [formatEvent(event).partition(self.server.url)[0] for event in mine]
+
+    async def until_there(self) -> None:
+        await until(lambda: not self.state.is_away, "the state is there")
+
+    async def count(self, number: int = 1) -> Any:
+        return await self.state.run(INCREASE, ["count"], number)
+
+    async def why_not(self) -> str:
+        with pytest.raises(StateAway) as raised:
+            await self.count()
+        return str(raised.value)
+
+
+@asynccontextmanager
+async def asking(
+    server: RedisServer, url: str = "", patience: StatePatience = QUICK
+) -> AsyncIterator[Asking]:
+    state = SharedState(reactor, Server(reactor, parse_state_url(url or server.url)), patience)
+    one = Asking(server, state)
+    globalLogPublisher.addObserver(one.logged.append)
+    state.startService()
+    try:
+        yield one
+    finally:
+        await state.stopService()
+        globalLogPublisher.removeObserver(one.logged.append)
+    assert_no_failures(one.logged)
+
+
+@needs_redis
+@ensureDeferred
+async def test_what_one_keeps_another_finds_whatever_becomes_of_the_server(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as server:
+        async with asking(server) as one, asking(server) as other:
+            assert await one.why_not() == "it is not connected yet"
+            # It comes up later than the daemon.
+            await until(lambda: one.told, "somebody is told")
+            await server.start()
+            await one.until_there()
+            await other.until_there()
+            assert await one.count() == 1
+            assert await other.count(2) == 3
+            assert await one.state.get("a") is None
+            assert await one.state.put("a", b"\0", 100, if_new=True)
+            assert not await other.state.put("a", b"1", 100, if_new=True)
+            assert await other.state.get("a") == b"\0"
+            assert await other.state.delete("a", "b") == 1
+            # Sent at once, and answered in their order.
+            answers = await gatherResults([one.state.run(INCREASE, ["n"], 1) for _ in range(500)])
+            assert answers == list(range(1, 501))
+            # Somebody has it forget the scripts.
+            await server.command("SCRIPT", "FLUSH")
+            assert await one.count() == 4
+            assert "gemproxy:count" in await server.command("KEYS", "*")
+
+            # Killed, and empty when it is back.
+            server.end()
+            assert await one.why_not() == "it has closed the connection"
+            assert one.state.is_away
+            await server.start()
+            returned: list[int] = []
+            one.state.on_return.append(lambda: returned.append(1))
+            await one.until_there()
+            assert (await one.count(), returned) == (1, [1])
+
+            # Stopped: one that asks waits, and then nobody.
+            server.signal(SIGSTOP)
+            late: list[Any] = []
+            since = reactor.seconds()
+            first, second = (
+                one.state.run(INCREASE, ["count"], 1, late=late.append) for _ in range(2)
+            )
+            for asked in (first, second):
+                with pytest.raises(StateAway, match="did not answer within 20 ms"):
+                    await asked
+            took = reactor.seconds() - since
+            assert took >= 0.02
+            since = reactor.seconds()
+            for _ in range(100):
+                await one.why_not()
+            assert reactor.seconds() - since < 0.02
+            server.signal(SIGCONT)
+            await one.until_there()
+            assert late == [2, 3]
+            assert await one.count() == 4
+            # For so long that another connection is made.
+            server.signal(SIGSTOP)
+            await one.why_not()
+            await until(lambda: one.state._connection is None, "the connection is given up")
+            server.signal(SIGCONT)
+            await one.until_there()
+            away, back = "the shared state is away (", "the shared state is there again: "
+            assert one.told == [away, back] * 4
+
+
+@needs_redis
+@ensureDeferred
+async def test_a_server_that_cannot_be_written_to_is_away_until_it_can(tmp_path: Path) -> None:
+    with redis_server(tmp_path, "--requirepass", SECRET) as server:
+        await server.start()
+        url = f"unix://:{SECRET}@{server.path}?db=3"
+        async with asking(server) as one, asking(server, url) as other:
+            await other.until_there()
+            await until(lambda: one.told, "somebody is told")
+            assert "it says: NOAUTH" in await one.why_not()
+            assert await other.count() == 1
+            for command, undone, word in (
+                ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0", "OOM"),
+                ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE", "READONLY"),
+                (
+                    "CONFIG SET min-replicas-to-write 1",
+                    "CONFIG SET min-replicas-to-write 0",
+                    "NORE",
+                ),
+            ):
+                await server.command("-a", SECRET, *command.split())
+                assert f"it says: {word}" in await other.why_not()
+                # It answers, but what is tried is to write.
+                await server.command("-a", SECRET, "CONFIG", "RESETSTAT")
+                while "cmdstat_set" not in await server.command("-a", SECRET, "INFO", "all"):
+                    assert other.state.is_away
+                await server.command("-a", SECRET, *undone.split())
+                await other.until_there()
+            assert await other.count() == 2
+            assert "gemproxy:count" in await server.command("-a", SECRET, "-n", 3, "KEYS", "*")
+        assert SECRET not in "".join([*one.told, *other.told])
+
+
+async def checked(relay: Relay) -> str:
+    """What `gemproxy doctor` would say of it."""
+    found = await Doctor(reactor, lambda: relay.daemon._config, {}).examine()
+    (state,) = [one.state.value for one in found if one.check == "shared state"]
+    return state
+
+
+@needs_redis
+@ensureDeferred
+async def test_a_daemon_serves_without_it_and_says_that_it_is_away(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as server:
+        async with running_relay(STATE_URL=server.url) as relay:
+            health = (await relay.get("/health")).json
+            assert health["status"] == "degraded"
+            assert "it cannot be reached" in health["shared_state"]
+            assert b"gemproxy_shared_state_up 0.0" in (await relay.get("/metrics")).body
+            assert await checked(relay) == "failed"
+            await until(lambda: relay.warnings, "the log has a warning")
+            await server.start()
+            assert relay.daemon._state is not None
+            await until(lambda: not relay.daemon._state.is_away, "the state is there")
+            assert (await relay.get("/health")).json == {"status": "ok"}
+            assert b"gemproxy_shared_state_up 1.0" in (await relay.get("/metrics")).body
+            assert await checked(relay) == "ok"
+        assert len(relay.warnings) == 1
