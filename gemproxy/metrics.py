@@ -34,10 +34,16 @@ class _Watched(Collector):
 
 
 class Metrics:
-    """What happened since the daemon started. Neither keys nor texts are in it."""
+    """
+    What happened since the daemon started. Neither keys nor texts are in it.
+
+    @ivar highest: the metrics of which the highest value counts where several processes have one;
+        the others are added up.
+    """
 
     def __init__(self, version: str) -> None:
         self.registry = CollectorRegistry()
+        self.highest = {"gemproxy_build"}
         build = Info("gemproxy_build", "Version of the running daemon", registry=self.registry)
         build.info({"version": version})
         # Memory, CPU time and descriptors, by Prometheus' standard names; on Linux only.
@@ -146,6 +152,11 @@ class Metrics:
     def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
         """Show a value that somebody else knows."""
         Gauge(f"gemproxy_{name}", meaning, registry=self.registry).set_function(value)
+
+    def watch_highest(self, name: str, meaning: str, value: Callable[[], float]) -> None:
+        """The same for one of L{highest}."""
+        self.highest.add(f"gemproxy_{name}")
+        self.watch(name, meaning, value)
 
     def watch_each(
         self, name: str, meaning: str, label: str, keys: Sequence[str], value: Callable[[str], int]

@@ -60,6 +60,9 @@ from gemproxy.routing.router import Router
 from gemproxy.routing.table import GEMINI, RoutingTable
 from gemproxy.settings_shown import shown_settings
 from gemproxy.shutdown import LAST_WORDS, Drain
+from gemproxy.siblings.asking import Siblings
+from gemproxy.siblings.shared_metrics import SharedMetrics
+from gemproxy.siblings.shared_times import SharedTimes
 from gemproxy.state.shared import SharedState
 from gemproxy.tracing.tracer import NO_TRACER, Tracer, endpoint_in
 from gemproxy.usage import tables
@@ -180,7 +183,11 @@ class Daemon(MultiService):
             config.max_answer, config.max_answer_parts, config.max_answer_calls
         )
         self._mark = _mark_of(place)
+        self._siblings = Siblings(reactor, place)
+        self._siblings.setServiceParent(self)
         self._metrics = Metrics(__version__)
+        shared_metrics = SharedMetrics(self._metrics, self._siblings)
+        shared_metrics.setServiceParent(self)
         self._offload = Offload(reactor, OffloadLimits(_offload_processes(place)))
         self._offload.setServiceParent(self)
         self._reader = BodyReader(
@@ -275,13 +282,14 @@ class Daemon(MultiService):
         self._watch_requests()
         self._watch_turns()
         self._health = Health(
-            self._metrics,
+            shared_metrics.render,
             lambda: self.pool is None or self.pool.warm,
             lambda: self.pool is None or self.pool.was_warm,
             lambda: {} if engine is None else engine.keys.exhausted(),
             self._resting_upstreams,
             lambda: 0.0 if self.pool is None else self.pool.lacking(),
             lambda: None if self._state is None else self._state.problem,
+            siblings=self._siblings,
         )
         keys = [] if engine is None else [engine.keys]
         self._live = Live(
@@ -290,13 +298,16 @@ class Daemon(MultiService):
             partial(self._surroundings, keys),
             self._masking,
             lambda request: self._admin.refusal(request),
+            siblings=self._siblings,
         )
         self._admin = Admin(
             admin_keys,
             lambda: self._accounts.are_needed,
-            AdminSessions(reactor.seconds),
+            self._sessions(),
             [
-                *AdminRoutes(self._routing_table, self._admin_reload, self._masking).endpoints(),
+                *AdminRoutes(
+                    self._routing_table, self._admin_reload, self._masking, self._siblings
+                ).endpoints(),
                 *self._live.endpoints(),
                 *self._admin_journal().endpoints(),
                 *AdminKeys(
@@ -304,6 +315,7 @@ class Daemon(MultiService):
                     self._accounts_file,
                     config.admin_key is not None,
                     lambda: self._config.prices.known_currency,
+                    siblings=self._siblings,
                 ).endpoints(),
                 settings_endpoint(__version__, lambda: shown_settings(self._config), self._masking),
                 checks_endpoint(Doctor(reactor, lambda: self._config, environ).examine),
@@ -396,6 +408,11 @@ class Daemon(MultiService):
             },
         }
 
+    def _sessions(self) -> AdminSessions:
+        folder = self._place.folder
+        ends = None if folder is None else SharedTimes(folder / "sessions")
+        return AdminSessions(self._reactor.seconds, ends=ends)
+
     def _routing_table(self) -> RoutingTable:
         return self._router.table if self._router is not None else RoutingTable((), {})
 
@@ -425,7 +442,7 @@ class Daemon(MultiService):
             "Connections of clients",
             lambda: sum(len(connections.open) for connections in self._connections),
         )
-        self._metrics.watch(
+        self._metrics.watch_highest(
             "resting_upstreams",
             "Upstreams that rest because they failed again and again",
             lambda: len(self._resting_upstreams()),
@@ -448,7 +465,7 @@ class Daemon(MultiService):
             BOUNDS,
             lambda: (turns.counts, turns.total),
         )
-        self._metrics.watch(
+        self._metrics.watch_highest(
             "longest_turn_seconds", "The longest of these turns", lambda: turns.longest
         )
 
@@ -676,7 +693,7 @@ class Daemon(MultiService):
         self._metrics.watch_counts_by(
             "cost", "Costs of all requests", ["account", "model", "currency"], meter.costs
         )
-        self._metrics.watch(
+        self._metrics.watch_highest(
             "prices_as_of_seconds",
             "The day on which the prices were read, in seconds since 1970; 0 without prices",
             lambda: meter.prices.as_of_seconds,

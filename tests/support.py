@@ -28,6 +28,7 @@ from gemproxy.config import Config
 from gemproxy.config_file import FileConfig
 from gemproxy.gemini.cli.install import find_cli
 from gemproxy.gemini.cli.limits import CliLimits
+from gemproxy.processes.place import ALONE, Place
 from gemproxy.service import Daemon, Patience
 from testing.fake_newapi import FakeNewApi
 from testing.google.app import StandIn, echo
@@ -463,6 +464,7 @@ class Relay(Client):
 async def running_relay(
     patience: Patience = Patience(),  # noqa: B008
     file: FileConfig | None = None,
+    place: Place = ALONE,
     **settings: Any,
 ) -> AsyncIterator[Relay]:
     """A Stream Proxy with a New-API of its own; settings by their environment variables."""
@@ -479,7 +481,8 @@ async def running_relay(
         "LOG_DIR": "",
         "USAGE_DAYS": "0",
     } | {name: str(value) for name, value in settings.items()}
-    daemon = Daemon(Config.load({}, environ, file=file), None, reactor, environ, patience)
+    config = Config.load({}, environ, file=file)
+    daemon = Daemon(config, None, reactor, environ, patience, place=place)
     number = environ["STREAM_PORT"]
     relay = Relay(int(number) if number.isdigit() else 0, daemon, upstream)
     globalLogPublisher.addObserver(relay.logged.append)

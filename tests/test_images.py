@@ -40,6 +40,8 @@ from gemproxy.http.connection_limits import ConnectionLimiter
 from gemproxy.journal import NoJournal
 from gemproxy.metrics import Metrics
 from gemproxy.offload.pool import Offload
+from gemproxy.siblings.asking import NO_SIBLINGS
+from gemproxy.siblings.shared_metrics import SharedMetrics
 from gemproxy.web.access import Access
 from gemproxy.web.admin import Admin
 from gemproxy.web.admin_sessions import AdminSessions
@@ -676,7 +678,8 @@ async def painted() -> AsyncIterator[tuple[Client, Painter]]:
     journal = NoJournal(reactor, lambda: "x")
     reader = BodyReader(Offload(reactor), JsonLimits())
     chats = ChatService(reactor, Heartbeats(9, None), journal, metrics, reader)
-    health = Health(metrics, lambda: True, lambda: True, dict)
+    shown = SharedMetrics(metrics, NO_SIBLINGS).render
+    health = Health(shown, lambda: True, lambda: True, dict)
     admin = Admin(KnownKeys({}), lambda: False, AdminSessions(reactor.seconds))
     dialects = DialectService(chats, Seal(b""))
     passthrough = Passthrough(reactor, lambda: pytest.fail("nothing passes"), 9, metrics)

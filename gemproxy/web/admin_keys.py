@@ -15,9 +15,12 @@ from gemproxy.accounts.file import AccountExists, AccountsFile, NoSuchAccount
 from gemproxy.accounts.records import Json, Record, limits_as_json, limits_of_json, notes_on
 from gemproxy.chat.errors import INVALID_REQUEST, SERVER_ERROR, ChatError, bad_request
 from gemproxy.chat.jsontext import loads
+from gemproxy.siblings.asking import NO_SIBLINGS, Siblings
 from gemproxy.web.admin import Endpoint
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.responses import send_json
+
+_LOOK = "/accounts"
 
 
 @frozen
@@ -28,6 +31,7 @@ class AdminKeys:
     @ivar has_admin_key: whether C{/admin} stays open when clients need keys.
     @ivar currency: that of the prices; None if there are none.
     @ivar wall_clock: in seconds since the epoch.
+    @ivar siblings: other processes, which look at the file when this one has changed it.
     """
 
     directory: Directory
@@ -35,6 +39,10 @@ class AdminKeys:
     has_admin_key: bool
     currency: Callable[[], str | None]
     wall_clock: Callable[[], float] = time
+    siblings: Siblings = NO_SIBLINGS
+
+    def __attrs_post_init__(self) -> None:
+        self.siblings.answer(_LOOK, self._look)
 
     def endpoints(self) -> Sequence[Endpoint]:
         return (
@@ -93,7 +101,7 @@ class AdminKeys:
     async def _have(self, work: Callable[..., Any], *args: Any) -> Any:
         """@raise ChatError: 400, 404 or 500, it cannot be done."""
         try:
-            return await self.directory.change(work, *args)
+            result = await self.directory.change(work, *args)
         except ValueError as error:
             raise bad_request(str(error)) from None
         except NoSuchAccount as error:
@@ -102,6 +110,13 @@ class AdminKeys:
             raise ChatError(
                 500, SERVER_ERROR, f"The accounts cannot be written: {error}.", "not_written"
             ) from None
+        # Who is answered may ask another process next.
+        await self.siblings.ask(_LOOK)
+        return result
+
+    async def _look(self, _: None) -> bool:
+        await self.directory.look()
+        return True
 
     def _shown(self, record: Record) -> Json:
         spent = self.directory.spent(record.account.name)

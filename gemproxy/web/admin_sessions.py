@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 
 from gemproxy.accounts.known_keys import digest_of
 
@@ -20,19 +20,27 @@ class AdminSessions:
     A session is known by a random token, of which the digest alone is kept and compared.
     """
 
-    def __init__(self, now: Callable[[], float], most: int = MOST) -> None:
-        """@param now: the time on a monotonic clock, in seconds."""
+    def __init__(
+        self,
+        now: Callable[[], float],
+        most: int = MOST,
+        ends: MutableMapping[bytes, float] | None = None,
+    ) -> None:
+        """
+        @param now: the time on a monotonic clock, in seconds.
+        @param ends: when each ends, by its digest, the oldest first, where others know them too.
+        """
         self._now = now
         self._most = most
-        # When each ends, by its digest; the oldest first.
-        self._ends: dict[bytes, float] = {}
+        self._ends = {} if ends is None else ends
 
     def begin(self) -> str:
         """Returns the token of another session."""
         now = self._now()
-        self._ends = {digest: end for digest, end in self._ends.items() if end > now}
-        while len(self._ends) >= self._most:
-            del self._ends[next(iter(self._ends))]
+        left = [digest for digest, end in self._ends.items() if end > now]
+        kept = left[max(0, len(left) + 1 - self._most) :]
+        for digest in self._ends.keys() - set(kept):
+            del self._ends[digest]
         token = secrets.token_urlsafe(32)
         self._ends[digest_of(token)] = now + LIFETIME
         return token

@@ -10,14 +10,17 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from zope.interface import implementer
 
+from gemproxy.chat.errors import ChatError
 from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.sse import Event, comment, encode
+from gemproxy.siblings.asking import NO_SIBLINGS, Siblings
 from gemproxy.util.log import make_logger
 from gemproxy.util.masking import NO_KEYS, Masking
 from gemproxy.web.admin import Endpoint
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.detached import Detached
-from gemproxy.web.live_state import LiveState
+from gemproxy.web.live_elsewhere import Elsewhere
+from gemproxy.web.live_state import LiveState, fields_of_all, requests_of_all
 from gemproxy.web.responses import send_json
 from gemproxy.web.under_way import UnderWay
 
@@ -83,6 +86,7 @@ class Live:
         refusal: Callable[[ProxyRequest], object] = lambda request: None,
         wall_clock: Callable[[], float] = time,
         cpu_clock: Callable[[], float] = thread_time,
+        siblings: Siblings = NO_SIBLINGS,
     ) -> None:
         """
         @param fields: what is to be told besides the requests, for JSON; called with the time, in
@@ -91,6 +95,7 @@ class Live:
         @param refusal: why the sender of a request may not watch any longer; None if it may.
         @param wall_clock: in seconds since the epoch.
         @param cpu_clock: seconds of CPU that the thread has taken.
+        @param siblings: other processes, of which a page of this one is told as well.
         """
         self._clock = clock
         self._under_way = under_way
@@ -103,6 +108,9 @@ class Live:
         self._state = LiveState()
         self._timer: IDelayedCall | None = None
         self._last_told = 0.0
+        self._elsewhere = Elsewhere(
+            clock, siblings, under_way.all, lambda: fields(wall_clock()), under_way.end
+        )
 
     @property
     def pages(self) -> int:
@@ -133,6 +141,8 @@ class Live:
         self._pages[page] = None
         try:
             if self._timer is None:
+                await self._elsewhere.look()
+            if self._timer is None:
                 self._look()
             else:
                 self._tell_all({})
@@ -144,8 +154,12 @@ class Live:
             if not self._pages:
                 self._rest()
 
-    def _end(self, request: ProxyRequest, id: str) -> None:
-        self._under_way.end(id)
+    async def _end(self, request: ProxyRequest, id: str) -> None:
+        try:
+            self._under_way.end(id)
+        except ChatError:
+            if not await self._elsewhere.end(id):
+                raise
         send_json(request, {"id": id, "ended": True})
 
     def _rest(self) -> None:
@@ -154,6 +168,7 @@ class Live:
             self._timer.cancel()
             self._timer = None
         self._state = LiveState()
+        self._elsewhere.forget()
 
     def _look(self) -> None:
         self._timer = None
@@ -162,7 +177,10 @@ class Live:
         self._send_away([page for page in self._pages if self._refusal(page.request) is not None])
         try:
             now, clock = self._wall_clock(), self._clock.seconds()
-            change = self._state.advance(now, clock, self._under_way.all, self._fields(now))
+            elsewhere = self._elsewhere
+            running = requests_of_all(self._under_way.all, elsewhere.requests)
+            change = self._state.advance(now, clock, running, self._fields_of_all(now))
+            Deferred.fromCoroutine(elsewhere.look())
             self._tell_all(change)
         except Exception:
             # An error must not end the looks.
@@ -173,6 +191,13 @@ class Live:
         delay = min(max(INTERVAL, needed), LONGEST_INTERVAL)
         if self._pages:
             self._timer = self._clock.callLater(delay, self._look)
+
+    def _fields_of_all(self, now: float) -> dict[str, Any]:
+        own = self._fields(now)
+        if not self._elsewhere.fields:
+            return own
+        total = {"requests_total": len(self._under_way.all)}
+        return fields_of_all([own | total, *self._elsewhere.fields])
 
     def _tell_all(self, change: dict[str, Any]) -> None:
         """@param change: what the pages that know the rest have to be told."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import islice
+from collections.abc import Mapping, Sequence
+from itertools import chain, islice
 from typing import Any
 
 from attrs import define
@@ -85,7 +85,7 @@ class LiveState:
 
         @param time: now, in seconds since the epoch.
         @param clock: the same on the clock of L{Running.began}.
-        @param fields: everything but the requests.
+        @param fields: everything but the requests; C{requests_total} may be there if it is known.
         """
         elapsed, self._time = time - self._time, time
         rows: dict[str, _Row] = {}
@@ -102,7 +102,7 @@ class LiveState:
             rows[id] = row
         ended = [id for id in self._rows if id not in rows]
         self._rows = rows
-        fields = fields | {"requests_total": len(running)}
+        fields = {"requests_total": len(running)} | fields
         difference = {
             name: value for name, value in fields.items() if self._fields.get(name) != value
         }
@@ -110,3 +110,50 @@ class LiveState:
         if new or changed or ended:
             difference["requests"] = {"new": new, "changed": changed, "ended": ended}
         return {"time": time} | difference if difference else {}
+
+
+def requests_of_all(
+    own: Mapping[str, Running], others: Mapping[str, Running]
+) -> Mapping[str, Running]:
+    """The requests of several processes, the oldest first."""
+    if not others:
+        return own
+    return dict(sorted(chain(own.items(), others.items()), key=lambda item: item[1].began))
+
+
+def fields_of_all(fields: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """
+    The other fields of several processes, as those of one.
+
+    @param fields: of each of them, and C{requests_total}.
+    """
+    queues = {name: sum(one["queues"][name] for one in fields) for name in fields[0]["queues"]}
+    return {
+        "workers": list(chain.from_iterable(one["workers"] for one in fields)),
+        "keys": _keys_of_all(fields),
+        "upstreams": _upstreams_of_all(fields),
+        "queues": queues,
+        "requests_total": sum(one["requests_total"] for one in fields),
+    }
+
+
+def _keys_of_all(fields: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each with its longest rest for each model."""
+    rests: dict[str, dict[str | None, dict[str, Any]]] = {}
+    for key in chain.from_iterable(one["keys"] for one in fields):
+        longest = rests.setdefault(key["key"], {})
+        for rest in key["rests"]:
+            known = longest.get(rest["model"])
+            if known is None or rest["until"] > known["until"]:
+                longest[rest["model"]] = rest
+    return [{"key": key, "rests": list(longest.values())} for key, longest in rests.items()]
+
+
+def _upstreams_of_all(fields: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each as the process has it in which it rests longest."""
+    found: dict[str, dict[str, Any]] = {}
+    for one in chain.from_iterable(one["upstreams"] for one in fields):
+        known = found.setdefault(one["name"], one)
+        if (one["until"] or 0) > (known["until"] or 0):
+            found[one["name"]] = one
+    return list(found.values())

@@ -59,16 +59,16 @@ def make_app(hint: str = "") -> Klein:
     add_console_routes(app)
 
     @app.route("/health", methods=["GET"])
-    def health(self: Any, request: IRequest) -> None:
-        self.health.health(cast("ProxyRequest", request))
+    def health(self: Any, request: IRequest) -> Any:
+        return self.health.health(cast("ProxyRequest", request))
 
     @app.route("/ready", methods=["GET"])
-    def ready(self: Any, request: IRequest) -> None:
-        self.health.ready(cast("ProxyRequest", request))
+    def ready(self: Any, request: IRequest) -> Any:
+        return self.health.ready(cast("ProxyRequest", request))
 
     @app.route("/metrics", methods=["GET"])
-    def metrics(self: Any, request: IRequest) -> None:
-        self.health.show_metrics(cast("ProxyRequest", request))
+    def metrics(self: Any, request: IRequest) -> Any:
+        return self.health.show_metrics(cast("ProxyRequest", request))
 
     @app.route("/admin/<path:rest>")
     def admin(self: Any, request: IRequest, rest: str) -> Any:

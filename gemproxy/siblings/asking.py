@@ -1,0 +1,221 @@
+"""What the processes of one daemon ask each other, over a private Unix socket of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from treq.client import HTTPClient
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.interfaces import IListeningPort, IProtocol, IStreamClientEndpoint
+from twisted.python.failure import Failure
+from twisted.web.client import URI, Agent
+from twisted.web.iweb import IAgentEndpointFactory
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+from zope.interface import implementer
+
+from gemproxy.chat.jsontext import dumps, loads
+from gemproxy.http.site import QuietSite
+from gemproxy.processes.place import ALONE, Place
+from gemproxy.util.gather import gather_or_cancel
+from gemproxy.util.log import make_logger
+
+PATIENCE = 1.0
+"""Seconds that a sibling has to answer."""
+
+SILENT = None
+"""In place of the answer of a sibling that is there, and has not answered in time."""
+
+_SUFFIX = ".sock"
+
+
+class Siblings(Service):
+    """
+    Answers the other processes of a daemon, and asks them. Questions and answers are JSON. A
+    process alone has no siblings, and no socket.
+
+    One that was silent is not asked again before it has answered what it was asked then: nobody
+    waits for it, and nothing piles up while it is stopped.
+
+    @ivar place: that of this process.
+    """
+
+    log = make_logger()
+
+    def __init__(self, reactor: Any, place: Place) -> None:
+        self._reactor = reactor
+        self.place = place
+        self._folder = place.folder
+        self._name = place.name
+        self._answers: dict[bytes, Callable[[Any], Any]] = {}
+        self._port: IListeningPort | None = None
+        self._asking: set[Deferred[None]] = set()
+        # Those that are still to answer what is overdue.
+        self._silent: set[str] = set()
+
+    @property
+    def are_possible(self) -> bool:
+        """Whether the process is one of several."""
+        return self._folder is not None
+
+    def answer(self, path: str, function: Callable[[Any], Any]) -> None:
+        """
+        Have a question answered.
+
+        @param path: such as C{/metrics}.
+        @param function: called with the question; returns the answer, or an awaitable of it.
+        """
+        if self.are_possible:
+            self._answers[path.encode()] = function
+
+    def startService(self) -> None:
+        """@raise CannotListenError: nothing can be made in the folder."""
+        super().startService()
+        if self._folder is not None:
+            path = str(self._folder / f"{self._name}{_SUFFIX}")
+            site = QuietSite(_Asked(self._answers), reactor=self._reactor)
+            self._port = self._reactor.listenUNIX(path, site, backlog=200, mode=0o600)
+
+    def stopService(self) -> Deferred[None] | None:
+        super().stopService()
+        for asking in list(self._asking):
+            asking.cancel()
+        port, self._port = self._port, None
+        return None if port is None else port.stopListening()
+
+    def names(self) -> set[str]:
+        """Of the processes that run, and have begun to answer. This one is among them."""
+        if self._folder is None:
+            return {self._name}
+        return {path.stem for path in self._folder.glob(f"*{_SUFFIX}")} | {self._name}
+
+    async def ask(
+        self, path: str, question: Any = None, patience: float = PATIENCE
+    ) -> Mapping[str, Any]:
+        """
+        Ask all siblings at once.
+
+        @param patience: seconds.
+        @return: the answers by the names of the processes. One that is L{SILENT} has not answered
+            in time. Those that are not there yet, or not any more, are left out.
+        """
+        if self._folder is None:
+            return {}
+        names = sorted(self.names() - {self._name})
+        answers = await gather_or_cancel(
+            [self._answer_of(name, path, question, patience) for name in names]
+        )
+        return {name: found[0] for name, found in zip(names, answers, strict=True) if found}
+
+    def _answer_of(
+        self, name: str, path: str, question: Any, patience: float
+    ) -> Deferred[tuple[Any, ...]]:
+        """Fires with the answer of one of them, in time; with nothing if it is not there."""
+        found: Deferred[tuple[Any, ...]] = Deferred()
+        if name in self._silent:
+            found.callback((SILENT,))
+            return found
+
+        def give_up() -> None:
+            self._silent.add(name)
+            found.callback((SILENT,))
+
+        def end(result: Any) -> None:
+            self._asking.discard(asking)
+            if timer.active():
+                timer.cancel()
+                found.callback(() if isinstance(result, Failure) else (result,))
+            else:
+                self._silent.discard(name)
+
+        timer = self._reactor.callLater(patience, give_up)
+        asking = Deferred.fromCoroutine(self._ask_one(name, path, question)).addBoth(end)
+        if not asking.called:
+            self._asking.add(asking)
+        return found
+
+    async def _ask_one(self, name: str, path: str, question: Any) -> Any:
+        assert self._folder is not None  # noqa: S101 - for mypy
+        sockets = _Sockets(self._reactor, self._folder)
+        client = HTTPClient(Agent.usingEndpointFactory(self._reactor, sockets))
+        response = await client.post(f"http://{name}{path}", data=dumps(question))
+        body = await response.content()
+        if response.code != 200:
+            raise ValueError(f"{name} has failed to answer {path}")
+        return loads(body)
+
+
+NO_SIBLINGS = Siblings(None, ALONE)
+"""Those of a process alone."""
+
+
+@frozen
+@implementer(IAgentEndpointFactory)
+class _Sockets:
+    """The host in a URL is the name of a process."""
+
+    reactor: Any
+    folder: Path
+
+    def endpointForURI(self, uri: URI) -> _Quiet:
+        path = self.folder / f"{uri.host.decode()}{_SUFFIX}"
+        return _Quiet(UNIXClientEndpoint(self.reactor, str(path)))
+
+
+@frozen
+@implementer(IStreamClientEndpoint)
+class _Quiet:
+    """Does not log each connection."""
+
+    endpoint: IStreamClientEndpoint
+
+    def connect(self, protocolFactory: Any) -> Deferred[IProtocol]:
+        protocolFactory.noisy = False
+        return self.endpoint.connect(protocolFactory)
+
+
+class _Asked(Resource):
+    """Answers siblings."""
+
+    isLeaf = True
+    log = make_logger()
+
+    def __init__(self, answers: Mapping[bytes, Callable[[Any], Any]]) -> None:
+        super().__init__()
+        self._answers = answers
+
+    def render(self, request: Request) -> int:
+        working = Deferred.fromCoroutine(self._answer(request))
+        request.notifyFinish().addErrback(lambda _: working.cancel())
+        working.addErrback(self._fail, request)
+        return NOT_DONE_YET
+
+    async def _answer(self, request: Request) -> None:
+        function = self._answers.get(request.path)
+        if function is None:
+            # Of another version, while one takes the place of the other.
+            request.setResponseCode(404)
+            request.finish()
+            return
+        assert request.content is not None  # noqa: S101 - for mypy
+        answer = function(loads(request.content.read() or b"null"))
+        if hasattr(answer, "__await__"):
+            answer = await answer
+        body = dumps(answer)
+        request.setHeader(b"content-type", b"application/json")
+        request.setHeader(b"content-length", str(len(body)).encode())
+        request.write(body)
+        request.finish()
+
+    def _fail(self, failure: Failure, request: Request) -> None:
+        if failure.check(CancelledError):
+            return
+        path = request.path.decode("utf-8", "replace")
+        self.log.failure("a sibling cannot be answered {path}", failure, path=path)
+        request.setResponseCode(500)
+        request.finish()
