@@ -53,7 +53,7 @@ from gemproxy.journal_reader import JournalReader
 from gemproxy.metrics import Metrics
 from gemproxy.offload.pool import Offload, OffloadLimits
 from gemproxy.openai.backend import FINISH_PATIENCE, MODELS_TIMEOUT, OpenAIBackend, base_url
-from gemproxy.openai.conversion import Convert
+from gemproxy.openai.conversion import ConversionMemory, Convert
 from gemproxy.openai.headers import NO_OWN_KEYS, OwnKeys
 from gemproxy.processes.place import ALONE, Place
 from gemproxy.routing.router import Router
@@ -63,7 +63,11 @@ from gemproxy.shutdown import LAST_WORDS, Drain
 from gemproxy.siblings.asking import Siblings
 from gemproxy.siblings.shared_metrics import SharedMetrics
 from gemproxy.siblings.shared_times import SharedTimes
+from gemproxy.state.facts import Facts
+from gemproxy.state.news import NO_NEWS, News
 from gemproxy.state.shared import SharedState
+from gemproxy.state.shared_news import SharedNews
+from gemproxy.state.shelf import NO_SHELF, SharedShelf
 from gemproxy.tracing.tracer import NO_TRACER, Tracer, endpoint_in
 from gemproxy.usage import tables
 from gemproxy.usage.meter import Meter
@@ -71,6 +75,7 @@ from gemproxy.usage.prices import Prices
 from gemproxy.usage.recorder import FILE, NoUsage, Recorder
 from gemproxy.usage.report import Question
 from gemproxy.util.cgroup import memory_limit
+from gemproxy.util.digests import digest_of as digest
 from gemproxy.util.log import log_details, make_logger, mask_log
 from gemproxy.util.log_limit import LogLimit
 from gemproxy.util.masking import Masking
@@ -199,8 +204,10 @@ class Daemon(MultiService):
         self._journal = self._add_journal()
         self._log_limit = LogLimit(reactor, self._tell_of_lines)
         self._seal = Seal.of_keys(config.secrets, place.derived("seal"))
-        self._kept_responses = self._add_kept_responses()
         self._state = self._add_state()
+        self._news = self._add_news()
+        self._facts = Facts(reactor, self._news)
+        self._kept_responses = self._add_kept_responses()
         self._accounts_file = AccountsFile(config.data_dir / ACCOUNTS_FILE)
         self._accounts = self._add_accounts()
         self._under_way = UnderWay()
@@ -273,6 +280,8 @@ class Daemon(MultiService):
                 self._offload,
                 self._proxies,
                 place,
+                self._news,
+                NO_SHELF if self._state is None else SharedShelf(self._state, "signature"),
             )
             service.setServiceParent(self)
             if service.pool is not None:
@@ -363,6 +372,13 @@ class Daemon(MultiService):
             lambda: float(not state.is_away),
         )
         return state
+
+    def _add_news(self) -> News:
+        if self._state is None:
+            return NO_NEWS
+        news = SharedNews(self._reactor, self._state)
+        news.setServiceParent(self)
+        return news
 
     def _add_accounts(self) -> Directory:
         directory = Directory(
@@ -526,7 +542,15 @@ class Daemon(MultiService):
         policy = RetryPolicy(
             config.max_retries, config.retry_delay, config.max_retry_wait, random.random
         )
-        router = Router(self._reactor, gemini, names, policy, self._upstream_backends)
+        router = Router(
+            self._reactor,
+            gemini,
+            names,
+            policy,
+            self._upstream_backends,
+            self._news,
+            self._facts,
+        )
         router.setServiceParent(self)
         try:
             router.use(config.upstreams, config.routes)
@@ -568,6 +592,9 @@ class Daemon(MultiService):
                 convert=Convert(config.convert or self._config.convert),
                 setting=_name_of_setting(config),
                 headers=headers,
+                memory=ConversionMemory(
+                    self._facts.about(digest(config.url, config.proxy or "", key or ""))
+                ),
             )
             for key in config.keys or (None,)
         ]

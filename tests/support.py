@@ -8,11 +8,19 @@ import json
 import os
 import re
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import pytest_twisted
@@ -40,6 +48,7 @@ from tests.twin import Twin
 ROOT = Path(__file__).parent.parent
 CLI = str(ROOT / "node_modules" / ".bin" / "gemini")
 ENGINES = ("direct", "cli")
+_T = TypeVar("_T")
 
 
 @contextmanager
@@ -60,6 +69,16 @@ async def until(condition: Callable[[], Any], what: str, seconds: float = 20.0) 
     while not condition():
         assert reactor.seconds() < end, f"gave up waiting until {what}"
         await deferLater(reactor, 0.01)
+
+
+def at_once(work: Coroutine[Any, Any, _T]) -> _T:
+    """What a coroutine returns or raises that does not wait for anything."""
+    try:
+        work.send(None)
+    except StopIteration as ended:
+        return ended.value  # type: ignore[no-any-return]
+    work.close()
+    raise AssertionError("it waits")
 
 
 @define

@@ -13,6 +13,7 @@ from gemproxy.chat.errors import ChatError
 from gemproxy.gemini.api.keys import LONGEST_REST, RATE_REST, REST, KeyLease, KeyRing
 from gemproxy.gemini.translate.errors import AttemptFailure, api_failure, transient
 from testing.google import refusals
+from tests.support import at_once
 
 MODEL = "gemini-x"
 
@@ -37,13 +38,17 @@ class Ring(KeyRing):
         self.date = 1_750_000_000.0
         super().__init__(self.clock, names, wall_clock=lambda: self.date)
 
+    def take(self, model: str = MODEL) -> KeyLease:
+        """Acquire a key, for which a ring of one daemon does not wait."""
+        return at_once(self.acquire(model))
+
     def fail(self, failure: AttemptFailure, model: str = MODEL) -> tuple[str, bool]:
         """Which key was used for a request that failed, and whether to try another at once."""
-        lease = self.acquire(model)
+        lease = self.take(model)
         return lease.key, self.release(lease, failure)
 
     def succeed(self, model: str = MODEL) -> str:
-        lease = self.acquire(model)
+        lease = self.take(model)
         assert self.release(lease, None) is False
         return lease.key
 
@@ -54,13 +59,13 @@ class Ring(KeyRing):
 
     def refusal(self, model: str = MODEL) -> ChatError:
         with pytest.raises(ChatError) as caught:
-            self.acquire(model)
+            self.take(model)
         return caught.value
 
 
 def test_requests_are_spread_evenly() -> None:
     ring = Ring("a", "b", "c")
-    assert Counter(ring.acquire(MODEL).key for _ in range(30)) == {"a": 10, "b": 10, "c": 10}
+    assert Counter(ring.take(MODEL).key for _ in range(30)) == {"a": 10, "b": 10, "c": 10}
 
 
 def test_a_rest_does_not_grow_if_the_clock_is_set_back() -> None:
@@ -81,11 +86,11 @@ def test_a_rest_passes_while_the_machine_sleeps() -> None:
 
 def test_one_key_serves_all() -> None:
     ring = Ring("a")
-    assert {ring.acquire(model).key for model in ("x", "y", "x", "y")} == {"a"}
+    assert {ring.take(model).key for model in ("x", "y", "x", "y")} == {"a"}
 
 
 def test_a_key_does_not_show() -> None:
-    assert "s3cret" not in repr(Ring("s3cret").acquire(MODEL))
+    assert "s3cret" not in repr(Ring("s3cret").take(MODEL))
 
 
 def test_a_key_whose_quota_is_out_rests_and_another_steps_in_at_once() -> None:
@@ -141,13 +146,13 @@ def test_one_request_probes_after_the_rest() -> None:
     ring.clock.advance(REST - 0.1)
     assert ring.refusal().retry_after == 1
     ring.clock.advance(0.1)
-    probe = ring.acquire(MODEL)
+    probe = ring.take(MODEL)
     assert probe.is_probe
     # The others are told the same as before, until it is known.
     assert ring.refusal().code == "insufficient_quota"
     assert ring.exhausted() == {MODEL: 1}
     ring.release(probe, None)
-    assert not ring.acquire(MODEL).is_probe
+    assert not ring.take(MODEL).is_probe
     assert ring.exhausted() == {}
 
 
@@ -180,8 +185,8 @@ def test_a_probe_that_is_dropped_leaves_the_probing_to_the_next() -> None:
     ring = Ring("a")
     ring.fail(DAILY)
     ring.clock.advance(REST)
-    ring.abandon(ring.acquire(MODEL))
-    assert ring.acquire(MODEL).is_probe
+    ring.abandon(ring.take(MODEL))
+    assert ring.take(MODEL).is_probe
 
 
 def test_a_probe_that_fails_for_another_reason_leaves_the_probing_to_the_next() -> None:
@@ -189,17 +194,17 @@ def test_a_probe_that_fails_for_another_reason_leaves_the_probing_to_the_next() 
     ring.fail(DAILY)
     ring.clock.advance(REST)
     assert ring.fail(BUSY) == ("a", False)
-    assert ring.acquire(MODEL).is_probe
+    assert ring.take(MODEL).is_probe
 
 
 def test_a_request_from_before_a_rest_may_end_it_but_not_its_probing() -> None:
     ring = Ring("a")
-    early, late = ring.acquire(MODEL), ring.acquire(MODEL)
+    early, late = ring.take(MODEL), ring.take(MODEL)
     ring.release(early, DAILY)
     ring.abandon(late)
     assert ring.refusal().code == "insufficient_quota"
     ring.clock.advance(REST)
-    ring.acquire(MODEL)
+    ring.take(MODEL)
     ring.abandon(late)
     assert ring.refusal().code == "insufficient_quota"
 
@@ -221,7 +226,7 @@ def test_a_rate_limit_is_a_short_rest_where_there_is_another_key() -> None:
     assert ring.fail(MINUTE) == ("a", True)
     assert [ring.succeed() for _ in range(2)] == ["b", "b"]
     ring.clock.advance(RATE_REST)
-    assert {ring.acquire(MODEL).key for _ in range(2)} == {"a", "b"}
+    assert {ring.take(MODEL).key for _ in range(2)} == {"a", "b"}
 
 
 def test_a_rate_limit_of_the_last_key_is_for_the_retries_to_wait_for() -> None:
@@ -235,7 +240,7 @@ def test_a_rate_limit_of_the_last_key_is_for_the_retries_to_wait_for() -> None:
 def test_what_is_not_the_key_s_fault_does_not_rest_it(failure: AttemptFailure) -> None:
     ring = Ring("a", "b")
     assert ring.fail(failure) == ("a", False)
-    assert Counter(ring.acquire(MODEL).key for _ in range(4)) == {"a": 2, "b": 2}
+    assert Counter(ring.take(MODEL).key for _ in range(4)) == {"a": 2, "b": 2}
 
 
 def test_models_that_clients_make_up_do_not_pile_up() -> None:
@@ -266,7 +271,7 @@ def test_no_order_of_things_loses_a_key(steps: list[tuple[str, int]], count: int
     for step, number in steps:
         if step == "take":
             try:
-                out.append(ring.acquire(MODEL))
+                out.append(ring.take(MODEL))
             except ChatError as error:
                 assert error.retry_after is not None
                 assert 1 <= error.retry_after <= LONGEST_REST

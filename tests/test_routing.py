@@ -25,7 +25,7 @@ from gemproxy.service import Daemon
 from testing.fake_newapi import JSON, FakeNewApi, document, stream
 from testing.processes import free_port
 from testing.proxy import ProxyServer
-from tests.support import Client, chat
+from tests.support import Client, at_once, chat
 
 ENV = [setting.env for setting in SETTINGS]
 
@@ -257,26 +257,26 @@ def test_an_upstream_that_fails_again_and_again_rests():
     clock = Clock()
     rest = Rest(clock, "a")
     for _ in range(FAILURES - 1):
-        rest.check()
+        at_once(rest.check())
         rest.failed(upstream_failed("x"))
     assert rest.left() == 0
     rest.failed(upstream_failed("Refused."))
     with pytest.raises(ChatError, match=r"'a' has failed 5 times.*Refused"):
-        rest.check()
+        at_once(rest.check())
     clock.advance(SHORTEST)
-    rest.check()
+    at_once(rest.check())
     # One request tries it, and the others do not.
     with pytest.raises(ChatError):
-        rest.check()
+        at_once(rest.check())
     rest.failed(upstream_failed("x"))
     assert rest.left() == 2 * SHORTEST
     clock.advance(2 * SHORTEST)
-    rest.check()
+    at_once(rest.check())
     rest.abandoned()
-    rest.check()
+    at_once(rest.check())
     rest.succeeded()
-    rest.check()
-    rest.check()
+    at_once(rest.check())
+    at_once(rest.check())
     for _ in range(30):
         rest.failed(upstream_failed("x"))
     assert rest.left() == LONGEST

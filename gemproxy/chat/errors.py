@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from types import NoneType
 from typing import Any
 
 from attrs import evolve, frozen
 
 from gemproxy.chat.jsontext import dumps, loads
+from gemproxy.chat.shapes import as_object
 
 INVALID_REQUEST = "invalid_request_error"
 SERVER_ERROR = "server_error"
@@ -17,6 +19,17 @@ _REASON_LENGTH = 200
 _MOST_NAMES = 20
 # Maximum share of a message's characters that may be replaced in the reason phrase.
 _MOST_LOST = 0.3
+
+# Those that others are told, and their types.
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "status": (int,),
+    "type": (str,),
+    "message": (str,),
+    "code": (str, NoneType),
+    "param": (str, NoneType),
+    "final": (bool,),
+    "google": (dict, NoneType),
+}
 
 
 def _masked(document: dict[str, Any], mask: Callable[[bytes], bytes]) -> dict[str, Any]:
@@ -98,6 +111,22 @@ class ChatError(Exception):
         if self.verbatim is not None:
             headers.update(self.verbatim.headers)
         return headers
+
+    def fields(self) -> dict[str, Any]:
+        """What another daemon needs to say the same, for JSON. What is verbatim is left out."""
+        return {name: getattr(self, name) for name in _FIELDS}
+
+    @classmethod
+    def of_fields(cls, fields: Any) -> ChatError:
+        """
+        The error of L{fields}.
+
+        @raise ValueError: these are none.
+        """
+        known: dict[str, Any] = {name: as_object(fields).get(name) for name in _FIELDS}
+        if not all(isinstance(known[name], kind) for name, kind in _FIELDS.items()):
+            raise ValueError("not the fields of an error")
+        return cls(**known)
 
     def masked(self, mask: Callable[[bytes], bytes]) -> ChatError:
         """The error as it may be shown; C{mask} replaces keys in UTF-8."""

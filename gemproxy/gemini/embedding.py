@@ -73,7 +73,7 @@ class Embedding:
         """The tokens of the inputs, as Google counts them; else a guess: the vectors are there."""
         target = self.api.endpoint.of_model(request.model, "countTokens")
         try:
-            lease = self.keys.acquire(request.model)
+            lease = await self.keys.acquire(request.model)
             # Counting has quotas of its own: no key rests for what it says.
             self.keys.abandon(lease)
             answer = await self.api.ask(b"POST", target, lease.key, counting_body(request))
@@ -87,7 +87,7 @@ class Embedding:
         target = self.api.endpoint.of_model(model, method)
         retried = 0
         while True:
-            lease = self.keys.acquire(model)
+            lease = await self.keys.acquire(model)
             try:
                 answer = await self.api.read(
                     b"POST", target, lease.key, body, self.timeout, _SIZE_LIMIT

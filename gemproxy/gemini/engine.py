@@ -26,9 +26,10 @@ from gemproxy.gemini.attempt import AttemptFailed, Attempts, Choice, Tally
 from gemproxy.gemini.embedding import Embedding
 from gemproxy.gemini.flow import Flow
 from gemproxy.gemini.prepare import Prepared, needs_of, prepare
+from gemproxy.gemini.signature_memory import SignatureMemory
 from gemproxy.gemini.translate.parameters import Defaults
 from gemproxy.gemini.translate.remote_pictures import remote_pictures
-from gemproxy.gemini.translate.signatures import Signatures, is_corrupted
+from gemproxy.gemini.translate.signatures import is_corrupted
 from gemproxy.gemini.writer import ChoiceWriter, Opening
 from gemproxy.offload.pool import Offload
 from gemproxy.util.gather import gather_or_cancel
@@ -64,7 +65,7 @@ class GeminiEngine:
     embedding: Embedding
     offload: Offload
     fetch_pictures: Callable[[dict[str, str]], Awaitable[dict[str, str]]] | None = None
-    signatures: Signatures = field(factory=Signatures)
+    signatures: SignatureMemory = field(factory=SignatureMemory)
     wall_clock: Callable[[], float] = time
 
     def models(self, headers: Headers) -> Deferred[list[dict[str, Any]]]:
@@ -134,12 +135,18 @@ class GeminiEngine:
 
     async def _prepared(self, request: ChatRequest, unsigned: bool = False) -> Prepared:
         """@raise ChatError: 400, the request is invalid, or a picture cannot be fetched."""
-        signatures, pictures = self.signatures, dict[str, str]()
-        if request.is_large or self._shows_pictures(request):
-            needs = await self.offload.when(request.is_large, needs_of, request, self.defaults)
-            if self.fetch_pictures is not None and needs.pictures:
-                pictures = await self.fetch_pictures(needs.pictures)
-            signatures = signatures.among(needs.signatures)
+        if not (request.is_large or self._shows_pictures(request)):
+            noted = self.signatures.noted()
+            prepared = prepare(request, self.defaults, noted, {}, unsigned)
+            if noted.lacking and await self.signatures.find(noted.lacking):
+                return prepare(request, self.defaults, self.signatures.noted(), {}, unsigned)
+            return prepared
+        needs = await self.offload.when(request.is_large, needs_of, request, self.defaults)
+        pictures = dict[str, str]()
+        if self.fetch_pictures is not None and needs.pictures:
+            pictures = await self.fetch_pictures(needs.pictures)
+        await self.signatures.find(needs.signatures)
+        signatures = self.signatures.among(needs.signatures)
         return await self.offload.when(
             request.is_large, prepare, request, self.defaults, signatures, pictures, unsigned
         )
@@ -153,7 +160,7 @@ class GeminiEngine:
         """Generate one choice, retrying as the policy allows."""
         retried = 0
         while True:
-            lease = self.keys.acquire(choice.model, self._preferred(choice.prepared))
+            lease = await self.keys.acquire(choice.model, self._preferred(choice.prepared))
             try:
                 reply = await self.attempts.run(choice, lease.key)
             except AttemptFailed as failed:
@@ -199,10 +206,9 @@ class GeminiEngine:
             )
             choice.answer.note(f"retry {retried} of {self.policy.retries}", delay)
             await deferLater(self.clock, delay)
-        for call in reply.calls:
-            self.signatures.remember(call.id, call.signature, lease.key)
-        for signature in reply.signatures:
-            self.signatures.remember(signature, signature, lease.key)
+        of_calls = [(call.id, call.signature) for call in reply.calls]
+        of_others = [(signature, signature) for signature in reply.signatures]
+        self.signatures.remember([*of_calls, *of_others], lease.key)
         if choice.prepared.is_native:
             choice.writer.finish_native(reply)
         else:

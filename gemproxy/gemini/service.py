@@ -34,6 +34,7 @@ from gemproxy.gemini.embedding import Embedding
 from gemproxy.gemini.engine import GeminiEngine
 from gemproxy.gemini.pictures import PictureFetcher
 from gemproxy.gemini.places import endpoint_of
+from gemproxy.gemini.signature_memory import SignatureMemory
 from gemproxy.gemini.translate.models import BUILT_IN_MODELS
 from gemproxy.gemini.translate.parameters import Defaults
 from gemproxy.http.proxies import NO_PROXIES, Proxies
@@ -42,6 +43,8 @@ from gemproxy.http.url import BaseURL
 from gemproxy.http.write_coalescer import WriteCoalescer
 from gemproxy.offload.pool import Offload
 from gemproxy.processes.place import ALONE, Place
+from gemproxy.state.news import NO_NEWS, News
+from gemproxy.state.shelf import NO_SHELF, Shelf
 from gemproxy.util.cgroup import cgroup_limits, memory_limit
 from gemproxy.util.rundir import RunDirectory, roots_for_user
 
@@ -144,6 +147,8 @@ class EngineService(MultiService):
         offload: Offload,
         proxies: Proxies = NO_PROXIES,
         place: Place = ALONE,
+        news: News = NO_NEWS,
+        signatures: Shelf = NO_SHELF,
     ) -> None:
         """
         @param cli: None if the engine asks Google itself.
@@ -153,6 +158,8 @@ class EngineService(MultiService):
         @param offload: translates what is large.
         @param proxies: for the pictures that are fetched.
         @param place: which of several processes this is: they share the workers.
+        @param news: see L{KeyRing}.
+        @param signatures: see L{SignatureMemory}.
         @raise BadSetting: there is no folder for temporary files, or a file of credentials is none.
         """
         super().__init__()
@@ -171,7 +178,7 @@ class EngineService(MultiService):
         keys = () if config.demo else config.google_keys
         models = ModelList(reactor, api, keys, config.gemini_models)
         models.setServiceParent(self)
-        key_ring = KeyRing(reactor, config.google_keys, key_rest)
+        key_ring = KeyRing(reactor, config.google_keys, key_rest, news=news)
         self.forwarder = GoogleForwarder(api, key_ring)
         policy = RetryPolicy(
             config.max_retries, config.retry_delay, config.max_retry_wait, random.random
@@ -187,4 +194,5 @@ class EngineService(MultiService):
             Embedding(reactor, api, key_ring, policy, config.timeout, offload),
             offload,
             PictureFetcher(reactor, proxies=proxies).fetch if config.fetch_images else None,
+            SignatureMemory(config.google_keys, signatures),
         )

@@ -112,6 +112,7 @@ class OpenAIBackend:
     @ivar limits: for its answers.
     @ivar own_keys: keys by which clients are let in here. They are not passed on.
     @ivar masking: of all keys that this daemon knows.
+    @ivar memory: what the upstream has refused to stream.
     """
 
     log = make_logger()
@@ -132,7 +133,7 @@ class OpenAIBackend:
     limits: AnswerLimits = AnswerLimits()
     own_keys: OwnKeys = NO_OWN_KEYS
     masking: Masking = NO_KEYS
-    _memory: ConversionMemory = field(factory=ConversionMemory, init=False, repr=False, eq=False)
+    memory: ConversionMemory = field(factory=ConversionMemory, repr=False, eq=False)
 
     def complete(self, request: ChatRequest, answer: Answer) -> Deferred[None]:
         idle_timeout = IdleTimeout(self.clock, self.timeout)
@@ -164,7 +165,7 @@ class OpenAIBackend:
         self, request: ChatRequest, answer: Answer, idle_timeout: IdleTimeout
     ) -> None:
         answer.note("waiting for the upstream")
-        form = first = first_form(self.convert, request, self._memory, self.clock.seconds())
+        form = first = first_form(self.convert, request, self.memory, self.clock.seconds())
         headers = () if form is Form.AS_SENT else request.headers
         while (refused := await self._try(request, form, answer, idle_timeout)) is not None:
             following = form_after(form, refused) if self.convert is Convert.AUTO else None
@@ -178,7 +179,7 @@ class OpenAIBackend:
             )
             form, request.headers = following, headers
         if form is not first:
-            self._memory.learn(request.model, form, self.clock.seconds())
+            self.memory.learn(request.model, form, self.clock.seconds())
 
     async def _try(
         self, request: ChatRequest, form: Form, answer: Answer, idle_timeout: IdleTimeout
@@ -273,7 +274,7 @@ class OpenAIBackend:
             if isinstance(model, dict) and isinstance(model.get("id"), str) and model["id"]
         ]
         for model in filter(cannot_stream, usable):
-            self._memory.learn(model["id"], Form.AS_SENT, self.clock.seconds())
+            self.memory.learn(model["id"], Form.AS_SENT, self.clock.seconds())
         return usable
 
     async def _get_models(self, headers: Headers) -> Any:

@@ -18,10 +18,7 @@ from attrs import define, field
 from gemproxy.chat.errors import ChatError
 from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.chat.request import ChatRequest
-from gemproxy.util.remembered import Remembered
-
-# Seconds for which an upstream's refusal is remembered.
-MEMORY = 3600.0
+from gemproxy.util.remembered import MEMORY, Memory, Remembered
 
 # OpenAI's audio guide: the only format that can be streamed.
 _STREAMED_AUDIO = "pcm16"
@@ -81,18 +78,21 @@ class Form(Enum):
     AS_SENT = "as sent"
 
 
+_FORMS: dict[str | None, Form] = {form.value: form for form in Form}
+
+
 @define(eq=False)
 class ConversionMemory:
-    """What an upstream has refused to stream, by model. The oldest is forgotten first."""
+    """What an upstream has refused to stream, by model: the values of L{Form}s that it takes."""
 
-    _learnt: Remembered[Form] = field(factory=lambda: Remembered(MEMORY))
+    _learnt: Memory[str] = field(factory=lambda: Remembered(MEMORY))
 
     def form(self, model: str, now: float) -> Form:
         """@param now: in seconds, on any clock."""
-        return self._learnt.get(model, now) or Form.STREAM
+        return _FORMS.get(self._learnt.get(model, now), Form.STREAM)
 
     def learn(self, model: str, form: Form, now: float) -> None:
-        self._learnt.put(model, form, now)
+        self._learnt.put(model, form.value, now)
 
 
 def first_form(

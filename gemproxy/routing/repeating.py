@@ -92,7 +92,7 @@ class RepeatingBackend:
         answer.asking(self.rest.name, request.model)
         retried = 0
         while True:
-            self.rest.check()
+            await self.rest.check()
             try:
                 await self.backend.complete(request, watched)
             except ChatError as error:

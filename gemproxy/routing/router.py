@@ -19,10 +19,13 @@ from gemproxy.chat.models import by_name
 from gemproxy.chat.request import Headers
 from gemproxy.config_file import UpstreamConfig
 from gemproxy.routing.repeating import FallbackBackend, RepeatingBackend
-from gemproxy.routing.rest import Rest
+from gemproxy.routing.rest import TOPIC, Rest
 from gemproxy.routing.spoken import SpokenDialects
 from gemproxy.routing.table import GEMINI, Member, RoutingTable, Target
 from gemproxy.routing.upstream_models import ListedModels, UpstreamModels
+from gemproxy.state.facts import Facts
+from gemproxy.state.news import NO_NEWS, News, Subject
+from gemproxy.util.digests import digest_of
 from gemproxy.util.log import make_logger
 from gemproxy.util.shared_read import SharedRead
 
@@ -113,13 +116,12 @@ class Upstream:
     config: UpstreamConfig
     backends: Sequence[ForwardingBackend]
     rest: Rest
+    spoken: SpokenDialects
     known_models: KnownModels = field(init=False)
-    spoken: SpokenDialects = field(init=False)
     _models: UpstreamModels = field(init=False)
     _turns: Any = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.spoken = SpokenDialects(self.rest.clock, self.config.dialects)
         self._turns = itertools.cycle(self.backends)
         self._models = UpstreamModels(self.backend, bool(self.config.keys))
         self.known_models = KnownModels(
@@ -177,10 +179,14 @@ class Router(MultiService):
         gemini_names: Iterable[str],
         policy: RetryPolicy,
         make_upstream: Callable[[UpstreamConfig], Sequence[ForwardingBackend]],
+        news: News = NO_NEWS,
+        facts: Facts | None = None,
     ) -> None:
         """
         @param gemini_names: models of Gemini that are listed for certain.
         @param make_upstream: makes the backends of an upstream, one for each of its keys.
+        @param news: tells other daemons of upstreams that rest.
+        @param facts: what was learnt of upstreams.
         """
         super().__init__()
         self.gemini = gemini
@@ -192,6 +198,15 @@ class Router(MultiService):
         self._policy = policy
         self._make_upstream = make_upstream
         self._upstreams: dict[str, Upstream] = {}
+        self._news = news
+        self._facts = facts or Facts(clock)
+        news.follow(TOPIC, self._heard)
+
+    def _heard(self, name: str, told: Any, left: float) -> None:
+        """Another daemon tells of the rest of an upstream."""
+        for upstream in self.upstreams:
+            if upstream.rest.subject.name == name:
+                upstream.rest.heard(told, left)
 
     async def _gemini_list(self, headers: Headers) -> ListedModels:
         return ListedModels(await self.gemini.models(headers))
@@ -240,8 +255,14 @@ class Router(MultiService):
         for config in upstreams:
             known = self._upstreams.get(config.name)
             if known is None or known.config != config:
-                rest = Rest(self._clock, config.name)
-                known = Upstream(config, self._make_upstream(config), rest)
+                identity = digest_of(config.url, config.proxy or "", *config.keys)
+                rest = Rest(self._clock, config.name, Subject(self._news, TOPIC, identity))
+                known = Upstream(
+                    config,
+                    self._make_upstream(config),
+                    rest,
+                    SpokenDialects(self._clock, config.dialects, self._facts.about(identity)),
+                )
             used[config.name] = known
         before, self._upstreams, self.table = self._upstreams, used, table
         # Those that go are first: one that has changed goes by the name of the one before.

@@ -7,29 +7,29 @@ from collections.abc import Collection
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
-from gemproxy.util.remembered import Remembered
-
-# Seconds, after which a refused dialect is tried again: upstreams are updated.
-MEMORY = 3600.0
+from gemproxy.util.remembered import MEMORY, Memory, Remembered
 
 
 @define
 class SpokenDialects:
-    """@ivar configured: the names of the dialects that it speaks; None to find out."""
+    """
+    @ivar configured: the names of the dialects that it speaks; None to find out.
+    @ivar refused: what it does not speak.
+    """
 
     clock: IReactorTime
     configured: Collection[str] | None = None
-    _refused: Remembered[bool] = field(factory=lambda: Remembered(MEMORY), init=False)
+    refused: Memory[bool] = field(factory=lambda: Remembered(MEMORY))
 
     def includes(self, dialect: str, model: str) -> bool:
         """Whether it is worth asking for a model in a dialect."""
         if self.configured is not None:
             return dialect in self.configured
-        return not self._refused.get(f"{dialect} {model}", self.clock.seconds())
+        return not self.refused.get(f"{dialect} {model}", self.clock.seconds())
 
     def counts(self, dialect: str, model: str) -> bool:
         """Whether it is worth asking for a number of tokens in a dialect."""
-        refused = self._refused.get(_counting(dialect, model), self.clock.seconds())
+        refused = self.refused.get(_counting(dialect, model), self.clock.seconds())
         return self.includes(dialect, model) and not refused
 
     @property
@@ -39,11 +39,11 @@ class SpokenDialects:
 
     def refuse(self, dialect: str, model: str) -> None:
         """Take note that it does not speak a dialect for a model."""
-        self._refused.put(f"{dialect} {model}", True, self.clock.seconds())
+        self.refused.put(f"{dialect} {model}", True, self.clock.seconds())
 
     def refuse_to_count(self, dialect: str, model: str) -> None:
         """Take note that it does not count tokens; many speak a dialect and do not."""
-        self._refused.put(_counting(dialect, model), True, self.clock.seconds())
+        self.refused.put(_counting(dialect, model), True, self.clock.seconds())
 
 
 def _counting(dialect: str, model: str) -> str:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from attrs import define, field
 
 Value = TypeVar("Value")
 
-_LONGEST_NAME = 200
+# Seconds for which is remembered what an upstream refuses: upstreams are updated.
+MEMORY = 3600.0
+
+_LONGEST_NAME = 250
+
+
+class Memory(Protocol[Value]):
+    """Values by name."""
+
+    def get(self, name: str, now: float) -> Value | None:
+        """@param now: in seconds, on the reactor's clock."""
+
+    def put(self, name: str, value: Value, now: float) -> None:
+        """Have a value in place of another one."""
 
 
 @define

@@ -28,7 +28,7 @@ class TokenCounting:
         target = self.api.endpoint.of_model(model, "countTokens")
         body = self.api.endpoint.counting(model, request)
         for is_last in (False,) * (_MOST_TRIES - 1) + (True,):
-            lease = self.keys.acquire(model, preferred)
+            lease = await self.keys.acquire(model, preferred)
             # Counting has quotas of its own: no key rests for what it says.
             self.keys.abandon(lease)
             try:

@@ -49,7 +49,7 @@ class GoogleForwarder:
         if asked is None:
             # Files and caches are those of one key.
             return await self._ask(self.keys.first or "", method, target, headers, body)
-        lease = self.keys.acquire(asked[1].decode())
+        lease = await self.keys.acquire(asked[1].decode())
         try:
             return await self._ask(lease.key, method, target, headers, body)
         finally:

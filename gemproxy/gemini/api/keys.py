@@ -11,7 +11,9 @@ from twisted.internet.interfaces import IReactorTime
 
 from gemproxy.chat.errors import ChatError
 from gemproxy.gemini.translate.errors import KEY_REFUSED, AttemptFailure
-from gemproxy.util.masking import ends_of
+from gemproxy.state.news import NO_NEWS, Claim, News
+from gemproxy.util.digests import digest_of
+from gemproxy.util.masking import Masking, ends_of
 
 # Daily quotas are reset at midnight Pacific time, but may be raised earlier. If Google reports no
 # delay, each failed probe makes the next pause of the key longer.
@@ -23,6 +25,10 @@ _SHORTEST_DELAY, _LONGEST_DELAY = 1.0, 86400.0
 # Clients choose the names of models, so the number of entries is limited.
 RESTS_LIMIT = 1000
 
+# Seconds for which a key is left alone when another daemon probes it.
+_PROBED_ELSEWHERE = 1.0
+
+_TOPIC = "key"
 _QUOTA_CODES = frozenset({"insufficient_quota", "rate_limit_exceeded"})
 
 
@@ -48,12 +54,16 @@ class KeyLease:
     """
     One use of a key for one model. It must be released with its outcome, or abandoned.
 
-    @ivar is_probe: whether the use tests if a paused key works again.
+    @ivar probe: the right to test whether a paused key works again, if the use does.
     """
 
     key: str = field(repr=False)
     model: str
-    is_probe: bool
+    probe: Claim | None
+
+    @property
+    def is_probe(self) -> bool:
+        return self.probe is not None
 
 
 class KeyRing:
@@ -74,6 +84,7 @@ class KeyRing:
         rest: float = REST,
         rests_limit: int = RESTS_LIMIT,
         wall_clock: Callable[[], float] = time,
+        news: News = NO_NEWS,
     ) -> None:
         """
         @param rest: seconds for which a key rests first if Google does not say how long.
@@ -86,26 +97,53 @@ class KeyRing:
         self._wall_clock = wall_clock
         self._keys = list(keys)
         self._rests: dict[tuple[str, str], _Rest] = {}
+        self._digests = {key: digest_of(key) for key in keys}
+        self._news = news
+        news.follow(_TOPIC, self._heard)
 
-    def acquire(self, model: str, preferred: str | None = None) -> KeyLease:
+    async def acquire(self, model: str, preferred: str | None = None) -> KeyLease:
         """
         Select the key for the next request.
 
         @param preferred: the key to use unless it is paused.
         @raise ChatError: all keys are paused; the error that caused the last pause.
         """
-        for key in sorted(self._keys, key=lambda key: key != preferred):
-            rest = self._rests.get((key, model))
-            if not self._wait(key, model):
-                if rest is not None:
-                    rest.probing = True
+        while True:
+            for key in sorted(self._keys, key=lambda key: key != preferred):
+                if self._wait(key, model):
+                    continue
+                probe = None
+                if (key, model) in self._rests:
+                    probe = await self._probe(key, model)
+                    if self._wait(key, model) and probe is None:
+                        continue
                 self._keys.remove(key)
                 self._keys.append(key)
-                return KeyLease(key, model, rest is not None)
-        waits = {key: self._wait(key, model) for key in self._keys}
+                return KeyLease(key, model, probe)
+            waits = {key: self._wait(key, model) for key in self._keys}
+            # One may have come back while the right to probe another was waited for.
+            if all(waits.values()):
+                break
         lacking = {key: self._rests[key, model].error.code == "model_not_found" for key in waits}
         soonest = min(waits, key=lambda key: (lacking[key], waits[key]))
         raise evolve(self._rests[soonest, model].error, retry_after=max(1.0, waits[soonest]))
+
+    async def _probe(self, key: str, model: str) -> Claim | None:
+        """The right to probe a key; None if another daemon has it, or there is nothing to probe."""
+        rest = self._rests[key, model]
+        rest.probing = True
+        claim = None
+        try:
+            claim = await self._news.claim(_TOPIC, self._name(key, model))
+        finally:
+            if claim is None:
+                rest.probing = False
+        if claim is None:
+            self._pause(rest, _PROBED_ELSEWHERE)
+        elif self._rests.get((key, model)) is not rest:
+            claim.release()
+            return None
+        return claim
 
     def release(self, lease: KeyLease, failure: AttemptFailure | None) -> bool:
         """
@@ -114,7 +152,9 @@ class KeyRing:
         """
         place = (lease.key, lease.model)
         if failure is None:
-            self._rests.pop(place, None)
+            if self._rests.pop(place, None) is not None:
+                self._news.over(_TOPIC, self._name(*place))
+            _give_up(lease)
             return False
         code = failure.error.code
         # A key whose quota is used up has the model.
@@ -135,6 +175,7 @@ class KeyRing:
         else:
             self.abandon(lease)
             return False
+        _give_up(lease)
         return others
 
     def _longer_rest(self, place: tuple[str, str]) -> float:
@@ -145,15 +186,45 @@ class KeyRing:
         """@param seconds: used if the API reported no delay."""
         if failure.delay is not None:
             seconds = min(max(failure.delay, _SHORTEST_DELAY), _LONGEST_DELAY)
-        until, until_date = self._clock.seconds() + seconds, self._wall_clock() + seconds
-        self._rests[place] = _Rest(until, until_date, seconds, failure.error)
+        before = self._rests.get(place)
+        rest = self._begin(place, seconds, failure.error)
+        if before is None or rest.until > before.until + _SHORTEST_DELAY:
+            # Requests that are under way together fail together: the first one has told it.
+            error = failure.error.masked(Masking([place[0]], lookalikes=True).in_bytes)
+            told = {"seconds": seconds, "error": error.fields()}
+            self._news.tell(_TOPIC, self._name(*place), told, seconds)
+
+    def _begin(self, place: tuple[str, str], seconds: float, error: ChatError) -> _Rest:
+        rest = self._rests[place] = _Rest(0.0, 0.0, seconds, error)
+        self._pause(rest, seconds)
         if len(self._rests) > self._rests_limit:
             del self._rests[min(self._rests, key=lambda place: self._rests[place].until)]
+        return rest
+
+    def _pause(self, rest: _Rest, seconds: float) -> None:
+        rest.until = self._clock.seconds() + seconds
+        rest.until_date = self._wall_clock() + seconds
+
+    def _name(self, key: str, model: str) -> str:
+        """What others know a rest by."""
+        return f"{self._digests[key]} {model}"
+
+    def _heard(self, name: str, told: Any, left: float) -> None:
+        """Another daemon tells of a rest, which ends in so many seconds, or is over."""
+        digest, _, model = name.partition(" ")
+        keys = [key for key, its in self._digests.items() if its == digest]
+        for place in [(key, model) for key in keys]:
+            if told is None:
+                self._rests.pop(place, None)
+            else:
+                rest = self._begin(place, left, ChatError.of_fields(told["error"]))
+                rest.seconds = float(told["seconds"])
 
     def abandon(self, lease: KeyLease) -> None:
         """Return a lease without an outcome."""
         if lease.is_probe and (rest := self._rests.get((lease.key, lease.model))):
             rest.probing = False
+        _give_up(lease)
 
     def exhausted(self) -> dict[str, float]:
         """The models for which all keys are paused, with the seconds until one is probed."""
@@ -181,3 +252,9 @@ class KeyRing:
             return 0.0
         left = min(rest.until - self._clock.seconds(), rest.until_date - self._wall_clock())
         return max(left, 1.0 if rest.probing else 0.0)
+
+
+def _give_up(lease: KeyLease) -> None:
+    """Leave it to other daemons to probe, once they have been told what came of it."""
+    if lease.probe is not None:
+        lease.probe.release()

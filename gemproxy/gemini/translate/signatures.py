@@ -22,6 +22,7 @@ DUMMY = "skip_thought_signature_validator"
 class Signature:
     """
     @ivar key: the API key with which it was made; signatures are said to be bound to the account.
+        Empty for one that this daemon does not have.
     """
 
     text: str
@@ -70,6 +71,25 @@ class AskedSignatures(Signatures):
         if isinstance(id, str):
             self.ids.add(id)
         return None
+
+
+class NotedSignatures(Signatures):
+    """
+    Knows what others know.
+
+    @ivar lacking: the ids by which it was asked for what is not known.
+    """
+
+    def __init__(self, known: Signatures) -> None:
+        super().__init__()
+        self._known = known._known
+        self.lacking: dict[str, None] = {}
+
+    def of(self, id: Any) -> Signature | None:
+        found = super().of(id)
+        if found is None and isinstance(id, str):
+            self.lacking[id] = None
+        return found
 
 
 def is_corrupted(message: str) -> bool:

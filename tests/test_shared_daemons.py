@@ -1,0 +1,263 @@
+"""Daemons that have the same STATE_URL: what one knows, the other knows, by a real Redis server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import define
+from pytest_twisted import ensureDeferred
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import Clock
+
+from gemproxy.chat.errors import ChatError, upstream_failed
+from gemproxy.gemini.api.keys import REST, KeyLease, KeyRing
+from gemproxy.gemini.translate.errors import api_failure
+from gemproxy.routing.rest import FAILURES, SHORTEST, TOPIC, Rest
+from gemproxy.state.news import Subject
+from gemproxy.state.server import Server
+from gemproxy.state.shared import SharedState
+from gemproxy.state.shared_news import SharedNews
+from gemproxy.state.url import parse_state_url
+from testing.fake_newapi import FakeNewApi, document, stream
+from testing.google import refusals, scenarios
+from tests.redis_server import RedisServer, needs_redis, redis_server
+from tests.support import Product, Reply, chat, gpt, running, until
+
+pytestmark = pytest.mark.slow
+
+MODEL = "gemini-x"
+DAILY = api_failure(429, refusals.day_quota().body)
+KEYS = ("first-key-of-google", "second-key-of-google")
+
+
+@define
+class Side:
+    """What one of two daemons has of the others, and its own clock."""
+
+    state: SharedState
+    news: SharedNews
+    clock: Clock
+    ring: KeyRing
+    rest: Rest
+
+    async def hears(self) -> None:
+        """Read what is new. What this side told is told then."""
+        await self.news.hear()
+
+    async def tries(self) -> KeyLease | ChatError:
+        try:
+            return await self.ring.acquire(MODEL)
+        except ChatError as error:
+            return error
+
+
+@asynccontextmanager
+async def one_side(server: RedisServer) -> AsyncIterator[Side]:
+    state = SharedState(reactor, Server(reactor, parse_state_url(server.url)))
+    news = SharedNews(reactor, state)
+    clock = Clock()
+    clock.advance(1000)
+    ring = KeyRing(clock, KEYS[:1], wall_clock=clock.seconds, news=news)
+    rest = Rest(clock, "a", Subject(news, TOPIC, "its digest"))
+    news.follow(TOPIC, lambda _, told, left: rest.heard(told, left))
+    state.startService()
+    # What is new is read when a test says so.
+    try:
+        await until(lambda: not state.is_away, "the state is there")
+        yield Side(state, news, clock, ring, rest)
+    finally:
+        await state.stopService()
+
+
+async def both_wait(one: Side, two: Side, seconds: float) -> None:
+    """Their clocks advance, and the server's does not: whatever was told is heard before."""
+    for side in (one, two):
+        await side.hears()
+        side.clock.advance(seconds)
+
+
+@needs_redis
+@ensureDeferred
+async def test_a_key_rests_and_is_probed_for_all(tmp_path: Path):
+    with redis_server(tmp_path) as server:
+        await server.start()
+        async with one_side(server) as one, one_side(server) as two:
+            one.ring.release(await one.ring.acquire(MODEL), DAILY)
+            await one.hears()
+            await two.hears()
+            refused = await two.tries()
+            assert isinstance(refused, ChatError)
+            assert (refused.code, refused.message) == ("insufficient_quota", DAILY.error.message)
+            assert REST - 5 < two.ring.exhausted()[MODEL] <= REST
+            # Of all that ask when the rest is over, one request is the probe.
+            await both_wait(one, two, REST)
+            tried = await gatherResults(
+                [Deferred.fromCoroutine(side.tries()) for side in (one, two) for _ in range(5)]
+            )
+            (probe,) = [each for each in tried if isinstance(each, KeyLease)]
+            assert probe.is_probe
+            prober, other = (one, two) if probe in tried[:5] else (two, one)
+            # It fails. The other one has not heard of it, and claims the next probe at once.
+            prober.ring.release(probe, DAILY)
+            await prober.state.get("")
+            other.clock.advance(1)
+            assert isinstance(await other.tries(), ChatError)
+            assert other.ring.exhausted()[MODEL] > REST
+            # The next one is dropped, and the one after it succeeds.
+            await both_wait(one, two, 2 * REST)
+            for side in (other, prober):
+                probe = await side.tries()
+                assert isinstance(probe, KeyLease) and probe.is_probe
+                side.ring.abandon(probe) if side is other else side.ring.release(probe, None)
+                await side.state.get("")
+            assert other.ring._rests
+            await prober.hears()
+            await other.hears()
+            assert not other.ring._rests
+            kept = await server.command("XRANGE", "gemproxy:news", "-", "+")
+            assert MODEL in kept
+            assert not any(key in kept for key in KEYS)
+
+
+@needs_redis
+@ensureDeferred
+async def test_an_upstream_rests_and_is_tried_for_all(tmp_path: Path):
+    with redis_server(tmp_path) as server:
+        await server.start()
+        async with one_side(server) as one, one_side(server) as two:
+            for _ in range(FAILURES):
+                one.rest.failed(upstream_failed("Refused."))
+            await one.hears()
+            await two.hears()
+            with pytest.raises(ChatError, match=r"failed 5 times.*Refused"):
+                await two.rest.check()
+            await both_wait(one, two, SHORTEST)
+            await one.rest.check()
+            # The other one waits for what comes of it.
+            with pytest.raises(ChatError, match="rests for 1 s"):
+                await two.rest.check()
+            one.rest.succeeded()
+            await one.state.get("")
+            two.clock.advance(1)
+            await two.rest.check()
+            assert two.rest.left() == 0
+            assert two.rest.last_error is None
+            # It is away: each goes by what it knows, and nobody waits for anybody.
+            for _ in range(FAILURES):
+                one.rest.failed(upstream_failed("Refused."))
+            await one.hears()
+            await two.hears()
+            server.end()
+            await until(lambda: one.state.is_away and two.state.is_away, "the state is away")
+            for side in (one, two):
+                with pytest.raises(ChatError):
+                    await side.rest.check()
+                side.clock.advance(SHORTEST)
+                await side.rest.check()
+            one.ring.release(await one.ring.acquire(MODEL), DAILY)
+            assert isinstance(await two.tries(), KeyLease)
+            # It comes back empty, and works as before.
+            await server.start()
+            await until(lambda: not (one.state.is_away or two.state.is_away), "it is back")
+            one.ring.release(await one.ring.acquire("gemini-y"), DAILY)
+            await one.hears()
+            await two.hears()
+            assert list(two.ring.exhausted()) == ["gemini-y"]
+
+
+@asynccontextmanager
+async def two_daemons(tmp_path: Path, **settings: Any) -> AsyncIterator[tuple[Product, Product]]:
+    """Both ask the first one's stand-in for Google, and the same upstream."""
+    settings |= {"GEMINI_ENGINE": "direct", "GEMINI_API_KEY": ",".join(KEYS), "MAX_RETRIES": 0}
+    async with running(tmp_path / "one", **settings) as one:
+        google = one.daemon._config.google_gemini_base_url
+        settings["GOOGLE_GEMINI_BASE_URL"] = google
+        async with running(tmp_path / "two", **settings) as two:
+            for each in (one, two):
+                await there(each)
+            yield one, two
+
+
+async def there(product: Product) -> None:
+    state: Any = product.daemon._state
+    await until(lambda: not state.is_away, "the state is there")
+
+
+async def told(one: Product, other: Product) -> None:
+    """What one has told, the other has heard."""
+    for each in (one, other):
+        await each.daemon._news.hear()  # type: ignore[attr-defined]
+
+
+def keys_of(product: Product) -> list[str]:
+    return [asked.headers["x-goog-api-key"] for asked in product.asked]
+
+
+def call_of(reply: Reply) -> dict[str, Any]:
+    (call,) = reply.json["choices"][0]["message"]["tool_calls"]
+    return {name: value for name, value in call.items() if name != "extra_content"}
+
+
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+
+
+@needs_redis
+@ensureDeferred
+async def test_what_one_daemon_has_learnt_the_other_knows(tmp_path: Path):
+    upstream = FakeNewApi()
+    with redis_server(tmp_path) as server:
+        await server.start()
+        async with two_daemons(tmp_path, STATE_URL=server.url, UPSTREAM_URL=upstream.url) as (
+            one,
+            two,
+        ):
+            # A key without quota.
+            one.api.play(scenarios.daily_quota())
+            await one.ask(chat())
+            await told(one, two)
+            await two.ask_all([chat(), chat()])
+            refused, *others = keys_of(one)
+            assert (len(others), {*KEYS} - {*others}) == (3, {refused})
+            # Signatures: each is good with the key with which it was made.
+            model = "gemini-3-pro-preview"
+            calls = []
+            for signature in ("b25l", "dHdv"):
+                part = scenarios.call("f") | {"thoughtSignature": signature}
+                one.api.play(scenarios.answer([part]))
+                reply = await one.ask(chat("Hi", model=model, tools=TOOLS))
+                calls.append((call_of(reply), signature, keys_of(one)[-1]))
+            for (call, signature, key), length in zip(calls[::-1], (1, 1_100_000), strict=True):
+                result = {"role": "tool", "tool_call_id": call["id"], "content": "x" * length}
+                history = ["Hi", {"role": "assistant", "tool_calls": [call]}, result]
+                assert (await two.ask(chat(*history, model=model, tools=TOOLS))).status == 200
+                assert one.asked[-1].contents[1]["parts"][0]["thoughtSignature"] == signature
+                assert keys_of(one)[-1] == key
+            # What an upstream refuses: streams, and a dialect.
+            refusal = document({"error": {"message": "stream is not supported"}}, 400)
+            whole = document({"choices": [{"index": 0, "message": {"content": "Hi"}}]})
+            upstream.play(refusal, whole, document("404 page not found", 404), stream("Hi"))
+            await one.ask(gpt(), one.stream_port)
+            completion = b'{"model": "gpt-x", "prompt": "Say"}'
+            asked_there = await one.send("POST", "/v1/completions", completion, one.stream_port)
+            await asked_there.reply()
+            await told(one, two)
+            before = len(upstream.calls)
+            upstream.play(whole, stream("Hi"))
+            assert (await two.ask(gpt(), two.stream_port)).content == "Hi"
+            asked_there = await two.send("POST", "/v1/completions", completion, two.stream_port)
+            assert (await asked_there.reply()).json["choices"][0]["text"] == "Hi"
+            first, second = upstream.calls[before:]
+            assert "stream" not in first.json
+            assert second.target == "/v1/chat/completions"
+            # An upstream that is gone.
+            await upstream.stop()
+            for _ in range(FAILURES):
+                assert (await one.ask(gpt(), one.stream_port)).status == 502
+            await told(one, two)
+            reply = await two.ask(gpt(), two.stream_port)
+            assert (reply.status, "rests" in reply.error["message"]) == (503, True)
