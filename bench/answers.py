@@ -28,6 +28,13 @@ _USAGE = (
     b'"model":"bench","choices":[],"usage":{"prompt_tokens":9,"completion_tokens":9,'
     b'"total_tokens":18}}\n\n'
 )
+_GOOGLE_HEAD = b'data: {"candidates":[{"content":{"parts":[{"text":"'
+# As Google ends lines, and names what it says each time.
+_GOOGLE_TAIL = (
+    b'"}],"role":"model"},"index":0%s}],"usageMetadata":{"promptTokenCount":9,'
+    b'"candidatesTokenCount":9,"totalTokenCount":18,"promptTokensDetails":[{"modality":"TEXT",'
+    b'"tokenCount":9}]},"modelVersion":"gemini-3.8-flash","responseId":"bench"}\r\n\r\n'
+)
 
 
 class WrongAnswer(Exception):
@@ -65,13 +72,23 @@ class Spec:
 
     def template(self) -> bytes:
         """A chunk, as it goes over the wire; to be formatted with the time and its number."""
-        event = _HEAD + b'"content":"t=%017.6f #%06d ' + self._filling.encode() + b';"' + _TAIL
-        # The sizes of the formatted numbers are fixed.
-        return in_http_chunk(event, len(event % (0.0, 0)))
+        return _framed(_HEAD + b'"content":"' + self._text + b'"' + _TAIL)
+
+    def google_template(self) -> bytes:
+        """The same, as Google has it."""
+        return _framed(_GOOGLE_HEAD + self._text + _GOOGLE_TAIL % b"")
+
+    @property
+    def _text(self) -> bytes:
+        return b"t=%017.6f #%06d " + self._filling.encode() + b";"
 
     def end(self, include_usage: bool) -> bytes:
         pieces = [_LAST, *([_USAGE] if include_usage else []), b"data: [DONE]\n\n"]
         return b"".join(in_http_chunk(piece, len(piece)) for piece in pieces) + b"0\r\n\r\n"
+
+    def google_end(self) -> bytes:
+        last = _GOOGLE_HEAD + _GOOGLE_TAIL % b',"finishReason":"STOP"'
+        return in_http_chunk(last, len(last)) + b"0\r\n\r\n"
 
     def document(self, now: float) -> bytes:
         """The whole answer, for who does not want a stream."""
@@ -118,6 +135,11 @@ class Spec:
         expected = [(f"{number:06d}", self._filling) for number in range(self.chunks)]
         if pieces != expected or _PIECE.sub("", text):
             raise WrongAnswer(f"{len(pieces)} of {self.chunks} pieces of text, or out of order")
+
+
+def _framed(event: bytes) -> bytes:
+    """In an HTTP chunk; the sizes of the numbers that are formatted are fixed."""
+    return in_http_chunk(event, len(event % (0.0, 0)))
 
 
 def in_http_chunk(data: bytes, size: int) -> bytes:

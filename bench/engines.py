@@ -7,17 +7,26 @@ The daemon as it is, beside itself with other settings, and beside another versi
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import monotonic
 
 from attrs import field, frozen
 
+from bench import relay
 from bench.answers import Spec
-from bench.contenders import ROOT
+from bench.contenders import (
+    ROOT,
+    Contender,
+    gemproxy_environment,
+    start_gemproxy,
+    start_upstream,
+)
 from bench.gemini import (
     LONG,
     MARKER,
+    MODEL,
     Route,
     ask,
     check,
@@ -26,18 +35,17 @@ from bench.gemini import (
     running,
     until_ready,
 )
-from bench.load import connections
+from bench.load import Target, connections
 from bench.numbers import Measures
-from testing.processes import children, proportional_memory
+from testing.processes import Running, children, free_port, proportional_memory
 
 CLI, NO_CLI = "CLI", "no CLI"
 _SHORT = Spec(20, 0, 0)
 _COLD_CLIENTS = 60
 _ALONE = 100
 _TOGETHER = 10
-# Clients that ask at once, and streams side by side.
-_AT_ONCE = 200
-_STREAMS = 50
+# Streams side by side.
+_STREAMS = 200
 # Requests after which a daemon needs no more memory than before.
 _MORE = 1000
 
@@ -72,7 +80,7 @@ async def measure(version: Version, folder: Path) -> Measures:
         measures |= {"first_ms": (median(firsts) - median(own)) * 1000}
         measures |= {f"short_{name}": value for name, value in short.items()}
         measures |= {f"long_{name}": value for name, value in long.items()}
-        measures |= await _many(route)
+        measures |= {"grown_mb": await _growth(route)}
         workers = children(route.daemon.pid)
         measures |= {"workers": len(workers)}
         if workers:
@@ -81,6 +89,8 @@ async def measure(version: Version, folder: Path) -> Measures:
                 "worker_mb": cli.memory / len(workers) / 1e6,
                 "worker_own_mb": median(map(proportional_memory, workers)) / 1e6,
             }
+    if version.options:
+        measures |= await _as_a_relay(version, folder / "relay")
     return measures
 
 
@@ -108,20 +118,57 @@ async def _cold(route: Route) -> Measures:
     }
 
 
-async def _many(route: Route) -> Measures:
-    """Many clients at once, many streams side by side, and many requests one after the other."""
-    await ask(route.port, lambda: of_daemon(_SHORT), _SHORT, _AT_ONCE, 1, True)
-    own = await ask(route.api_port, lambda: of_api(_SHORT), _SHORT, _AT_ONCE, 3, False)
-    firsts = await ask(route.port, lambda: of_daemon(_SHORT), _SHORT, _AT_ONCE, 3, True)
-    _, streams = await _cost(route, LONG, _STREAMS, 1)
-    before, _ = route.costs()
-    await ask(route.port, lambda: of_daemon(_SHORT), _SHORT, _TOGETHER, _MORE // _TOGETHER, True)
-    after, _ = route.costs()
+async def _growth(route: Route) -> float:
+    """By how many MB the daemon grows with many requests."""
+    for _ in range(2):
+        before, _ = route.costs()
+        times = _MORE // _TOGETHER
+        await ask(route.port, lambda: of_daemon(_SHORT), _SHORT, _TOGETHER, times, True)
+        after, _ = route.costs()
+    return (after.memory - before.memory) / 1e6
+
+
+async def _as_a_relay(version: Version, folder: Path) -> Measures:
+    """
+    What a version does with the loads of the relay. The stand-in for Google would need more of the
+    machine than the daemon, so the relay's upstream answers, in Google's words.
+    """
+    upstream, port = start_upstream(folder / "upstream")
+    own = Contender("upstream", lambda *_: (upstream, port), is_proxy=False)
+    own.running, own.target = upstream, Target(port)
+    daemon = Contender(version.name, partial(_start, version))
+    try:
+        await asyncio.to_thread(daemon.run, folder, port)
+        daemon.target = Target(daemon.target.port, gemini_model=MODEL)
+        measures = await relay.small_answers(daemon)
+        measures |= await relay.streams(_STREAMS)(daemon)
+        theirs, ours = await relay.first_content(own), await relay.first_content(daemon)
+    finally:
+        daemon.stop()
+        upstream.stop()
+    together, by_upstream = ours["together_p50_ms"], theirs["together_p50_ms"]
+    assert together is not None
+    assert by_upstream is not None
     return {
-        "at_once_p50_ms": (median(firsts) - median(own)) * 1000,
-        "chunk_us": streams["cpu_ms"] * 1000 / LONG.chunks,
-        "grown_mb": (after.memory - before.memory) / 1e6,
+        "answer_ms": measures["streamed_answer_ms"],
+        "chunk_us": measures["chunk_us"],
+        "at_once_p50_ms": together - by_upstream,
     }
+
+
+def _start(version: Version, folder: Path, upstream: int) -> tuple[Running, int]:
+    port = free_port()
+    environ = gemproxy_environment(folder) | {"PYTHONPATH": str(version.root)}
+    google = f"http://127.0.0.1:{upstream}"
+    running = start_gemproxy(
+        folder,
+        environ,
+        port=port,
+        stream_port="off",
+        google_gemini_base_url=google,
+        **version.options,
+    )
+    return running, port
 
 
 async def _cost(route: Route, spec: Spec, clients: int, times: int) -> tuple[list[float], Measures]:

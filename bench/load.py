@@ -28,15 +28,21 @@ class Target:
     """
     Whom to ask.
 
-    @ivar model: what comes before the model's name there.
+    @ivar model_prefix: what comes before the model's name there.
+    @ivar gemini_model: the model, where its name cannot order an answer. The last message does.
     """
 
     port: int
     model_prefix: str = ""
+    gemini_model: str | None = None
 
     def request(self, model: str, stream: bool, **fields: object) -> bytes:
         """A chat completion request, head and body."""
-        body = {"model": self.model_prefix + model, "messages": _HISTORY, "stream": stream}
+        messages = _HISTORY
+        if self.gemini_model is not None:
+            messages = [*_HISTORY[:-1], {"role": "user", "content": model}]
+            model = self.gemini_model
+        body = {"model": self.model_prefix + model, "messages": messages, "stream": stream}
         content = json.dumps(body | fields).encode()
         head = (
             "POST /v1/chat/completions HTTP/1.1\r\n"

@@ -1,5 +1,6 @@
 """
-The fake upstream: OpenAI's chat completions, made up as fast as they can be sent.
+The fake upstream: OpenAI's chat completions, and Google's streams, made up as fast as they can be
+sent.
 
 A process of its own: C{python -m bench.upstream PORT}.
 """
@@ -17,6 +18,8 @@ from bench.answers import Spec
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.I)
 _MODEL = re.compile(rb'"model" *: *"([^"]+)"')
+# Google's models have names of their own: there the last message names the answer.
+_OF_GOOGLE = re.compile(rb":streamGenerateContent\?[^ ]* HTTP/.*(bench-[0-9-]+)", re.S)
 _STREAM = re.compile(rb'"stream" *: *true')
 _USAGE = re.compile(rb'"include_usage" *: *true')
 _STREAM_HEAD = (
@@ -29,10 +32,8 @@ _PIECE = 256 * 1024
 
 
 @lru_cache(8)
-def _rendered(spec: Spec, include_usage: bool) -> bytes:
-    template = spec.template()
-    chunks = b"".join(template % (0.0, number) for number in range(spec.chunks))
-    return chunks + spec.end(include_usage)
+def _rendered(chunks: int, template: bytes, end: bytes) -> bytes:
+    return b"".join(template % (0.0, number) for number in range(chunks)) + end
 
 
 @lru_cache(8)
@@ -70,6 +71,10 @@ class _Connection(asyncio.Protocol):
         self._answer(request)
 
     def _answer(self, request: bytes) -> None:
+        if (ordered := _OF_GOOGLE.search(request)) is not None:
+            spec = Spec.of_model(ordered[1].decode())
+            self._stream(spec, spec.google_template(), spec.google_end())
+            return
         model = _MODEL.search(request)
         if model is None:
             # Whoever looks whether this server lives.
@@ -83,29 +88,29 @@ class _Connection(asyncio.Protocol):
             self._send_rest()
             return
         include_usage = _USAGE.search(request) is not None
+        self._stream(spec, spec.template(), spec.end(include_usage))
+
+    def _stream(self, spec: Spec, template: bytes, end: bytes) -> None:
         self._transport.write(_STREAM_HEAD)
         if spec.pace:
-            self._send(spec, spec.template(), 0, self._loop.time(), include_usage)
+            self._send(spec, template, 0, self._loop.time(), end)
         elif spec.chunks <= _MANY:
-            template = spec.template()
             for number in range(spec.chunks):
                 self._transport.write(template % (monotonic(), number))
-            self._transport.write(spec.end(include_usage))
+            self._transport.write(end)
         else:
-            self._rest = memoryview(_rendered(spec, include_usage))
+            self._rest = memoryview(_rendered(spec.chunks, template, end))
             self._send_rest()
 
-    def _send(
-        self, spec: Spec, template: bytes, number: int, due: float, include_usage: bool
-    ) -> None:
+    def _send(self, spec: Spec, template: bytes, number: int, due: float, end: bytes) -> None:
         self._transport.write(template % (monotonic(), number))
         number += 1
         if number == spec.chunks:
             self._next = None
-            self._transport.write(spec.end(include_usage))
+            self._transport.write(end)
             return
         due += spec.pace / 1000
-        self._next = self._loop.call_at(due, self._send, spec, template, number, due, include_usage)
+        self._next = self._loop.call_at(due, self._send, spec, template, number, due, end)
 
     def _send_rest(self) -> None:
         while self._rest and not self._paused:

@@ -47,6 +47,7 @@ class Journal(Protocol):
 
     def begin(
         self,
+        id: str,
         route: str,
         model: str,
         stream: bool,
@@ -57,6 +58,7 @@ class Journal(Protocol):
         """
         Create the record of a new exchange; the caller fills it in.
 
+        @param id: that of the request.
         @param account: the name of that which the client has; None if it has none.
         """
 
@@ -69,11 +71,11 @@ class NoJournal:
     """A journal that discards all exchanges."""
 
     clock: IReactorTime
-    new_id: Callable[[], str]
     wall_clock: Callable[[], float] = time
 
     def begin(
         self,
+        id: str,
         route: str,
         model: str,
         stream: bool,
@@ -82,7 +84,7 @@ class NoJournal:
         account: str | None = None,
     ) -> Exchange:
         now, began = self.wall_clock(), self.clock.seconds()
-        return Exchange(self.new_id(), now, began, route, model, stream, b"", masking, account)
+        return Exchange(id, now, began, route, model, stream, b"", masking, account)
 
     def end(self, exchange: Exchange) -> None:
         """Do nothing."""
@@ -120,7 +122,6 @@ class DiskJournal(Service):
         clock: IReactorTime,
         in_thread: Callable[..., Awaitable[Any]],
         offload: Offload,
-        new_id: Callable[[], str],
         folder: Path,
         keep: int,
         count_dropped: Callable[[], object] = lambda: None,
@@ -137,7 +138,6 @@ class DiskJournal(Service):
         self._clock = clock
         self._in_thread = in_thread
         self._offload = offload
-        self._new_id = new_id
         self._path = folder
         self._folder = JournalFolder(folder, keep)
         self._keep = keep
@@ -164,6 +164,7 @@ class DiskJournal(Service):
 
     def begin(
         self,
+        id: str,
         route: str,
         model: str,
         stream: bool,
@@ -172,7 +173,7 @@ class DiskJournal(Service):
         account: str | None = None,
     ) -> Exchange:
         now, began = self._wall_clock(), self._clock.seconds()
-        return Exchange(self._new_id(), now, began, route, model, stream, request, masking, account)
+        return Exchange(id, now, began, route, model, stream, request, masking, account)
 
     def end(self, exchange: Exchange) -> None:
         self._pending.append(exchange)

@@ -743,13 +743,12 @@ class Daemon(MultiService):
     def _add_journal(self) -> Journal:
         config = self._config
         if config.log_dir is None:
-            return NoJournal(self._reactor, _new_id)
+            return NoJournal(self._reactor)
 
         journal = DiskJournal(
             self._reactor,
             Threads(self._reactor, 1, "journal").call,
             self._offload,
-            _new_id,
             config.log_dir,
             config.log_keep,
             self._metrics.journal_dropped.inc,

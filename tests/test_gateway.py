@@ -104,9 +104,9 @@ class Api:
     def __init__(self) -> None:
         self.answering: Deferred[None] = Deferred()
 
-    async def answer(self, call: ApiCall, body: bytes, headers: Any) -> None:
+    def answer(self, call: ApiCall, body: bytes, headers: Any) -> Deferred[None]:
         call.asked = True
-        await self.answering
+        return self.answering
 
 
 @ensureDeferred

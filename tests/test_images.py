@@ -675,7 +675,7 @@ class Painter:
 @async_yield_fixture
 async def painted() -> AsyncIterator[tuple[Client, Painter]]:
     metrics, painter = Metrics("1"), Painter()
-    journal = NoJournal(reactor, lambda: "x")
+    journal = NoJournal(reactor)
     reader = BodyReader(Offload(reactor), JsonLimits())
     chats = ChatService(reactor, Heartbeats(9, None), journal, metrics, reader)
     shown = SharedMetrics(metrics, NO_SIBLINGS).render

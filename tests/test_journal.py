@@ -237,7 +237,6 @@ class Keeping(DiskJournal):
             self.clock,
             self._in_thread,
             Offload(self.clock),
-            lambda: "x1",
             folder,
             keep,
             self._drop,
@@ -257,7 +256,7 @@ class Keeping(DiskJournal):
         """Exchanges with these names end."""
         for name in names:
             body = json.dumps({"name": name, "text": "x" * size}).encode()
-            self.end(self.begin("gemini", "m", False, body, NO_KEYS))
+            self.end(self.begin("x1", "gemini", "m", False, body, NO_KEYS))
 
     def write(self, *names: str) -> None:
         """The same, and time passes until they are written."""

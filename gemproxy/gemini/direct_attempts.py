@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from gemproxy.chat.answer_limits import AnswerLimits
@@ -32,8 +31,7 @@ class DirectAttempts:
         call = choice.call(key, self.limits, idle_timeout.reset)
         choice.flow.add(call)
         try:
-            answering = self.api.answer(call, choice.prepared.body)
-            await idle_timeout.watch(Deferred.fromCoroutine(answering))
+            await idle_timeout.watch(self.api.answer(call, choice.prepared.body))
             check_reply(call, choice.writer)
         except TimeoutError:
             raise silent(self.timeout) from None

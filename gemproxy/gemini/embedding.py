@@ -51,7 +51,7 @@ class Embedding:
             for batch in batches:
                 found[batch.first] = await self._batch(request, batch)
 
-        await gather_or_cancel([Deferred.fromCoroutine(embed_the_next()) for _ in range(_AT_ONCE)])
+        await gather_or_cancel(embed_the_next() for _ in range(_AT_ONCE))
         vectors = [found[first] for first in sorted(found)]
         counts = [each.tokens for each in vectors]
         tokens = sum(count for count in counts if count is not None)

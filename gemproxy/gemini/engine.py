@@ -106,9 +106,7 @@ class GeminiEngine:
         ]
         answer.pace(flow)
         try:
-            await gather_or_cancel(
-                [Deferred.fromCoroutine(self._choose(choice, request)) for choice in choices]
-            )
+            await gather_or_cancel(self._choose(choice, request) for choice in choices)
         finally:
             answer.pace(None)
             for choice in choices:

@@ -149,10 +149,7 @@ class PictureFetcher:
         """
         allowance, agent = _Allowance(), self._make_agent()
         pictures = await gather_or_cancel(
-            [
-                Deferred.fromCoroutine(self._fetch_in_time(agent, url, where, allowance))
-                for url, where in places.items()
-            ]
+            self._fetch_in_time(agent, url, where, allowance) for url, where in places.items()
         )
         return dict(zip(places, pictures, strict=True))
 

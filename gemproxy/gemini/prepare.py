@@ -96,13 +96,16 @@ def prepare(
     if unsigned:
         conversation = conversation.without_signatures()
     sent = conversation.api_request(wanted.request)
+    rendered = dumps(sent)
+    # They are in the body now, and need not be kept as well.
+    wanted.request.clear()
     return Prepared(
-        evolve(wanted, request={}),
-        dumps(sent),
+        wanted,
+        rendered,
         texts_to_mark(part.get("text", "") for turn in conversation.turns for part in turn.parts),
         conversation.key,
         conversation.is_signed,
-        needs_files=needs_files(sent),
+        needs_files=needs_files(sent, rendered),
     )
 
 
@@ -135,12 +138,13 @@ def _prepare_native(
     """It goes to Google as it came."""
     if unsigned:
         conversation = conversation.without_signatures()
+    rendered = dumps(conversation.request)
     return Prepared(
         Parameters(1, {}, False, ()),
-        dumps(conversation.request),
+        rendered,
         texts_to_mark(conversation.texts),
         conversation.key(signatures),
         conversation.is_signed,
         is_native=True,
-        needs_files=needs_files(conversation.request),
+        needs_files=needs_files(conversation.request, rendered),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from attrs import evolve
@@ -9,6 +10,7 @@ from attrs import evolve
 from gemproxy.backend import Answer
 from gemproxy.chat.chunks import ChunkFactory
 from gemproxy.chat.extra_content import extra_content
+from gemproxy.chat.sse import Event
 from gemproxy.gemini.translate.answer_media import Media, audio_object
 from gemproxy.gemini.translate.outcomes import (
     explanation,
@@ -29,11 +31,13 @@ class Opening:
     def __init__(self) -> None:
         self._begun = 0
 
-    def until(self, index: int) -> range:
+    def until(self, index: int) -> Iterable[int]:
         """The choices up to this one that must be begun before it can continue."""
-        missing = range(self._begun, index + 1)
-        self._begun = max(self._begun, index + 1)
-        return missing
+        begun = self._begun
+        if index < begun:
+            return ()
+        self._begun = index + 1
+        return range(begun, index + 1)
 
 
 class ChoiceWriter:
@@ -165,18 +169,24 @@ class ChoiceWriter:
         finish_reason: str | None = None,
         native_finish_reason: str | None = None,
     ) -> None:
-        chunks = []
-        for index in self._opening.until(self._index):
-            # OpenAI sends null, not an empty string, as the content of a message with calls only.
-            content = None if index == self._index and "tool_calls" in deltas[-1] else ""
-            chunks.append(
-                self._chunks.delta({"role": "assistant", "content": content}, None, index)
-            )
-        chunks += [self._chunks.delta(delta, None, self._index) for delta in deltas[:-1]]
+        chunks = self._begun_by(deltas[-1])
+        if len(deltas) > 1:
+            chunks += [self._chunks.delta(delta, None, self._index) for delta in deltas[:-1]]
         chunks.append(
             self._chunks.delta(deltas[-1], finish_reason, self._index, native_finish_reason)
         )
         self._answer.events(chunks)
+
+    def _begun_by(self, delta: dict[str, Any]) -> list[Event]:
+        """The first chunks of the choices that are to be begun for one of this choice's."""
+        chunks = []
+        for index in self._opening.until(self._index):
+            # OpenAI sends null, not an empty string, as the content of a message with calls only.
+            content = None if index == self._index and "tool_calls" in delta else ""
+            chunks.append(
+                self._chunks.delta({"role": "assistant", "content": content}, None, index)
+            )
+        return chunks
 
 
 def _native_delta(news: NativeResponse) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from twisted.web.http_headers import Headers
 from gemproxy.chat.errors import bad_request
 from gemproxy.http.connection_limits import ConnectionLimiter, response_of
 from gemproxy.http.headers import ALWAYS_SENT
-from gemproxy.http.liveness import Probes, limit_unacknowledged, probe
+from gemproxy.http.liveness import Probes, limit_unacknowledged, probe, tcp_of
 
 # Seconds after which a connection is closed if the client does not respond or accept data.
 STALLED = 600
@@ -48,7 +48,7 @@ class ClientChannel(HTTPChannel):
     def connectionMade(self) -> None:
         super().connectionMade()
         probe(self.transport, _PROBES)
-        limit_unacknowledged(self.transport, STALLED)
+        limit_unacknowledged(tcp_of(self.transport), STALLED)
         self._begin_head()
         self.address = host_of(self.transport.getPeer())
         self.site.connections.opened(self)

@@ -16,7 +16,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IResponse
 from zope.interface import implementer
 
-from gemproxy.http.liveness import Probes, limit_unacknowledged, probe
+from gemproxy.http.liveness import Probes, limit_unacknowledged, probe, tcp_of
 from gemproxy.http.request_writer import BodySender, send_at_once
 from gemproxy.http.response_parser import Head, ResponseParser
 from gemproxy.http.write_coalescer import WriteCoalescer
@@ -222,6 +222,7 @@ class Connection(Protocol):
         self._coalescer = coalescer
         self._pool = pool
         self._unacknowledged = unacknowledged
+        self._tcp: Any | None = None
         self._is_used = False
         self._is_in_doubt = False
         self._parser: ResponseParser | None = None
@@ -239,6 +240,7 @@ class Connection(Protocol):
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
             probe(self.transport, _PROBES)
+            self._tcp = tcp_of(self.transport)
 
     def ask(
         self, method: bytes, head: bytes, body: IBodyProducer | None, may_switch: bool = False
@@ -255,7 +257,7 @@ class Connection(Protocol):
         self._parser = ResponseParser(method, may_switch)
         if self._is_used:
             self._is_in_doubt = True
-            limit_unacknowledged(self.transport, self._unacknowledged)
+            limit_unacknowledged(self._tcp, self._unacknowledged)
         self._is_used = True
         if body is None:
             send_at_once(self.transport, head)
@@ -310,7 +312,7 @@ class Connection(Protocol):
         if self._is_in_doubt:
             # A server that is slow to take the rest of a large request is not lost.
             self._is_in_doubt = False
-            limit_unacknowledged(self.transport, 0)
+            limit_unacknowledged(self._tcp, 0)
         piece = parser.feed(data)
         if self._asked is not None and parser.head is not None:
             asked, self._asked = self._asked, None

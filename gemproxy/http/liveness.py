@@ -28,7 +28,7 @@ class Probes:
 
 def probe(transport: Any, probes: Probes) -> None:
     """Send probes over a connection. Does nothing if it is not one of TCP."""
-    tcp = _tcp_of(transport)
+    tcp = tcp_of(transport)
     if tcp is None:
         return
     tcp.setTcpKeepAlive(True)
@@ -41,18 +41,19 @@ def probe(transport: Any, probes: Probes) -> None:
             _set(tcp, name, value)
 
 
-def limit_unacknowledged(transport: Any, seconds: float) -> None:
+def limit_unacknowledged(tcp: Any | None, seconds: float) -> None:
     """
     Close a connection whose other side acknowledges nothing, or takes nothing, for some time.
 
+    @param tcp: see L{tcp_of}.
     @param seconds: 0 for the system's own limit, which is some 15 minutes.
     """
-    tcp = _tcp_of(transport)
     if tcp is not None:
         _set(tcp, "TCP_USER_TIMEOUT", int(seconds * 1000))
 
 
-def _tcp_of(transport: Any) -> Any | None:
+def tcp_of(transport: Any) -> Any | None:
+    """The transport with the socket of a connection; None if it is not one of TCP."""
     # A TLS transport wraps the one with the socket.
     while isinstance(transport, ProtocolWrapper):
         transport = transport.transport

@@ -23,21 +23,22 @@ _levels = LogLevelFilterPredicate(defaultLogLevel=LogLevel.info)
 @implementer(ILogObserver)
 class MaskingObserver:
     """
-    Passes on what is logged, without keys.
-
-    @ivar own_keys: those of this daemon. What looks like a key is masked anyway.
+    Passes on what is logged, without the keys of this daemon, and what looks like a key.
     """
 
     def __init__(self, observer: ILogObserver, own_keys: Masking = NO_KEYS) -> None:
-        self.own_keys = own_keys
         self._observer = observer
+        self.mask(own_keys)
+
+    def mask(self, own_keys: Masking) -> None:
+        """@param own_keys: as they are now and become later."""
+        self._masked = own_keys.in_errors().in_text
 
     def __call__(self, event: dict[str, Any]) -> None:
-        mask = self.own_keys.in_errors().in_text
         text, failure = formatEvent(event), event.get("log_failure")
         if failure is not None:
             text = f"{text}\n{failure.getTraceback()}"
-        masked = mask(text)
+        masked = self._masked(text)
         if masked != text:
             # Instead of the values of which the text is made, and of the failure.
             kept = {name: value for name, value in event.items() if name in _KEPT}
@@ -66,7 +67,7 @@ def mask_log(own_keys: Masking) -> None:
 
     @param own_keys: more may be added to them later.
     """
-    _masking.own_keys = own_keys
+    _masking.mask(own_keys)
 
 
 def log_details(wanted: bool) -> None:

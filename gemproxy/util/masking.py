@@ -26,6 +26,9 @@ _LOOKALIKE = (
     rb"|(?<=Bearer |bearer |BEARER )(?=[A-Za-z._~+/-]{0,99}[0-9])[A-Za-z0-9._~+/-]{16,}={0,2}"
 )
 
+# What JSON has otherwise than it is, among visible ASCII characters.
+_ESCAPED = re.compile(r'["\\]')
+
 # Without any of these there is none. Looking for them takes a tenth of the time.
 _HINTS = (b"AIza", b"AQ.", b"ya29.", b"sk-", b"gsk_", b"xai-", b"earer ", b"EARER ")
 
@@ -66,7 +69,8 @@ class Masking:
     def with_keys(self, secrets: Iterable[str]) -> Masking:
         """The same with more known keys."""
         more = Masking(secrets, self._lookalikes)
-        more._known |= self._known
+        # They are the same set as long as there are no others.
+        more._known = more._known | self._known if more._known else self._known
         return more
 
     def in_errors(self, secrets: Iterable[str] = ()) -> Masking:
@@ -110,6 +114,8 @@ def _forms(secret: str) -> set[bytes]:
     """A secret as it is, and as it is written in JSON; none of one that is too short."""
     if len(secret) < SHORTEST_SECRET:
         return set()
+    if secret.isascii() and secret.isprintable() and not _ESCAPED.search(secret):
+        return {secret.encode()}
     in_json = (json.dumps(secret, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False))
     return {form.encode("utf-8", "surrogatepass") for form in (secret, *in_json)}
 

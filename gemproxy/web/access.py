@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from attrs import frozen
@@ -27,6 +28,9 @@ _PRIVATE_DOMAINS = (
     ".private",
     ".test",
 )
+
+# A daemon has few names. Clients that make some up shall not have many remembered.
+_HOSTS = 64
 
 _ALLOWED_METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
 
@@ -205,6 +209,7 @@ def _place_of(origin: str) -> str:
     return origin.partition("://")[2]
 
 
+@lru_cache(_HOSTS)
 def _name_of(host: str) -> str:
     """The name or address in a Host header, in lower case; empty if there is none."""
     try:
@@ -213,6 +218,7 @@ def _name_of(host: str) -> str:
         return ""
 
 
+@lru_cache(_HOSTS)
 def _is_local_name(name: str) -> bool:
     """
     Whether a host is an IP address or a name of the local machine or network. Names without a dot

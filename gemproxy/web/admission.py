@@ -36,7 +36,7 @@ from gemproxy.util.masking import NO_KEYS, Masking
 from gemproxy.web.access import METRICS, OPEN_PATHS, Access, is_local_host, is_loopback
 from gemproxy.web.credentials import Credentials
 from gemproxy.web.forwarded import NO_PROXIES, TrustedProxies
-from gemproxy.web.paths import leads_elsewhere, split_target, tidy_path
+from gemproxy.web.paths import is_well_known, leads_elsewhere, split_target, tidy_path
 from gemproxy.web.responses import send_error
 from gemproxy.web.throttle import AdmissionThrottle
 
@@ -190,7 +190,7 @@ class Admission:
             # An upstream that echoes TRACE would show its key to the client. There may be one that
             # takes small letters for large ones; what such a request takes would not be counted.
             raise ChatError(501, INVALID_REQUEST, f"{method.decode()} is not served.", final=True)
-        if target == b"*" and method == b"OPTIONS":
+        if is_well_known(target) or (target == b"*" and method == b"OPTIONS"):
             return target
         try:
             authority, path = split_target(target)
@@ -488,8 +488,8 @@ class ProxyRequest(ServerRequest):
         return values[-1] if values else None
 
     def _header_texts(self, name: bytes) -> list[str]:
-        values = self.requestHeaders.getRawHeaders(name) or ()
-        return [value.decode("utf-8", "backslashreplace") for value in values]
+        values = self.requestHeaders.getRawHeaders(name)
+        return [value.decode("utf-8", "backslashreplace") for value in values] if values else []
 
     def forget_request_headers(self) -> None:
         # What is shown in them is masked until the end.
@@ -704,7 +704,7 @@ class ProxyRequest(ServerRequest):
         self._open_to_pages(preflight)
         error = None if self.is_let_in else self._admission.refusal(self, self.path)
         error = error or bad_target
-        if error is None and not _is_utf8(unquote_to_bytes(self.path)):
+        if error is None and not _is_utf8(self.path):
             error = bad_request("The path is not UTF-8.")
         if preflight and (error is None or error.status == 401):
             self.setResponseCode(204)
@@ -749,9 +749,12 @@ class ProxyRequest(ServerRequest):
             self.setHeader(name.encode(), value.encode())
 
 
-def _is_utf8(text: bytes) -> bool:
+def _is_utf8(path: bytes) -> bool:
+    """Whether it is UTF-8 when it is unquoted."""
+    if is_well_known(path):
+        return True
     try:
-        text.decode("utf-8")
+        unquote_to_bytes(path).decode("utf-8")
     except UnicodeDecodeError:
         return False
     return True

@@ -139,13 +139,16 @@ class ChatService:
         """
         keys = self.own_keys.with_keys(request.credentials.secrets())
         account = None if request.account is None else request.account.name
-        exchange = self.journal.begin(route, chat.model, chat.stream, sent, keys, account)
+        exchange = self.journal.begin(
+            request.id, route, chat.model, chat.stream, sent, keys, account
+        )
         exchange.path = request.path.decode("utf-8", "replace")
-        request.setHeader(b"x-request-id", exchange.id.encode())
         request.is_logged = request.is_counted = True
         if (trace := self.tracer.begin(chat.headers, exchange.time)) is not None:
             chat.headers = with_parent(chat.headers, trace.parent)
-        heartbeats = evolve(self.heartbeats, stream_delay=_commits_in(chat.headers))
+        heartbeats = self.heartbeats
+        if (seconds := _commits_in(chat.headers)) is not None:
+            heartbeats = evolve(heartbeats, stream_delay=seconds)
         relay = kind(
             request,
             self.clock,

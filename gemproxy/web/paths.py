@@ -91,11 +91,18 @@ def leads_elsewhere(path: bytes) -> bool:
     return any(segment.partition(b";")[0] in (b".", b"..") for segment in segments)
 
 
+def is_well_known(path: bytes) -> bool:
+    """Whether it is one of those that most clients request, and is right as it is."""
+    return path in _KNOWN
+
+
 def tidy_path(path: bytes) -> bytes:
     """
     Correct the path of a client with a wrong base URL. A slash at the end is dropped where the path
     is known here; the upstream may have others with one.
     """
+    if is_well_known(path):
+        return path
     path = _TWO_VERSIONS.sub(b"", re.sub(rb"/{2,}", b"/", path), 1)
     if is_outside(path):
         return path.rstrip(b"/") if _GOOGLES_LIST.fullmatch(path) else path

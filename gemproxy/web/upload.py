@@ -141,7 +141,7 @@ class StreamedRequest(ProxyRequest):
     content is an L{Upload} then.
     """
 
-    __slots__ = ("_idle_timeout", "_is_answered", "_is_streamed", "_upload")
+    __slots__ = ("_idle_timeout", "_is_answered", "_is_passed", "_is_streamed", "_upload")
 
     def __init__(
         self,
@@ -156,6 +156,7 @@ class StreamedRequest(ProxyRequest):
         self._upload: Upload | None = None
         self._idle_timeout: float | None = None
         self._is_answered = False
+        self._is_passed: bool | None = None
 
     def gotLength(self, length: int | None) -> None:
         super().gotLength(length)
@@ -175,6 +176,11 @@ class StreamedRequest(ProxyRequest):
             self.stop_continue()
 
     def is_passed_as_it_comes(self) -> bool:
+        if self._is_passed is None:
+            self._is_passed = self._can_be_passed()
+        return self._is_passed
+
+    def _can_be_passed(self) -> bool:
         method, target, _ = self.request_line
         meant = self._target_of(method, target)
         content_type = self.getHeader(b"content-type") or b""

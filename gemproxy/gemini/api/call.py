@@ -62,7 +62,8 @@ class ApiCall:
     def waiting(self, awaited: Deferred[Any]) -> None:
         """There is no reply yet: the response, or the body of an error, is waited for."""
         self.asked = True
-        self._awaited = awaited
+        if self._source is None:
+            self._awaited = awaited
         if self.aborted:
             self._cancel(awaited)
 

@@ -94,16 +94,21 @@ class GeminiApi:
         said = await read_beginning(response, _ERROR_LIMIT, self.clock, _ERROR_PATIENCE)
         return self.endpoint.failure(response.code, said)
 
-    async def answer(self, call: ApiCall, body: bytes, headers: Headers | None = None) -> None:
+    def answer(self, call: ApiCall, body: bytes, headers: Headers | None = None) -> Deferred[None]:
         """
-        Have a model answer. Returns when the call has come to its end; how, the call says.
-        Cancelling aborts it.
+        Have a model answer. The Deferred fires when the call has come to its end; how, the call
+        says. Cancelling it aborts the call.
 
         @param body: the JSON of the request.
         @param headers: to be sent as well.
         """
+        answering = Deferred.fromCoroutine(self._answer(call, body, headers or Headers()))
+        call.waiting(answering)
+        return answering
+
+    async def _answer(self, call: ApiCall, body: bytes, headers: Headers) -> None:
         try:
-            await self._answer(call, body, headers or Headers())
+            await self._exchange(call, body, headers)
         except ApiFailed as failed:
             call.ended(failed.failure)
         except CancelledError:
@@ -112,22 +117,18 @@ class GeminiApi:
                 call.abort()
                 raise
 
-    async def _answer(self, call: ApiCall, body: bytes, headers: Headers) -> None:
+    async def _exchange(self, call: ApiCall, body: bytes, headers: Headers) -> None:
         target = self.endpoint.of_model(call.model, _ANSWERING) + b"?alt=sse"
         headers.setRawHeaders(b"content-type", [b"application/json"])
         # A request that comes twice costs, and has no other effect.
         sent = RepeatableBody(body)
-        sending = Deferred.fromCoroutine(self.send(b"POST", target, call.key, headers, sent))
-        call.waiting(sending)
-        response = await sending
+        response = await self.send(b"POST", target, call.key, headers, sent)
         if response.code == 200:
             reading = _ReplyReader(call)
             response.deliverBody(reading)
             await reading.done
             return
-        saying = Deferred.fromCoroutine(self.failure_of(response))
-        call.waiting(saying)
-        call.ended(await saying)
+        call.ended(await self.failure_of(response))
 
     def ask(
         self, method: bytes, target: bytes, key: str, body: bytes | None = None

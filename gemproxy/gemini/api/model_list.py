@@ -96,9 +96,7 @@ class ModelList(MultiService):
 
     async def _read(self) -> tuple[Models | None, bool]:
         """The models of all keys, and whether all keys have answered."""
-        reasons = await gather_or_cancel(
-            [Deferred.fromCoroutine(self._read_in_time(key)) for key in self._keys]
-        )
+        reasons = await gather_or_cancel(map(self._read_in_time, self._keys))
         problems = [f"key {number}: {reason}" for number, reason in enumerate(reasons, 1) if reason]
         if problems and problems != self._problems and not self._shared.stopped:
             self.log.warn(

@@ -171,8 +171,7 @@ class Gateway(Service):
         # The call is the CLI's: it is over if the CLI is gone.
         request.notifyFinish().addErrback(lambda _: call.abort())
         # The CLI replaces the names of some models by those of newer ones: the call has its own.
-        answering = Deferred.fromCoroutine(self._api.answer(call, body, headers))
-        answering.addErrback(
+        self._api.answer(call, body, headers).addErrback(
             lambda failure: self.log.failure("handling a request of a CLI worker failed", failure)
         ).addCallback(lambda _: self._ended(request, expected.over))
 

@@ -49,7 +49,12 @@ def mapping(name: str, value: Any) -> dict[str, Any]:
 
 def either(options: dict[str, Any], snake: str) -> Any:
     """A field of Google's by its name in JSON or in Python: C{imageSize} or C{image_size}."""
-    head, *rest = snake.split("_")
-    camel = head + "".join(map(str.capitalize, rest))
+    if not options:
+        return None
     value = options.get(snake)
-    return options.get(camel) if value is None else value
+    return options.get(_in_camel_case(snake)) if value is None else value
+
+
+def _in_camel_case(snake: str) -> str:
+    head, *rest = snake.split("_")
+    return head + "".join(map(str.capitalize, rest))

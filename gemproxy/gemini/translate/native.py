@@ -23,12 +23,19 @@ _UPLOADED = re.compile(r"(?:.*/)?files/[a-z0-9-]+")
 _CACHES = ("cachedContent", "cached_content")
 
 
-def needs_files(request: Json) -> bool:
+# Without any of these in its JSON, a request names none.
+_HINTS = tuple(f'"{name}"'.encode() for name in (*_CACHES, *_FILES))
+
+
+def needs_files(request: Json, rendered: bytes) -> bool:
     """
     Whether it names a file or a cache, which are one key's own.
 
     @param request: to C{generateContent}.
+    @param rendered: its JSON.
     """
+    if not any(hint in rendered for hint in _HINTS):
+        return False
     if any(name in request for name in _CACHES):
         return True
     files = (as_object(part.get(name)) for part in _parts_of(request) for name in _FILES)

@@ -155,6 +155,9 @@ class Reply:
             self._counts = counts
         if self._native is not None:
             self._native(_native_of(response))
+        if (text := _text_alone(response)) is not None:
+            self._take_text(text, news)
+            return
         feedback = response.get("promptFeedback")
         if isinstance(feedback, dict):
             self.block_reason = _word(feedback.get("blockReason")) or self.block_reason
@@ -192,8 +195,7 @@ class Reply:
                 news.thoughts.append(Thought(text, signature))
             else:
                 self.text_signature = signature or self.text_signature
-                news.texts.append(text)
-                self._transcript.add(text)
+                self._take_text(text, news)
         elif (media := _media(part)) is not None:
             # Pictures that were only thought of are not part of the answer.
             if not part.get("thought"):
@@ -202,12 +204,43 @@ class Reply:
             news.texts.append(code)
             self._transcript.add(code, by_model=False)
 
+    def _take_text(self, text: str, news: News) -> None:
+        news.texts.append(text)
+        self._transcript.add(text)
+
     def _take_media(self, media: Media) -> None:
         self.media.append(media)
         self._number_kept += 1
         if media.mime_type.startswith("image/"):
             self._pictures += 1
             self._limits.check_calls(self._pictures, "pictures")
+
+
+# Fields of a candidate of which nothing but its text is to be read.
+_OF_TEXT = frozenset({"content", "index"})
+
+
+def _text_alone(response: Json) -> str | None:
+    """The text of a response that has one, and nothing else, as most have; None if it has more."""
+    candidates = response.get("candidates")
+    if type(candidates) is not list or len(candidates) != 1 or "promptFeedback" in response:
+        return None
+    candidate = candidates[0]
+    if (
+        type(candidate) is not dict
+        or not candidate.keys() <= _OF_TEXT
+        or candidate.get("index")
+        or type(content := candidate.get("content")) is not dict
+    ):
+        return None
+    parts = content.get("parts")
+    if type(parts) is not list or len(parts) != 1:
+        return None
+    part = parts[0]
+    if type(part) is not dict or len(part) != 1:
+        return None
+    text = part.get("text")
+    return text if type(text) is str else None
 
 
 def _native_of(response: Json) -> NativeResponse:
