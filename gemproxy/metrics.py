@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import Enum
 from functools import partial
 from itertools import accumulate
 
@@ -23,6 +24,15 @@ _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 
 _MODELS_LIMIT = 200
 
 
+class Joining(Enum):
+    """What the values of several processes are together."""
+
+    SUM = "sum"
+    HIGHEST = "highest"
+    LOWEST = "lowest"
+    EACH = "each"
+
+
 @frozen
 class _Watched(Collector):
     """A metric whose values somebody else knows."""
@@ -37,13 +47,12 @@ class Metrics:
     """
     What happened since the daemon started. Neither keys nor texts are in it.
 
-    @ivar highest: the metrics of which the highest value counts where several processes have one;
-        the others are added up.
+    @ivar joining: by names; what is not there is added up.
     """
 
     def __init__(self, version: str) -> None:
         self.registry = CollectorRegistry()
-        self.highest = {"gemproxy_build"}
+        self.joining = {"gemproxy_build": Joining.HIGHEST}
         build = Info("gemproxy_build", "Version of the running daemon", registry=self.registry)
         build.info({"version": version})
         # Memory, CPU time and descriptors, by Prometheus' standard names; on Linux only.
@@ -149,14 +158,17 @@ class Metrics:
     def connection_refused(self, limit: str) -> None:
         self._refused_connections.labels(limit).inc()
 
-    def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
+    def watch(
+        self,
+        name: str,
+        meaning: str,
+        value: Callable[[], float],
+        joining: Joining = Joining.SUM,
+    ) -> None:
         """Show a value that somebody else knows."""
-        Gauge(f"gemproxy_{name}", meaning, registry=self.registry).set_function(value)
-
-    def watch_highest(self, name: str, meaning: str, value: Callable[[], float]) -> None:
-        """The same for one of L{highest}."""
-        self.highest.add(f"gemproxy_{name}")
-        self.watch(name, meaning, value)
+        name = f"gemproxy_{name}"
+        self.joining[name] = joining
+        Gauge(name, meaning, registry=self.registry).set_function(value)
 
     def watch_each(
         self, name: str, meaning: str, label: str, keys: Sequence[str], value: Callable[[str], int]

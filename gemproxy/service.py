@@ -50,7 +50,7 @@ from gemproxy.http.url import BaseURL
 from gemproxy.http.write_coalescer import WriteCoalescer
 from gemproxy.journal import DiskJournal, Journal, NoJournal
 from gemproxy.journal_reader import JournalReader
-from gemproxy.metrics import Metrics
+from gemproxy.metrics import Joining, Metrics
 from gemproxy.offload.pool import Offload, OffloadLimits
 from gemproxy.openai.backend import FINISH_PATIENCE, MODELS_TIMEOUT, OpenAIBackend, base_url
 from gemproxy.openai.conversion import ConversionMemory, Convert
@@ -370,6 +370,7 @@ class Daemon(MultiService):
             "shared_state_up",
             "Whether the shared state can be asked, 1 or 0",
             lambda: float(not state.is_away),
+            Joining.LOWEST,
         )
         return state
 
@@ -458,10 +459,11 @@ class Daemon(MultiService):
             "Connections of clients",
             lambda: sum(len(connections.open) for connections in self._connections),
         )
-        self._metrics.watch_highest(
+        self._metrics.watch(
             "resting_upstreams",
             "Upstreams that rest because they failed again and again",
             lambda: len(self._resting_upstreams()),
+            Joining.HIGHEST,
         )
         self._metrics.watch(
             "timers",
@@ -481,8 +483,11 @@ class Daemon(MultiService):
             BOUNDS,
             lambda: (turns.counts, turns.total),
         )
-        self._metrics.watch_highest(
-            "longest_turn_seconds", "The longest of these turns", lambda: turns.longest
+        self._metrics.watch(
+            "longest_turn_seconds",
+            "The longest of these turns",
+            lambda: turns.longest,
+            Joining.HIGHEST,
         )
 
     def _tell_of_turn(self, seconds: float, place: str) -> None:
@@ -720,10 +725,11 @@ class Daemon(MultiService):
         self._metrics.watch_counts_by(
             "cost", "Costs of all requests", ["account", "model", "currency"], meter.costs
         )
-        self._metrics.watch_highest(
+        self._metrics.watch(
             "prices_as_of_seconds",
             "The day on which the prices were read, in seconds since 1970; 0 without prices",
             lambda: meter.prices.as_of_seconds,
+            Joining.HIGHEST,
         )
         if config.usage_days:
             database = Database(self._reactor, config.data_dir / FILE, tables.MIGRATIONS)

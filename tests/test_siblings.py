@@ -20,7 +20,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
 from gemproxy.config import BadSetting, Config
-from gemproxy.metrics import Metrics
+from gemproxy.metrics import Joining, Metrics
 from gemproxy.processes.place import Place
 from gemproxy.siblings.asking import SILENT, Siblings
 from gemproxy.siblings.counts_left import CountsLeft
@@ -64,7 +64,7 @@ class Counting:
         self.histogram.observe(wait)
 
     def families(self) -> Families:
-        families = families_of(self.registry.collect(), ())
+        families = families_of(self.registry.collect(), {})
         # As another process reads them.
         return families_in(json.loads(json.dumps([family.as_json() for family in families])))
 
@@ -97,14 +97,17 @@ def test_each_metric_is_joined_as_it_should_be() -> None:
     for number, seconds in (1, 0.5), (2, 0.25):
         metrics = Metrics("1.2.3")
         metrics.watch("connections", "Connections", lambda number=number: number)
-        metrics.watch_highest("longest", "The longest", lambda seconds=seconds: seconds)
+        up = number - 1
+        metrics.watch("longest", "The longest", lambda seconds=seconds: seconds, Joining.HIGHEST)
+        metrics.watch("up", "Whether it is up", lambda up=up: up, Joining.LOWEST)
         metrics.refused_keys.labels("client").inc(number)
-        families = families_of(metrics.registry.collect(), metrics.highest)
+        families = families_of(metrics.registry.collect(), metrics.joining)
         shown.append([one.labelled(str(number)) if one.is_of_each else one for one in families])
     total = joined(shown)
     found = values(total)
     assert found["gemproxy_connections", ()] == 3
     assert found["gemproxy_longest", ()] == 0.5
+    assert found["gemproxy_up", ()] == 0
     assert found["gemproxy_refused_keys_total", (("needed", "client"),)] == 3
     assert found["gemproxy_build_info", (("version", "1.2.3"),)] == 1
     for number in "12":

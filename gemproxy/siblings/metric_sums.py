@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from enum import Enum
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
+from operator import add
 from typing import Any
 
 from attrs import frozen
 from prometheus_client.core import Metric
 
-
-class Joining(Enum):
-    """What becomes of the values of several processes."""
-
-    SUM = "sum"
-    HIGHEST = "highest"
-    EACH = "each"
-
+from gemproxy.metrics import Joining
 
 Labels = tuple[tuple[str, str], ...]
 Sample = tuple[str, Labels]
@@ -95,24 +88,24 @@ def families_in(document: Any) -> Families:
         return ()
 
 
-def families_of(metrics: Iterable[Metric], highest: Collection[str]) -> Families:
-    """@param highest: see L{Metrics.highest}."""
+def families_of(metrics: Iterable[Metric], joining: Mapping[str, Joining]) -> Families:
+    """@param joining: see L{Metrics.joining}."""
     return [
         Family(
             metric.name,
             metric.documentation,
             metric.type,
-            _joining_of(metric.name, highest),
+            _joining_of(metric.name, joining),
             {(one.name, tuple(one.labels.items())): one.value for one in metric.samples},
         )
         for metric in metrics
     ]
 
 
-def _joining_of(name: str, highest: Collection[str]) -> Joining:
+def _joining_of(name: str, joining: Mapping[str, Joining]) -> Joining:
     if name.startswith(_OF_PROCESSES):
         return Joining.EACH
-    return Joining.HIGHEST if name in highest else Joining.SUM
+    return joining.get(name, Joining.SUM)
 
 
 def counted(families: Families) -> Families:
@@ -141,10 +134,6 @@ def _together(one: Family, other: Family) -> Family:
 
 
 def _join(sample: str, joining: Joining) -> Callable[[float, float], float]:
-    if joining is not Joining.SUM:
-        return max
-    return min if sample.endswith(_SINCE) else _sum
-
-
-def _sum(one: float, other: float) -> float:
-    return one + other
+    if joining is Joining.SUM:
+        return min if sample.endswith(_SINCE) else add
+    return min if joining is Joining.LOWEST else max

@@ -70,7 +70,7 @@ class SharedMetrics(Service):
     def _own(self) -> Families:
         """What is known of this process, of which the counts are in its file then."""
         assert self._left is not None  # noqa: S101 - for mypy
-        families = families_of(self._metrics.registry.collect(), self._metrics.highest)
+        families = families_of(self._metrics.registry.collect(), self._metrics.joining)
         with self._complaining():
             self._left.leave(counted(families))
         return [
