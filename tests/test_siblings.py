@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import pytest
 from attrs import define, evolve, frozen
 from hypothesis import given
 from hypothesis import strategies as st
@@ -209,39 +208,38 @@ def test_times_in_files_are_known_to_all(tmp_path: Path) -> None:
 # Over sockets:
 
 
-@contextmanager
-def folder_of_sockets() -> Iterator[Path]:
-    """Those of tests have long names, and addresses of sockets may have 108 characters."""
-    folder = Path(tempfile.mkdtemp(prefix="gp-"))
-    yield folder
-    shutil.rmtree(folder)
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """For the address of a socket, its path is too long."""
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    return folder
 
 
 @ensureDeferred
-async def test_nobody_waits_for_a_process_that_does_not_answer() -> None:
+async def test_nobody_waits_for_a_process_that_does_not_answer(folder: Path) -> None:
     asked = []
-    with folder_of_sockets() as folder:
-        first, second = (Siblings(reactor, Place(n, 2, folder, f"{n}-1")) for n in (1, 2))
-        second.answer("/double", lambda number: asked.append(number) or 2 * number)
-        for siblings in first, second:
-            siblings.startService()
-        with socket.socket(socket.AF_UNIX) as hung, socket.socket(socket.AF_UNIX) as gone:
-            hung.bind(str(folder / "3-1.sock"))
-            hung.listen()
-            gone.bind(str(folder / "4-1.sock"))
-            began = reactor.seconds()
-            assert await first.ask("/double", 4, 0.1) == {"2-1": 8, "3-1": SILENT}
-            assert reactor.seconds() - began >= 0.1
-            # It is not asked again, nor waited for.
-            assert await first.ask("/double", 5, 3600) == {"2-1": 10, "3-1": SILENT}
-            assert await first.ask("/unknown", None, 3600) == {"3-1": SILENT}
-        # Its connection is gone, and so is it.
-        await until(lambda: not first._silent, "its end is noticed")
-        assert await first.ask("/double", 6, 3600) == {"2-1": 12}
-        assert asked == [4, 5, 6]
-        for siblings in first, second:
-            await siblings.stopService()
-        assert {path.name for path in folder.iterdir()} == {"3-1.sock", "4-1.sock"}
+    first, second = (Siblings(reactor, Place(n, 2, folder, f"{n}-1")) for n in (1, 2))
+    second.answer("/double", lambda number: asked.append(number) or 2 * number)
+    for siblings in first, second:
+        siblings.startService()
+    with socket.socket(socket.AF_UNIX) as hung, socket.socket(socket.AF_UNIX) as gone:
+        hung.bind(first._address_of("3-1"))
+        hung.listen()
+        gone.bind(first._address_of("4-1"))
+        began = reactor.seconds()
+        assert await first.ask("/double", 4, 0.1) == {"2-1": 8, "3-1": SILENT}
+        assert reactor.seconds() - began >= 0.1
+        # It is not asked again, nor waited for.
+        assert await first.ask("/double", 5, 3600) == {"2-1": 10, "3-1": SILENT}
+        assert await first.ask("/unknown", None, 3600) == {"3-1": SILENT}
+    # Its connection is gone, and so is it.
+    await until(lambda: not first._silent, "its end is noticed")
+    assert await first.ask("/double", 6, 3600) == {"2-1": 12}
+    assert asked == [4, 5, 6]
+    for siblings in first, second:
+        await siblings.stopService()
+    assert {path.name for path in folder.iterdir()} == {"3-1.sock", "4-1.sock"}
     assert await Siblings(reactor, Place()).ask("/double", 4) == {}
 
 
@@ -285,7 +283,7 @@ class Pair:
 
 
 @async_yield_fixture
-async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
+async def pair(tmp_path: Path, folder: Path) -> AsyncIterator[Pair]:
     settings = {
         "ADMIN_KEY": "key-of-the-admin-1",
         "DATA_DIR": tmp_path / "data",
@@ -294,9 +292,8 @@ async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
         "RESPONSES_KEEP": 9,
         "PROXY_API_KEYS": "key-of-a-client",
     }
-    with folder_of_sockets() as folder:
-        async with AsyncExitStack() as stack:
-            yield Pair(settings, folder, stack)
+    async with AsyncExitStack() as stack:
+        yield Pair(settings, folder, stack)
 
 
 @ensureDeferred

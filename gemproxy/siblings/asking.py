@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from attrs import frozen
 from treq.client import HTTPClient
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import IListeningPort, IProtocol, IStreamClientEndpoint
 from twisted.python.failure import Failure
@@ -32,6 +32,8 @@ SILENT = None
 """In place of the answer of a sibling that is there, and has not answered in time."""
 
 _SUFFIX = ".sock"
+# unix(7): the address of a socket has 108 bytes at most.
+_LONGEST_FOLDER = 80
 
 
 class Siblings(Service):
@@ -54,6 +56,7 @@ class Siblings(Service):
         self._name = place.name
         self._answers: dict[bytes, Callable[[Any], Any]] = {}
         self._port: IListeningPort | None = None
+        self._descriptor: int | None = None
         self._asking: set[Deferred[None]] = set()
         # Those that are still to answer what is overdue.
         self._silent: set[str] = set()
@@ -74,19 +77,34 @@ class Siblings(Service):
             self._answers[path.encode()] = function
 
     def startService(self) -> None:
-        """@raise CannotListenError: nothing can be made in the folder."""
+        """@raise CannotListenError: nothing can be made in the folder; likewise OSError."""
         super().startService()
         if self._folder is not None:
-            path = str(self._folder / f"{self._name}{_SUFFIX}")
+            self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
             site = QuietSite(_Asked(self._answers), reactor=self._reactor)
-            self._port = self._reactor.listenUNIX(path, site, backlog=200, mode=0o600)
+            address = self._address_of(self._name)
+            self._port = self._reactor.listenUNIX(address, site, backlog=200, mode=0o600)
 
-    def stopService(self) -> Deferred[None] | None:
+    def stopService(self) -> Deferred[None]:
         super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
         for asking in list(self._asking):
             asking.cancel()
         port, self._port = self._port, None
-        return None if port is None else port.stopListening()
+        if port is not None:
+            await maybeDeferred(port.stopListening)
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _address_of(self, name: str) -> str:
+        """Of the socket of a process. A path that is too long is shortened as Linux can do it."""
+        folder = str(self._folder)
+        if len(os.fsencode(folder)) > _LONGEST_FOLDER:
+            folder = f"/proc/self/fd/{self._descriptor}"
+        return f"{folder}/{name}{_SUFFIX}"
 
     def names(self) -> set[str]:
         """Of the processes that run, and have begun to answer. This one is among them."""
@@ -140,8 +158,7 @@ class Siblings(Service):
         return found
 
     async def _ask_one(self, name: str, path: str, question: Any) -> Any:
-        assert self._folder is not None  # noqa: S101 - for mypy
-        sockets = _Sockets(self._reactor, self._folder)
+        sockets = _Sockets(self._reactor, self._address_of)
         client = HTTPClient(Agent.usingEndpointFactory(self._reactor, sockets))
         response = await client.post(f"http://{name}{path}", data=dumps(question))
         body = await response.content()
@@ -160,11 +177,10 @@ class _Sockets:
     """The host in a URL is the name of a process."""
 
     reactor: Any
-    folder: Path
+    address_of: Callable[[str], str]
 
     def endpointForURI(self, uri: URI) -> _Quiet:
-        path = self.folder / f"{uri.host.decode()}{_SUFFIX}"
-        return _Quiet(UNIXClientEndpoint(self.reactor, str(path)))
+        return _Quiet(UNIXClientEndpoint(self.reactor, self.address_of(uri.host.decode())))
 
 
 @frozen
