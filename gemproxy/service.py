@@ -75,6 +75,7 @@ from gemproxy.usage.prices import Prices
 from gemproxy.usage.recorder import FILE, NoUsage, Recorder
 from gemproxy.usage.report import Question
 from gemproxy.util.cgroup import memory_limit
+from gemproxy.util.cipher import Cipher
 from gemproxy.util.digests import digest_of as digest
 from gemproxy.util.log import log_details, make_logger, mask_log
 from gemproxy.util.log_limit import LogLimit
@@ -102,6 +103,7 @@ from gemproxy.web.live import Live
 from gemproxy.web.passthrough import Destination, Passthrough
 from gemproxy.web.reader import BodyReader
 from gemproxy.web.relay import Heartbeats
+from gemproxy.web.responses_elsewhere import NOWHERE, Elsewhere, SharedResponses
 from gemproxy.web.site import make_site
 from gemproxy.web.stream_proxy import StreamProxy, is_passed_through
 from gemproxy.web.under_way import UnderWay
@@ -692,7 +694,19 @@ class Daemon(MultiService):
             return None
         database = Database(self._reactor, config.data_dir / "gemproxy.sqlite3", MIGRATIONS)
         database.setServiceParent(self)
-        return KeptResponses(database, config.responses_keep)
+        return KeptResponses(database, config.responses_keep, self._responses_elsewhere())
+
+    def _responses_elsewhere(self) -> Elsewhere:
+        cipher = Cipher.of_keys(self._config.secrets)
+        if self._state is None:
+            return NOWHERE
+        if cipher is None:
+            self.log.warn(
+                "responses are kept by each daemon for itself (RESPONSES_KEEP): daemons without "
+                "any key have nothing in common by which to encrypt them"
+            )
+            return NOWHERE
+        return SharedResponses(SharedShelf(self._state, "response"), cipher, self._news)
 
     def _add_tracer(self, environ: Mapping[str, str]) -> Tracer:
         endpoint = endpoint_in(environ)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -261,3 +262,62 @@ async def test_what_one_daemon_has_learnt_the_other_knows(tmp_path: Path):
             await told(one, two)
             reply = await two.ask(gpt(), two.stream_port)
             assert (reply.status, "rests" in reply.error["message"]) == (503, True)
+
+
+async def respond(product: Product, text: str, key: str = "k", **fields: Any) -> Reply:
+    body = {"model": "gemini-2.5-flash", "input": text} | fields
+    asked = await product.send("POST", "/v1/responses", body, Authorization=f"Bearer {key}")
+    return await asked.reply()
+
+
+async def shown(product: Product, id: str, method: str = "GET") -> int:
+    asked = await product.send(method, f"/v1/responses/{id}", Authorization="Bearer k")
+    return (await asked.reply()).status
+
+
+@needs_redis
+@ensureDeferred
+async def test_a_response_is_found_and_deleted_by_every_daemon(tmp_path: Path):
+    with redis_server(tmp_path) as server:
+        await server.start()
+        async with two_daemons(tmp_path, STATE_URL=server.url, RESPONSES_KEEP=2) as (one, two):
+            first = (await respond(one, "first words")).json["id"]
+            second = (await respond(two, "two", previous_response_id=first)).json["id"]
+            texts = [content["parts"][0]["text"] for content in one.asked[-1].contents]
+            assert (len(texts), texts[0], texts[2]) == (3, "first words", "two")
+            assert await shown(one, second) == 200
+            # It is the client's own, and nobody reads it in the server.
+            foreign = await respond(two, "x", "another", previous_response_id=first)
+            assert (foreign.status, foreign.error["code"]) == (400, "previous_response_not_found")
+            kept = "gemproxy:response:*"
+            search = (
+                "local n = 0 for _, key in ipairs(redis.call('KEYS', ARGV[1])) do "
+                "n = n + (redis.call('GET', key):find(ARGV[2], 1, true) and 100 or 1) end return n"
+            )
+            assert await server.command("EVAL", search, 0, kept, "first words") == "2\n"
+            # It is deleted in both, and forgotten where its daemon forgets it.
+            assert await shown(two, first, "DELETE") == 200
+            await told(two, one)
+            assert await shown(one, first) == await shown(two, first) == 404
+            ids = [(await respond(one, word)).json["id"] for word in "abc"]
+            assert await shown(one, ids[0]) == 404
+            await told(one, two)
+            assert [await shown(two, id) for id in ids] == [404, 200, 200]
+            # What is too large for the server is told to be elsewhere.
+            large = (await respond(one, "x" * 600_000)).json["id"]
+            reply = await respond(two, "go on", previous_response_id=large)
+            assert (reply.status, "only the daemon" in reply.error["message"]) == (400, True)
+            assert await shown(one, large) == 200
+            # When it does not answer each has its own, and what another may have is not denied.
+            server.signal(signal.SIGSTOP)
+            reply = await respond(two, "x", previous_response_id=ids[2])
+            assert (reply.status, reply.headers["retry-after"]) == (503, "2")
+            assert two.daemon._state.is_away  # type: ignore[union-attr]
+            assert (await respond(two, "x", previous_response_id=second)).status == 200
+            assert await shown(two, "resp_of-an-upstream") == 404
+            assert await shown(two, second, "DELETE") == 200
+            server.signal(signal.SIGCONT)
+            for each in (one, two):
+                await there(each)
+            await told(two, one)
+            assert await shown(one, second) == 404

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.database import Database
 from gemproxy.util.log import make_logger
+from gemproxy.web.responses_elsewhere import NOWHERE, Elsewhere, Named
 
 MIGRATIONS = (
     """
@@ -38,12 +39,17 @@ class KeptResponses:
     Keeps the last responses, each with the items that it answers.
 
     @ivar most: how many are kept; the oldest goes first.
+    @ivar elsewhere: where other daemons find them, and this one finds theirs.
     """
 
     log = make_logger()
 
     database: Database
     most: int
+    elsewhere: Elsewhere = NOWHERE
+
+    def __attrs_post_init__(self) -> None:
+        self.elsewhere.follow(lambda id, owner: self._delete(id, owner).addErrback(self._complain))
 
     def put(self, id: str, owner: str, record: Json, least: int) -> Deferred[None]:
         """
@@ -56,27 +62,52 @@ class KeptResponses:
         if not data or len(data) > _LARGEST:
             self.log.warn("the response {id} is too large to be kept", id=id)
             return succeed(None)
-        return self.database.run(_put, id, owner, data, self.most).addErrback(self._complain)
+        # A client that is quick may ask another daemon about it next.
+        self.elsewhere.put((id, owner), data)
+        putting = self.database.run(_put, id, owner, data, self.most)
+        return putting.addCallbacks(self.elsewhere.forget, self._complain)
 
     def _complain(self, failure: Failure) -> None:
         failure.trap(sqlite3.Error, OSError)
-        self.log.warn("a response cannot be kept: {error}", error=failure.getErrorMessage())
+        error = failure.getErrorMessage()
+        self.log.warn("a response cannot be kept, or not be deleted: {error}", error=error)
 
     def get(self, ids: Iterable[str], owner: str) -> Deferred[dict[str, Json]]:
-        """Those of the records that are there and the client's own."""
-        return self.database.run(_get, list(ids), owner)
+        """
+        Those of the records that are there and the client's own.
 
-    def delete(self, id: str, owner: str) -> Deferred[bool]:
-        """Forget a response; returns whether it was there."""
+        @return: fails with a L{ChatError} if whether others have one cannot be known now.
+        """
+        return Deferred.fromCoroutine(self._get(list(ids), owner))
+
+    async def _get(self, ids: list[str], owner: str) -> dict[str, Json]:
+        found = await self.database.run(_get, ids, owner)
+        if others := [id for id in ids if id not in found]:
+            elsewhere = await self.elsewhere.get(others, owner)
+            found |= {id: loads(data) for id, data in elsewhere.items()}
+        return found
+
+    def delete(self, id: str, owner: str) -> Deferred[None]:
+        """Forget a response, wherever it is."""
+        self.elsewhere.delete((id, owner))
+        return self._delete(id, owner)
+
+    def _delete(self, id: str, owner: str) -> Deferred[None]:
         return self.database.run(_delete, id, owner)
 
 
-def _put(connection: sqlite3.Connection, id: str, owner: str, data: bytes, most: int) -> None:
+def _put(
+    connection: sqlite3.Connection, id: str, owner: str, data: bytes, most: int
+) -> list[Named]:
+    """Returns those that are not kept any longer."""
     (last,) = connection.execute("SELECT coalesce(max(number), 0) FROM response").fetchone()
     connection.execute(
         "INSERT OR REPLACE INTO response VALUES (?, ?, ?, ?)", (id, owner, last + 1, data)
     )
-    connection.execute("DELETE FROM response WHERE number <= ?", (last + 1 - most,))
+    old = (last + 1 - most,)
+    named = connection.execute("SELECT id, owner FROM response WHERE number <= ?", old).fetchall()
+    connection.execute("DELETE FROM response WHERE number <= ?", old)
+    return named
 
 
 def _get(connection: sqlite3.Connection, ids: list[str], owner: str) -> dict[str, Json]:
@@ -90,6 +121,5 @@ def _get(connection: sqlite3.Connection, ids: list[str], owner: str) -> dict[str
     return found
 
 
-def _delete(connection: sqlite3.Connection, id: str, owner: str) -> bool:
-    deleted = connection.execute("DELETE FROM response WHERE id = ? AND owner = ?", (id, owner))
-    return deleted.rowcount > 0
+def _delete(connection: sqlite3.Connection, id: str, owner: str) -> None:
+    connection.execute("DELETE FROM response WHERE id = ? AND owner = ?", (id, owner))
