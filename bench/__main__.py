@@ -22,18 +22,20 @@ from bench import (
     dialects,
     engines,
     gemini,
+    processes,
     relay,
     report,
     tracing,
     usage,
     watched,
 )
-from bench.contenders import Contender, Unavailable, all_contenders, start_upstream
+from bench.contenders import ROOT, Contender, Unavailable, all_contenders, start_upstream
 from bench.load import Target
 from bench.numbers import Measures, medians
 from testing.processes import Running
 
 RESULTS = Path(__file__).parent / "results"
+PAGE = ROOT / "docs" / "performance.md"
 
 
 def _say(text: str) -> None:
@@ -254,6 +256,36 @@ async def _watched(folder: Path, rounds: int) -> report.Results:
         upstream.stop()
 
 
+async def _processes(folder: Path, rounds: int, notes: list[str]) -> report.Results:
+    """Daemons with one process and with several, in turn."""
+
+    try:
+        with processes.running(folder) as (upstream, daemons):
+            for daemon in daemons:
+                processes.check(daemon)
+            measured = await _in_rounds(
+                "processes",
+                rounds,
+                lambda: asyncio.to_thread(processes.measure, daemons, upstream),
+            )
+    except Unavailable as reason:
+        notes.append(f"Several processes were left out: {reason}")
+        return {}
+    for daemon in daemons:
+        measured[daemon.name]["failed"] = daemon.failed
+    [one, *_] = measured.values()
+    return {
+        "cores": processes.CORES,
+        "measured": measured,
+        "predicted": {
+            daemon.name: processes.predicted(
+                one, daemon.processes, measured[daemon.name]["others"] or 0.0
+            )
+            for daemon in daemons
+        },
+    }
+
+
 def _brief(measures: Measures) -> str:
     known = ((name, value) for name, value in measures.items() if value is not None)
     return ", ".join(f"{name} {value:.4g}" for name, value in known)
@@ -272,6 +304,7 @@ def main() -> None:
             "accounts",
             "tracing",
             "watched",
+            "processes",
             "gemini",
             "engines",
             "console",
@@ -316,6 +349,9 @@ def main() -> None:
             measured["watched"] = asyncio.run(_watched(folder / "watched", given.rounds))
         if given.part in ("all", "tracing"):
             measured["tracing"] = asyncio.run(_tracing(folder / "tracing", given.rounds))
+        if given.part in ("all", "processes"):
+            several = _processes(folder / "processes", given.rounds, notes)
+            measured["processes"] = asyncio.run(several)
         if given.part in ("all", "gemini"):
             measured["gemini"] = asyncio.run(_gemini(folder, max(1, given.rounds - 1)))
         if given.part in ("all", "engines"):
@@ -330,6 +366,8 @@ def main() -> None:
         results = kept | measured
         saved.write_text(json.dumps(results, indent=1) + "\n")
         (RESULTS / "last.md").write_text(report.table(results))
+        if measured.get("processes"):
+            PAGE.write_text(report.with_processes(PAGE.read_text(), measured))
         (RESULTS / "last.svg").write_text(report.picture(results))
     print(report.table(measured))
 

@@ -15,7 +15,7 @@ from bench.answers import STAMP, Spec, WrongAnswer
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.I)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.I)
 CLIENT_KEY = "sk-of-the-client"
-_HISTORY = [
+HISTORY = [
     {"role": "system", "content": "You are a helpful assistant. Answer in a few words. " * 4},
     {"role": "user", "content": "What does the quick brown fox do? " * 4},
     {"role": "assistant", "content": "It jumps over the lazy dog. " * 4},
@@ -38,9 +38,9 @@ class Target:
 
     def request(self, model: str, stream: bool, **fields: object) -> bytes:
         """A chat completion request, head and body."""
-        messages = _HISTORY
+        messages = HISTORY
         if self.gemini_model is not None:
-            messages = [*_HISTORY[:-1], {"role": "user", "content": model}]
+            messages = [*HISTORY[:-1], {"role": "user", "content": model}]
             model = self.gemini_model
         body = {"model": self.model_prefix + model, "messages": messages, "stream": stream}
         content = json.dumps(body | fields).encode()
@@ -77,7 +77,7 @@ class Received:
         head, _, rest = self.raw.partition(b"\r\n\r\n")
         if not head.startswith(b"HTTP/1.1 200 "):
             raise WrongAnswer(f"{head[:40]!r}: {rest[:300]!r}")
-        return _dechunked(rest) if _CHUNKED.search(head) else rest
+        return without_http_chunks(rest) if _CHUNKED.search(head) else rest
 
     def check(self, spec: Spec, stream: bool) -> None:
         """@raise WrongAnswer: it is not the answer that was ordered."""
@@ -96,7 +96,7 @@ class Received:
         ]
 
 
-def _dechunked(data: bytes) -> bytes:
+def without_http_chunks(data: bytes) -> bytes:
     pieces = []
     start = 0
     while True:

@@ -8,6 +8,9 @@ from typing import Any
 
 from attrs import frozen
 
+from bench import scaling, tables
+from bench.tables import shown
+
 Results = dict[str, Any]
 
 
@@ -283,10 +286,6 @@ def value(row: Row, contender: Results, direct: Results | None) -> float | None:
     return None if own is None else max(0.0, measured - own)
 
 
-def _shown(number: float | None, digits: int) -> str:
-    return "-" if number is None else f"{number:,.{digits}f}"
-
-
 def meets(number: float, goal: str) -> bool:
     sign, _, limit = goal.partition(" ")
     return number <= float(limit) if sign == "≤" else number >= float(limit)
@@ -299,21 +298,11 @@ def _table(rows: Sequence[Row], part: Results, first: str) -> list[str]:
         numbers = [value(row, part[name], part.get("direct")) for name in names]
         if all(number is None for number in numbers):
             continue
-        cells = [_shown(number, row.digits) for number in numbers]
+        cells = [shown(number, row.digits) for number in numbers]
         own = numbers[names.index("gemproxy")] if "gemproxy" in names else None
         missed = row.goal and own is not None and not meets(own, row.goal)
         lines.append([row.title, *cells, row.goal + (" **missed**" if missed else "")])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    lines.insert(
-        1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:-1]), "-" * widths[-1]]
-    )
-
-    def aligned(line: Sequence[str]) -> str:
-        middle = [cell.rjust(width) for cell, width in zip(line[1:-1], widths[1:-1], strict=True)]
-        cells = [line[0].ljust(widths[0]), *middle, line[-1].ljust(widths[-1])]
-        return f"| {' | '.join(cells)} |"
-
-    return [aligned(line) for line in lines]
+    return tables.table(lines, words_from=len(names) + 1)
 
 
 def table(results: Results) -> str:
@@ -343,6 +332,8 @@ def table(results: Results) -> str:
         measured = results["tracing"]
         lines += [*_table(DIALECTS, measured, "Traces of an upstream's answers, sent or not"), ""]
         lines += [*tracing_goals(measured), ""]
+    if results.get("processes"):
+        lines += [*scaling.lines(results["processes"]), ""]
     if "gemini" in results:
         lines += [*_table(GEMINI, results["gemini"], "Gemini, through its CLI"), ""]
     if results.get("console"):
@@ -353,6 +344,12 @@ def table(results: Results) -> str:
         lines += [*engine_goals(measured["CLI"], measured["no CLI"]), ""]
     lines += [f"- {note}" for note in results.get("notes", ())]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def with_processes(page: str, results: Results) -> str:
+    """A page with what several processes serve at the place that it has for that."""
+    only = {name: results[name] for name in ("date", "machine", "processes")}
+    return scaling.in_page(page, table(only))
 
 
 _COLOURS = ("#2563eb", "#94a3b8", "#f59e0b", "#10b981")
@@ -380,8 +377,8 @@ def picture(results: Results) -> str:
                     f'<rect x="{_LABEL}" y="{y + 2}" width="{width:.1f}" height="{_LINE - 5}" '
                     f'rx="2" fill="{colour}"/>'
                 )
-                shown = f"{_shown(number, row.digits)} {name}"
-                drawn.append(_text(_LABEL + width + 6, y + 13, shown, "start", "value"))
+                label = f"{shown(number, row.digits)} {name}"
+                drawn.append(_text(_LABEL + width + 6, y + 13, label, "start", "value"))
                 y += _LINE
             y += 12
     title = f"gemproxy beside its alternatives, {results['date']}"

@@ -9,13 +9,15 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from attrs import define
 
 _TICK = os.sysconf("SC_CLK_TCK")
+# As /proc/net/tcp has it.
+_ESTABLISHED = "01"
 
 
 # Connections out are made from above; what is bound to one of these is not taken by chance.
@@ -194,3 +196,29 @@ def is_helper(pid: int) -> bool:
         return b"gemproxy.offload" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
+
+
+def accepted(pid: int, port: int) -> int:
+    """How many connections a process has of those to a port of this machine."""
+    sockets = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        state, inode = fields[3], fields[9]
+        if fields[1].endswith(f":{port:04X}") and state == _ESTABLISHED:
+            sockets.add(f"socket:[{inode}]")
+    return len(sockets.intersection(_files(pid)))
+
+
+def _files(pid: int) -> Iterator[str]:
+    """What a process has open, by the names that Linux has for them."""
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            yield str(descriptor.readlink())
+
+
+def busy_seconds() -> float:
+    """Seconds of CPU that all processes of the machine have taken together since it started."""
+    user, nice, system, _, _, interrupts, soft = map(
+        int, Path("/proc/stat").read_text().split(maxsplit=8)[1:8]
+    )
+    return (user + nice + system + interrupts + soft) / _TICK
