@@ -24,6 +24,7 @@ from gemproxy.state.server import Server
 from gemproxy.state.shared import SharedState
 from gemproxy.state.shared_news import SharedNews
 from gemproxy.state.url import parse_state_url
+from gemproxy.util.digests import digest_of
 from testing.fake_newapi import FakeNewApi, document, stream
 from testing.google import refusals, scenarios
 from tests.redis_server import RedisServer, needs_redis, redis_server
@@ -88,6 +89,12 @@ async def test_a_key_rests_and_is_probed_for_all(tmp_path: Path):
     with redis_server(tmp_path) as server:
         await server.start()
         async with one_side(server) as one, one_side(server) as two:
+            # What it does not understand does no harm.
+            names = f'"key", "{digest_of(KEYS[0])} {MODEL}"', '"upstream", "its digest"'
+            values = "7", "[]", "{}", '{"error": {}, "seconds": 1, "failures": "x"}'
+            news = [f"[{name}, {value}, 9]" for name in names for value in values]
+            for told in ("x", "7", "[]", f'[{names[0]}, {{}}, "soon"]', *news):
+                await server.command("XADD", "gemproxy:news", "*", "told", told)
             one.ring.release(await one.ring.acquire(MODEL), DAILY)
             await one.hears()
             await two.hears()
@@ -120,6 +127,12 @@ async def test_a_key_rests_and_is_probed_for_all(tmp_path: Path):
             await prober.hears()
             await other.hears()
             assert not other.ring._rests
+            # Whoever had it for too long does not take it from the next one.
+            first = await one.news.claim("key", "x")
+            await server.command("DEL", f"gemproxy:claim:{digest_of('key', 'x')}")
+            assert await two.news.claim("key", "x")
+            first.release()
+            assert await one.news.claim("key", "x") is None
             kept = await server.command("XRANGE", "gemproxy:news", "-", "+")
             assert MODEL in kept
             assert not any(key in kept for key in KEYS)
