@@ -99,6 +99,8 @@ class Database(Service):
         # Kept open as long as the connection: to close any descriptor of the file would release the
         # locks of all connections of this process (sqlite.org/howtocorrupt.html).
         self._file: int | None = None
+        # Which file was opened last, whatever came of it.
+        self._identity: tuple[int, int] | None = None
 
     def startService(self) -> None:
         """@raise OSError: nothing can be written in the folder."""
@@ -159,7 +161,9 @@ class Database(Service):
             self._close()
         if self._connection is None:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._identity = _identity_of(self.path)
             self._connection = open_database(self.path, self._migrations, self._patience)
+            self._identity = _identity_of(self.path)
             self._file = os.open(self.path, os.O_RDONLY)
         return self._connection
 
@@ -174,6 +178,9 @@ class Database(Service):
 
     def _set_aside(self, error: sqlite3.DatabaseError) -> None:
         self._close()
+        if _identity_of(self.path) != self._identity:
+            # Another process has done it.
+            return
         aside = self.path.with_name(f"{self.path.name}.damaged-{int(time())}")
         self.path.rename(aside)
         for suffix in ("-wal", "-shm"):
@@ -192,6 +199,15 @@ class Database(Service):
         file, self._file = self._file, None
         if file is not None:
             os.close(file)
+
+
+def _identity_of(path: Path) -> tuple[int, int] | None:
+    """None if there is no such file."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def is_damage(error: sqlite3.Error) -> bool:

@@ -18,6 +18,8 @@ _NUMBERED = re.compile(r"(\d{6}|[1-9]\d{6,})_(?:input\.json|output\.txt)")
 _PART = ".gemproxy-part-"
 # Another daemon holds the lock for as long as a pair of files takes.
 _LOCK_TIME, _LOCK_PAUSE = 5.0, 0.02
+# After a listing there is none for so many times the seconds that it took, if it can be helped.
+_PAUSE_OF_LISTING = 100
 
 
 def paths_of(folder: Path, number: int) -> tuple[Path, Path]:
@@ -51,9 +53,10 @@ class JournalFolder:
         # In ascending order.
         self._numbers: deque[int] = deque()
         self._last = 0
-        # Listing takes long if many are kept, so it is done only when others have changed the
-        # folder: when this, the time of its last change, is another one.
+        # Listing takes long if many are kept. What others have written is looked for when this, the
+        # time of the folder's last change, is another one.
         self._changed: int | None = None
+        self._next_listing = 0.0
 
     def try_out(self) -> None:
         """
@@ -75,7 +78,7 @@ class JournalFolder:
         """
         with self._locked() as descriptor:
             if os.fstat(descriptor).st_mtime_ns != self._changed:
-                self._list()
+                self._catch_up()
             number = self._last + 1
             if any(map(os.path.lexists, self._paths(number))):
                 # Clocks of file systems are coarse.
@@ -111,8 +114,20 @@ class JournalFolder:
     def _paths(self, number: int) -> tuple[Path, Path]:
         return paths_of(self._path, number)
 
+    def _catch_up(self) -> None:
+        """Learn what others have written: as a rule what follows the last one, which is there."""
+        if time.monotonic() >= self._next_listing or not self._is_there(self._last):
+            self._list()
+        while self._is_there(self._last + 1):
+            self._last += 1
+            self._numbers.append(self._last)
+
+    def _is_there(self, number: int) -> bool:
+        return os.path.lexists(self._paths(number)[1])
+
     def _list(self) -> None:
         """Learn what is in the folder, and remove what a crash has left half-written."""
+        began = time.monotonic()
         numbers: set[int] = set()
         with os.scandir(self._path) as entries:
             for entry in entries:
@@ -125,6 +140,8 @@ class JournalFolder:
                     with suppress(OSError):
                         os.unlink(entry.path)
         self._numbers = deque(sorted(numbers))
+        now = time.monotonic()
+        self._next_listing = now + _PAUSE_OF_LISTING * (now - began)
 
     @contextmanager
     def _locked(self) -> Iterator[int]:

@@ -85,6 +85,24 @@ async def test_a_damaged_file_is_set_aside(open_database: Open, tmp_path: Path):
 
 
 @ensureDeferred
+async def test_of_several_processes_one_sets_it_aside(open_database: Open, tmp_path: Path):
+    path = tmp_path / "deep" / "db.sqlite3"
+    path.parent.mkdir()
+    path.write_bytes(b"no database" * 1000)
+    one, other = open_database(FIRST), open_database(FIRST)
+    set_aside = other._set_aside
+
+    def later(error: sqlite3.DatabaseError) -> None:
+        one._transaction(add, ["a"])
+        set_aside(error)
+
+    other._set_aside = later
+    await other.run(add, "b")
+    assert await other.run(words) == ["a", "b"]
+    assert len(list(path.parent.glob("db.sqlite3.damaged-*"))) == 1
+
+
+@ensureDeferred
 async def test_a_file_of_a_newer_version_is_left_alone(open_database: Open):
     database = open_database(FIRST, SECOND)
     await database.run(words)

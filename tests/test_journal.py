@@ -487,6 +487,8 @@ def test_a_clock_that_stands_still_costs_no_file(
 def test_thousands_of_files_are_listed_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """By each of the daemons that share them, if their listing takes long."""
+    monkeypatch.setattr("gemproxy.journal_folder._PAUSE_OF_LISTING", 1e9)
     for number in range(1, 301):
         (tmp_path / f"{number:06d}_input.json").write_text("{}")
         (tmp_path / f"{number:06d}_output.txt").write_text("")
@@ -495,11 +497,17 @@ def test_thousands_of_files_are_listed_once(
     monkeypatch.setattr(
         "gemproxy.journal_folder.os.scandir", lambda path: lists.append(path) or scandir(path)
     )
-    journal = Keeping(tmp_path, 200)
+    one, other = Keeping(tmp_path, 200), Keeping(tmp_path, 200)
     for name in "abcdef":
-        journal.write(name)
-    assert len(lists) == 1
+        one.write(name)
+        other.write(name)
+    assert len(lists) == 2
     assert len(os.listdir(tmp_path)) == 400
+    # What is not there any more is not relied on.
+    for path in tmp_path.iterdir():
+        path.unlink()
+    one.write("g")
+    assert (len(lists), names_in(tmp_path)) == (3, ["g"])
 
 
 def test_a_disk_that_hangs_does_not_fill_the_memory(tmp_path: Path) -> None:
