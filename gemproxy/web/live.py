@@ -109,7 +109,12 @@ class Live:
         self._timer: IDelayedCall | None = None
         self._last_told = 0.0
         self._elsewhere = Elsewhere(
-            clock, siblings, under_way.all, lambda: fields(wall_clock()), under_way.end
+            clock,
+            siblings,
+            under_way.all,
+            lambda: fields(wall_clock()),
+            under_way.end,
+            cpu_clock,
         )
 
     @property
@@ -187,7 +192,7 @@ class Live:
             self.log.failure("the pages that watch were not told")
             for page in self._pages:
                 page.is_behind = True
-        needed = (self._cpu_clock() - began) / MOST_TIME
+        needed = (self._cpu_clock() - began + self._elsewhere.seconds) / MOST_TIME
         delay = min(max(INTERVAL, needed), LONGEST_INTERVAL)
         if self._pages:
             self._timer = self._clock.callLater(delay, self._look)

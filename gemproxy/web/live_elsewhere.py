@@ -45,6 +45,7 @@ class Elsewhere:
 
     @ivar requests: what they answer, by the ids of requests.
     @ivar fields: what each of them has besides.
+    @ivar seconds: of CPU that it takes one of them to say so, and about as many to hear it.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Elsewhere:
         requests: Mapping[str, Running],
         fields: Callable[[], Json],
         end: Callable[[str], None],
+        cpu_clock: Callable[[], float],
     ) -> None:
         """
         @param requests: those of this process, and likewise its fields.
@@ -64,9 +66,11 @@ class Elsewhere:
         self._own_requests = requests
         self._own_fields = fields
         self._end_own = end
+        self._cpu_clock = cpu_clock
         self._is_asking = False
         self.requests: Mapping[str, Running] = {}
         self.fields: Sequence[Json] = ()
+        self.seconds = 0.0
         siblings.answer(_LIVE, lambda _: self._state())
         siblings.answer(_END, self._end)
 
@@ -82,6 +86,7 @@ class Elsewhere:
         now = self._clock.seconds()
         requests: dict[str, Running] = {}
         fields: list[Json] = []
+        seconds = 0.0
         for state in answers.values():
             if state is SILENT:
                 continue
@@ -90,24 +95,26 @@ class Elsewhere:
                 for id, age, facts, progress in state["requests"]:
                     requests[id] = _There(now - age, facts, Progress(*progress))
                 fields.append(state["fields"])
-        self.requests, self.fields = requests, fields
+                seconds = max(seconds, state["seconds"])
+        self.requests, self.fields, self.seconds = requests, fields, seconds
 
     def forget(self) -> None:
         """Nobody watches."""
-        self.requests, self.fields = {}, ()
+        self.requests, self.fields, self.seconds = {}, (), 0.0
 
     async def end(self, id: str) -> bool:
         """End a request of another process; returns whether one had it."""
         return any((await self._siblings.ask(_END, id)).values())
 
     def _state(self) -> Json:
-        now = self._clock.seconds()
+        began, now = self._cpu_clock(), self._clock.seconds()
         rows = [
             (id, now - one.began, one.facts(), one.progress())
             for id, one in islice(self._own_requests.items(), MOST_SHOWN)
         ]
         total = {"requests_total": len(self._own_requests)}
-        return {"requests": rows, "fields": self._own_fields() | total}
+        fields = self._own_fields() | total
+        return {"requests": rows, "fields": fields, "seconds": self._cpu_clock() - began}
 
     def _end(self, id: str) -> bool:
         try:
