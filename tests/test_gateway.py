@@ -11,6 +11,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.task import deferLater
 
 from gemproxy.chat.jsontext import dumps
 from gemproxy.gemini.api.call import ApiCall
@@ -98,6 +99,26 @@ async def test_what_is_no_conversation_is_refused_when_it_is_read() -> None:
             assert reply.json["error"]["message"] == "refused"
 
 
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"nonsense\r\n\r\n", b"400"),
+        (b"POST SECRET HTTP/1.1\r\nContent-Length: x\r\n\r\n", b"400"),
+        (b"POST SECRET HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", b"400"),
+        (b"POST SECRET HTTP/1.1\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n", b"400"),
+        (b"POST SECRET HTTP/1.1\r\nX: " + b"x" * 70_000, b"431"),
+        (b"POST /" + b"x" * 70_000, b"431"),
+    ],
+)
+@ensureDeferred
+async def test_what_is_no_request_is_hung_up_on(sent: bytes, status: bytes) -> None:
+    async with running_gateway() as (client, secret):
+        connection = await client.connect()
+        connection.transport.write(sent.replace(b"SECRET", (secret + MODEL).encode()))
+        await connection.when(lambda: connection.closed)
+        assert connection.received.startswith(b"HTTP/1.1 " + status)
+
+
 class Api:
     """An API of which the test says when it has answered."""
 
@@ -109,14 +130,22 @@ class Api:
         return self.answering
 
 
+def call_for(
+    gateway: Gateway, nonce: str, said: list[Any]
+) -> tuple[ApiCall, Deferred[None], bytes]:
+    """A call that is expected, what tells of its end, and what the CLI sends for it."""
+    call = ApiCall("m", "k", lambda: None, said.append, said.append, Reply())
+    over = gateway.open(nonce, call, lambda asked: b"{}")
+    asked = {"contents": [{"role": "user", "parts": [{"text": f"{nonce}:go:"}]}]}
+    return call, over, dumps(asked)
+
+
 @ensureDeferred
 async def test_the_cli_gets_signs_of_life_and_an_empty_reply(monkeypatch: Any) -> None:
     monkeypatch.setattr(module, "_SIGN_INTERVAL", 0.02)
     api, said = Api(), list[Any]()
     gateway = gateway_to(api)
-    call = ApiCall("m", "k", lambda: None, said.append, said.append, Reply())
-    over = gateway.open("abc", call, lambda asked: b"{}")
-    asked = dumps({"contents": [{"role": "user", "parts": [{"text": "abc:go:"}]}]})
+    call, over, asked = call_for(gateway, "abc", said)
     async with started(gateway) as (client, secret):
         connection = await client.send("POST", secret + MODEL, asked)
         # It would take a silent gateway for one that is gone.
@@ -132,3 +161,48 @@ async def test_the_cli_gets_signs_of_life_and_an_empty_reply(monkeypatch: Any) -
         # There is nothing for a second one.
         again = await (await client.send("POST", secret + MODEL, asked)).reply()
         assert again.status == 404
+
+
+@ensureDeferred
+async def test_one_connection_serves_one_request_after_the_other() -> None:
+    api = Api()
+    api.answering.callback(None)
+    gateway = gateway_to(api)
+    async with started(gateway) as (client, secret):
+        connection = await client.connect()
+        for number in range(3):
+            _, over, asked = call_for(gateway, f"n{number}", [])
+            connection.received.clear()
+            connection.send("POST", secret + MODEL, asked)
+            reply = await connection.reply()
+            assert (over.called, reply.status, reply.body) == (True, 200, END)
+            # A client that is told of no time opens another connection after a short while.
+            assert reply.headers["keep-alive"] == "timeout=60"
+        # However a request is cut, it is the same.
+        _, over, asked = call_for(gateway, "cut", [])
+        connection.received.clear()
+        whole = f"POST {secret}{MODEL} HTTP/1.1\r\nContent-Length: {len(asked)}\r\n\r\n".encode()
+        connection.transport.setTcpNoDelay(True)
+        for byte in whole + asked:
+            connection.transport.write(bytes([byte]))
+            await deferLater(reactor, 0)
+        assert (await connection.reply()).body == END
+
+
+@pytest.mark.parametrize("impatient", [False, True])
+@ensureDeferred
+async def test_a_call_is_over_when_the_cli_is_gone_or_asks_again(impatient: bool) -> None:
+    gateway = gateway_to(Api())
+    call, _, asked = call_for(gateway, "abc", [])
+    async with started(gateway) as (client, secret):
+        connection = await client.send("POST", secret + MODEL, asked)
+        while not call.asked:
+            await deferLater(reactor, 0.001)
+        if impatient:
+            connection.send("POST", secret + MODEL, asked)
+        else:
+            connection.transport.abortConnection()
+        while not call.aborted:
+            await deferLater(reactor, 0.001)
+        await connection.when(lambda: connection.closed)
+        assert not connection.received

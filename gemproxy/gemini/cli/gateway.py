@@ -22,11 +22,8 @@ from twisted.application.service import Service
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
-from twisted.internet.protocol import ServerFactory
 from twisted.internet.task import LoopingCall
 from twisted.web.http_headers import Headers
-from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Request
 
 from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.chat.shapes import as_object
@@ -34,7 +31,7 @@ from gemproxy.gemini.api.call import ApiCall
 from gemproxy.gemini.api.client import GeminiApi
 from gemproxy.gemini.cli.marks import ConversationAltered, prompted
 from gemproxy.gemini.translate.errors import transient
-from gemproxy.http.guarded_site import guarded_site
+from gemproxy.http.guarded_server import Exchange, GuardedFactory
 from gemproxy.util.log import make_logger
 
 # Bytes of a request of the CLI: a prompt, of which Marks bounds the texts.
@@ -53,6 +50,9 @@ _STREAM = re.compile(rb"v1[a-z0-9]*/models/[A-Za-z0-9._-]+:streamGenerateContent
 
 # The request headers of the CLI that are passed on to the API.
 _PASSED_HEADERS = (b"user-agent", b"x-goog-api-client")
+
+# For a request that the CLI should not have sent.
+_REFUSED = dumps({"error": {"message": "refused", "status": "ABORTED"}})
 
 Composer = Callable[[dict[str, Any]], bytes]
 
@@ -91,7 +91,7 @@ class Gateway(Service):
         self._endpoint = endpoint
         self._api = api
         self._expected: dict[str, _Expected] = {}
-        self._open: set[Request] = set()
+        self._open: set[Exchange] = set()
         self._signs = LoopingCall(self._give_signs)
         self._signs.clock = reactor
         self._port: IListeningPort | None = None
@@ -100,9 +100,8 @@ class Gateway(Service):
 
     def startService(self) -> None:
         super().startService()
-        resource = _GatewayResource(self)
-        site = guarded_site(resource, self.takes, _REQUEST_LIMIT, self._reactor)
-        self._endpoint.listen(cast("ServerFactory[Any]", site)).addCallback(self._listening)
+        factory = GuardedFactory(self.takes, self.serve, _REQUEST_LIMIT, self._reactor)
+        self._endpoint.listen(factory).addCallback(self._listening)
         self._signs.start(_SIGN_INTERVAL, now=False)
 
     def _listening(self, port: IListeningPort) -> None:
@@ -145,13 +144,13 @@ class Gateway(Service):
             return False
         return is_ours
 
-    def serve(self, request: Request) -> None:
+    def serve(self, exchange: Exchange) -> None:
         """Pass a worker's request on to the API, and tell the worker when the reply has ended."""
-        asked = _json_of(request)
+        asked = _json_of(exchange.body)
         expected = self._expected.get(prompted(asked.get("contents")) or "")
         if expected is None or expected.call.asked or expected.call.aborted:
             self.log.debug("gateway: refused a request for no conversation")
-            _refuse(request, 404)
+            exchange.refuse(b"404 Not Found", _REFUSED)
             return
         call = expected.call
         try:
@@ -160,64 +159,34 @@ class Gateway(Service):
             call.asked = True
             call.ended(transient(f"The Gemini CLI altered the conversation: {error}."))
             expected.over.callback(None)
-            _refuse(request, 400)
+            exchange.refuse(b"400 Bad Request", _REFUSED)
             return
         headers = Headers()
         for name in _PASSED_HEADERS:
-            if values := request.requestHeaders.getRawHeaders(name):
-                headers.setRawHeaders(name, values)
-        request.setHeader(b"content-type", b"text/event-stream")
-        self._open.add(request)
+            if (value := exchange.headers.get(name)) is not None:
+                headers.setRawHeaders(name, [value])
+        self._open.add(exchange)
         # The call is the CLI's: it is over if the CLI is gone.
-        request.notifyFinish().addErrback(lambda _: call.abort())
+        exchange.on_lost = call.abort
         # The CLI replaces the names of some models by those of newer ones: the call has its own.
         self._api.answer(call, body, headers).addErrback(
             lambda failure: self.log.failure("handling a request of a CLI worker failed", failure)
-        ).addCallback(lambda _: self._ended(request, expected.over))
+        ).addCallback(lambda _: self._ended(exchange, expected.over))
 
-    def _ended(self, request: Request, over: Deferred[None]) -> None:
+    def _ended(self, exchange: Exchange, over: Deferred[None]) -> None:
         """Tell of the end of a call. The CLI could not do anything about one that has failed."""
-        self._open.discard(request)
+        self._open.discard(exchange)
         over.callback(None)
-        if _connected(request):
-            request.write(END)
-            request.finish()
+        exchange.finish(END)
 
     def _give_signs(self) -> None:
-        for request in self._open:
-            if _connected(request):
-                request.write(SIGN)
+        for exchange in self._open:
+            exchange.write(SIGN)
 
 
-def _refuse(request: Request, status: int) -> None:
-    """Refuse a request that the CLI should not have sent."""
-    if _connected(request):
-        request.setResponseCode(status)
-        request.setHeader(b"content-type", b"application/json")
-        request.write(dumps({"error": {"code": status, "message": "refused", "status": "ABORTED"}}))
-        request.finish()
-
-
-def _json_of(request: Request) -> dict[str, Any]:
+def _json_of(body: bytes) -> dict[str, Any]:
     """The body of a request; an empty dict if it is not a JSON object."""
-    assert request.content is not None  # noqa: S101 - for mypy
     try:
-        return as_object(loads(request.content.read()))
+        return as_object(loads(body))
     except ValueError:
         return {}
-
-
-def _connected(request: Request) -> bool:
-    return request.channel is not None
-
-
-class _GatewayResource(Resource):
-    isLeaf = True
-
-    def __init__(self, gateway: Gateway) -> None:
-        super().__init__()
-        self._gateway = gateway
-
-    def render_POST(self, request: Request) -> int:
-        self._gateway.serve(request)
-        return NOT_DONE_YET

@@ -30,9 +30,10 @@ _SETTINGS: dict[str, Any] = {
         "sessionRetention": {"enabled": False},
     },
     "privacy": {"usageStatisticsEnabled": False},
-    # Without telemetry the CLI keeps every event, including the request, until telemetry is turned
-    # on. OTEL_SDK_DISABLED discards the events.
-    "telemetry": {"enabled": True, "target": "local", "outfile": os.devnull, "logPrompts": False},
+    # The CLI keeps its events, with the text of the request, in case telemetry is turned on. That
+    # costs memory, of which a worker is replaced in time. With telemetry, even to nowhere, it
+    # composes them and reads two files for each of 18: a quarter of the CPU of a prompt.
+    "telemetry": {"enabled": False, "logPrompts": False},
     "ide": {"enabled": False},
     # An allowlist without any tool: no built-in tool is declared or can run.
     "tools": {"core": ["none"], "useRipgrep": False},
@@ -52,8 +53,6 @@ _SETTINGS: dict[str, Any] = {
     "experimental": {"enableAgents": False},
     "mcp": {"allowed": []},
 }
-
-_NOBODY: dict[str, Any] = {"active": None, "old": []}
 
 
 @frozen
@@ -104,8 +103,6 @@ class WorkerHome:
             folder.mkdir(mode=0o700)
         self.chats.mkdir(mode=0o700, parents=True)
         self._settings.write_bytes(dumps(_SETTINGS))
-        # The CLI looks who is logged in some 18 times for a prompt; a missing file takes it longer.
-        (self.root / ".gemini" / "google_accounts.json").write_bytes(dumps(_NOBODY))
         # Replaces the CLI's system prompt of 23 kB. The gateway removes it from requests anyway.
         self._system_prompt.write_text(" ")
 
@@ -133,6 +130,7 @@ class WorkerHome:
             "GEMINI_CLI_TRUST_WORKSPACE": "true",
             # Without it, node starts a child process, which SIGTERM does not reach.
             "GEMINI_CLI_NO_RELAUNCH": "true",
+            # In case the system's settings turn telemetry on.
             "OTEL_SDK_DISABLED": "true",
             # Without a limit, node grows to three times the memory it needs before it collects
             # garbage.

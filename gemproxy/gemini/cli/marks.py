@@ -11,8 +11,9 @@ The CLI receives a conversation as one prompt with many parts, because ACP has n
 are kept here.
 
 Only text is passed to the CLI; all other parts are kept here and represented by their marks alone.
-The same applies to the text of a long conversation, which the CLI would otherwise shorten or reject
-by its own estimate of the token count. A conversation of very many parts is represented as a whole
+The same applies to the text of a long conversation: the CLI keeps two copies of each text for as
+long as its process lives, and would shorten or reject a very long one by its own estimate of the
+token count. A conversation of very many parts is represented as a whole
 by one mark: the CLI needs some kilobytes for each part, and would end for want of memory.
 """
 
@@ -26,9 +27,9 @@ from attrs import field, frozen
 
 from gemproxy.chat.shapes import objects_in
 
-# The maximum length of a conversation, in characters, whose texts are passed to the CLI. It
-# estimates up to 1.5 tokens per character and acts at about a million tokens.
-_GIVEN_CHARACTERS = 200_000
+# The maximum length of a conversation, in characters, whose texts are passed to the CLI. Of one as
+# long as this, it keeps 0.13 MB.
+_GIVEN_CHARACTERS = 50_000
 
 # The maximum number of parts that have marks of their own.
 _MARKED_PARTS = 1000
