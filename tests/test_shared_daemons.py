@@ -272,7 +272,8 @@ async def test_what_one_daemon_has_learnt_the_other_knows(tmp_path: Path):
             await upstream.stop()
             for _ in range(FAILURES):
                 assert (await one.ask(gpt(), one.stream_port)).status == 502
-            await told(one, two)
+            # It looks by itself, too.
+            await until(two.daemon._resting_upstreams, "the other one has heard of it")
             reply = await two.ask(gpt(), two.stream_port)
             assert (reply.status, "rests" in reply.error["message"]) == (503, True)
 

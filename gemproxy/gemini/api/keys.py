@@ -89,6 +89,7 @@ class KeyRing:
         """
         @param rest: seconds for which a key rests first if Google does not say how long.
         @param rests_limit: rests that are remembered; the names of models come from clients.
+        @param news: tells other daemons of rests.
         """
         self.first = keys[0] if keys else None
         self._rest_seconds = rest
