@@ -313,6 +313,8 @@ def test_what_another_process_does_is_seen(files: Callable[[], AccountsFile]) ->
     news = daemon.refresh({}, periods)
     assert news is not None
     assert news.spent["bob", "2026-11"].tokens == 21
+    # So the accounts are as they were.
+    assert news.records is None
     command.change("bob", {"on": False})
     command.close()
     news = daemon.refresh({}, periods)

@@ -43,6 +43,17 @@ MIGRATIONS = (
         PRIMARY KEY (account, period)
     ) WITHOUT ROWID
     """,
+    # What is spent is written all the time; that is no reason to read all accounts again.
+    """
+    CREATE TABLE changes (number INTEGER NOT NULL);
+    INSERT INTO changes VALUES (0);
+    CREATE TRIGGER account_added AFTER INSERT ON account
+        BEGIN UPDATE changes SET number = number + 1; END;
+    CREATE TRIGGER account_changed AFTER UPDATE ON account
+        BEGIN UPDATE changes SET number = number + 1; END;
+    CREATE TRIGGER account_removed AFTER DELETE ON account
+        BEGIN UPDATE changes SET number = number + 1; END
+    """,
 )
 
 _HINT = 4
@@ -84,6 +95,8 @@ class AccountsFile:
         self._inode = 0
         # What SQLite calls the state of the file as other processes have left it.
         self._version: int | None = None
+        # The changes of accounts until they were read.
+        self._changes: int | None = None
 
     @property
     def exists(self) -> bool:
@@ -166,14 +179,15 @@ class AccountsFile:
                     " cost = cost + excluded.cost",
                     [(*key, one.requests, one.tokens, one.cost) for key, one in spent.items()],
                 )
-            records = None if version == self._version else _records(connection)
+            changes = int(connection.execute("SELECT number FROM changes").fetchone()[0])
+            records = None if changes == self._changes else _records(connection)
             news = News(records, _sums(connection, periods))
-        self._version = version
+        self._version, self._changes = version, changes
         return news
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
-        self._version = None
+        self._version = self._changes = None
         if connection is not None:
             connection.close()
 
