@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from twisted.web.http import Request
 from gemproxy.http.client_connections import ClientChannel, Connections
 from gemproxy.http.connection_limits import ConnectionLimiter
 from gemproxy.service import Patience
+from gemproxy.web.throttle import AdmissionThrottle
 from tests.support import Relay, running_relay, until
 from tests.test_admission import all_of, assert_fine, get, post, say, statuses
 
@@ -33,6 +35,7 @@ def unlimited() -> ConnectionLimiter:
 
 @define
 class Site:
+    throttle: AdmissionThrottle
     connections: Connections = field(factory=lambda: Connections(unlimited()))
     head_timeout: float = 30.0
 
@@ -68,7 +71,8 @@ class Server:
         self.channel.callLater = lambda seconds, *call: self.clock.callLater(seconds or TURN, *call)
         self.channel.timeOut = 60
         self.channel.requestFactory = Answered
-        self.channel.site = Site()
+        self.throttle = AdmissionThrottle(self.clock)
+        self.channel.site = Site(self.throttle)
         self.channel.makeConnection(self.transport)
 
     @property
@@ -113,6 +117,51 @@ def test_nor_is_more_than_one_if_answers_take_their_time(kind: bytes) -> None:
         server.turn()
     assert server.reads
     server.lose()
+
+
+def in_a_burst() -> tuple[Server, list[int]]:
+    """A server whose next request has to wait, and the numbers of those that began."""
+    server, begun = Server(), list[int]()
+    server.clock.advance(1)
+    for number in range(9):
+        server.throttle.spread(partial(begun.append, number))
+    return server, begun
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 10])
+def test_a_request_of_a_burst_is_parsed_when_it_is_its_turn(pieces: int) -> None:
+    server, begun = in_a_burst()
+    request = POST % 1
+    size = -(-len(request) // pieces)
+    for start in range(0, len(request), size):
+        server.channel.dataReceived(request[start : start + size])
+    assert (server.paths, len(begun)) == ([], 8)
+    server.turn()
+    assert (server.paths, len(begun)) == ([1], 9)
+    server.turn()
+    server.channel.dataReceived(GET % 2)
+    assert server.paths == [1, 2], "the burst is over"
+    server.lose()
+
+
+def test_what_waits_for_its_turn_is_not_read_without_end() -> None:
+    server, _ = in_a_burst()
+    server.channel.dataReceived(POST % 1)
+    assert server.reads
+    server.channel.dataReceived((GET % 2) * 2000)
+    assert not server.reads
+    server.turn()
+    assert server.paths == [1]
+    server.lose()
+
+
+def test_nobody_is_asked_for_a_client_that_goes_while_it_waits() -> None:
+    server, begun = in_a_burst()
+    server.channel.dataReceived(POST % 1)
+    server.channel.connectionLost(None)
+    server.turn()
+    assert (server.paths, len(begun)) == ([], 9)
+    assert server.clock.getDelayedCalls() == []
 
 
 def test_a_client_that_leaves_its_answers_is_not_read() -> None:

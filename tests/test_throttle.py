@@ -91,3 +91,21 @@ def test_one_that_fails_keeps_no_other_waiting(clock: Clock, throttle: Admission
         clock.advance(0)
     clock.advance(0)
     assert begun == [*range(11)]
+
+
+def test_what_had_its_turn_begins_at_once(clock: Clock, throttle: AdmissionThrottle) -> None:
+    begun: list[str] = []
+    for number in range(8):
+        throttle.spread(partial(begun.append, f"{number}"))
+    assert not throttle.is_busy
+
+    def parse() -> None:
+        assert not throttle.is_busy
+        throttle.spread(partial(begun.append, "parsed"))
+
+    throttle.spread(parse)
+    throttle.spread(partial(begun.append, "behind it"))
+    assert throttle.is_busy
+    clock.advance(0)
+    assert begun[8:] == ["parsed", "behind it"]
+    assert not throttle.is_busy

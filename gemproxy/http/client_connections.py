@@ -31,7 +31,8 @@ class ClientChannel(HTTPChannel):
     the next one is read when the client takes its answers. C{tests/test_twisted_internals.py} fails
     if what this stands on changes.
 
-    @ivar site: the site, with its L{Connections} and its time for the heads of requests.
+    @ivar site: the site, with its L{Connections}, its time for the heads of requests, and the
+        throttle that has them begin one after the other.
     @ivar address: the client's; empty if it has none, as at a UNIX socket.
     @ivar is_folded: a header of the current request goes on in a second line.
     """
@@ -58,6 +59,8 @@ class ClientChannel(HTTPChannel):
         if self._next_request is not None:
             self._next_request.cancel()
             self._next_request = None
+        # What waits to be parsed has nobody any more who wants an answer.
+        self._buffer = b""
         super().connectionLost(reason)
         self.site.connections.closed(self)
 
@@ -65,7 +68,13 @@ class ClientChannel(HTTPChannel):
         if self._receive is not None:
             self._receive(data)
             return
+        if self._is_between_requests() and self.site.throttle.is_busy:
+            # A request of a burst is not even parsed before those in front of it have begun.
+            self.paused = True
+            self.site.throttle.spread(self._go_on)
         super().dataReceived(data)
+        if self.paused and len(self._buffer) > self._optimisticEagerReadSize:
+            self._networkProducer.pauseProducing()
         if self._head_deadline is None and self._is_within_head():
             self._begin_head()
 
@@ -102,6 +111,9 @@ class ClientChannel(HTTPChannel):
         # While a body comes or a request is answered, the channel is not in line mode. While it is
         # paused, what is there waits for the daemon.
         return bool(self.line_mode and not self.paused and (self.requests or self._buffer))
+
+    def _is_between_requests(self) -> bool:
+        return bool(self.line_mode and not (self.paused or self.requests or self._buffer))
 
     def _begin_head(self) -> None:
         self._head_deadline = self.callLater(self.site.head_timeout, self._head_is_late)

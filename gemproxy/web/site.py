@@ -100,14 +100,21 @@ class ProxySite(QuietSite):
     @ivar connections: of its clients.
     @ivar head_timeout: seconds for the request line and headers of a request to arrive, from the
         beginning of the connection or from their first byte.
+    @ivar throttle: has requests begin one after the other.
     """
 
     protocol = ClientChannel  # type: ignore[assignment]
 
     def __init__(
-        self, *args: Any, limiter: ConnectionLimiter, head_timeout: float, **kwargs: Any
+        self,
+        *args: Any,
+        limiter: ConnectionLimiter,
+        head_timeout: float,
+        throttle: AdmissionThrottle,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.throttle = throttle
         self.connections = Connections(limiter)
         self.head_timeout = head_timeout
         self._refused = RefusedConnections(self.reactor)
@@ -133,11 +140,13 @@ def make_site(
 
     @param is_streamed: decides which requests are served while their bodies are still arriving.
     """
-    factory = partial(StreamedRequest, admission, AdmissionThrottle(reactor), is_streamed)
+    throttle = AdmissionThrottle(reactor)
+    factory = partial(StreamedRequest, admission, throttle, is_streamed)
     return ProxySite(
         resource,
         factory,
         limiter=limiter,
         head_timeout=admission.limits.headers_timeout,
+        throttle=throttle,
         reactor=reactor,
     )

@@ -18,15 +18,27 @@ class AdmissionThrottle:
     Starts the requests of a burst a few at a time, in successive turns of the reactor. In between,
     data for earlier requests is passed on. If all were started first, the first response would be
     as late as the last. Refusals are started here too: they take a turn's time as well.
+
+    What has come of a request may wait here before it is parsed. It starts as soon as it is then.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._begun: deque[float] = deque([0.0] * _AT_ONCE, maxlen=_AT_ONCE)
         self._waiting: deque[Callable[[], None]] = deque()
+        self._is_starting = False
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether what comes now has to wait."""
+        return bool(self._waiting) and not self._is_starting
 
     def spread(self, begin: Callable[[], None]) -> None:
         """Start a request, now or in a later turn of the reactor."""
+        if self._is_starting:
+            # It has had its turn.
+            begin()
+            return
         now = self._clock.seconds()
         if self._waiting or now - self._begun[0] < _MOMENT:
             if not self._waiting:
@@ -38,11 +50,13 @@ class AdmissionThrottle:
 
     def _next(self) -> None:
         end = self._clock.seconds() + _MOMENT
+        self._is_starting = True
         try:
             for _ in range(min(_AT_ONCE, len(self._waiting))):
                 self._waiting.popleft()()
                 if self._clock.seconds() > end:
                     break
         finally:
+            self._is_starting = False
             if self._waiting:
                 self._clock.callLater(0, self._next)
