@@ -389,6 +389,7 @@ class Daemon(MultiService):
             Threads(self._reactor, 1, "accounts").call,
             self._accounts_file,
             accounts_of_keys(self._config.proxy_api_keys),
+            self._state,
         )
         directory.setServiceParent(self)
         return directory

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,7 +52,11 @@ class RedisServer:
         self.path.unlink(missing_ok=True)
         command = ["redis-server", "--port", "0", "--unixsocket", str(self.path), "--save", ""]
         self.running = Running.start([*command, *self.options], self.folder)
-        await until(self.path.exists, "Redis listens")
+        await until(self._listens, "Redis listens")
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as client:
+            return client.connect_ex(str(self.path)) == 0
 
     def signal(self, number: signal.Signals) -> None:
         assert self.running is not None
@@ -67,7 +72,9 @@ class RedisServer:
     async def command(self, *words: object) -> str:
         """What the server says to a command of somebody else's."""
         command = ["redis-cli", "-s", str(self.path), *map(str, words)]
-        return await deferToThread(subprocess.check_output, command, text=True, timeout=20)
+        return await deferToThread(
+            subprocess.check_output, command, text=True, timeout=20, stderr=subprocess.DEVNULL
+        )
 
 
 @contextmanager

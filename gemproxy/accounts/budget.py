@@ -37,6 +37,17 @@ class Spent:
             self.requests + other.requests, self.tokens + other.tokens, self.cost + other.cost
         )
 
+    def __neg__(self) -> Spent:
+        return Spent(-self.requests, -self.tokens, -self.cost)
+
+    def at_least(self, other: Spent) -> Spent:
+        """The larger of each."""
+        return Spent(
+            max(self.requests, other.requests),
+            max(self.tokens, other.tokens),
+            max(self.cost, other.cost),
+        )
+
 
 NOTHING = Spent()
 

@@ -18,8 +18,10 @@ from gemproxy.accounts.budget import PERIODS, Spent, period_at
 from gemproxy.accounts.file import AccountsFile, News
 from gemproxy.accounts.known_keys import KnownKeys, digest_of
 from gemproxy.accounts.ledger import Ledger
-from gemproxy.accounts.limiter import LocalLimiter
+from gemproxy.accounts.limiter import Limiter, LocalLimiter
 from gemproxy.accounts.records import Record
+from gemproxy.accounts.shared_limiter import SharedLimiter
+from gemproxy.state.shared import SharedState
 from gemproxy.util.log import make_logger
 
 # Seconds between two looks at the file, and what a daemon that is killed loses of what was spent.
@@ -44,11 +46,13 @@ class Directory(Service):
         in_thread: Callable[..., Awaitable[Any]],
         file: AccountsFile,
         numbered: Mapping[str, Account],
+        state: SharedState | None = None,
         wall_clock: Callable[[], float] = time,
     ) -> None:
         """
         @param in_thread: calls a function in a thread, one at a time.
         @param numbered: the accounts of keys that are known without the file.
+        @param state: what this daemon shares with others; None if it is alone.
         @param wall_clock: in seconds since the epoch.
         """
         self._clock = clock
@@ -57,7 +61,10 @@ class Directory(Service):
         self._numbered = {digest_of(key): account for key, account in numbered.items()}
         self._wall_clock = wall_clock
         self._ledger = Ledger()
-        self.limiter = LocalLimiter(self._ledger, clock.seconds, wall_clock)
+        local = LocalLimiter(self._ledger, clock.seconds, wall_clock)
+        self.limiter: Limiter = local
+        if state is not None:
+            self.limiter = SharedLimiter(local, self._ledger, state, clock, wall_clock)
         self.records: Sequence[Record] = ()
         self._known = KnownKeys(self._numbered)
         self._names: frozenset[str] = frozenset()

@@ -35,6 +35,8 @@ _STOP_PATIENCE = 1.0
 # A server that can only be read may have been the right one: another is, by the same address.
 _DEMOTED = ("READONLY", "MASTERDOWN")
 _LOST = "it has closed the connection"
+# Late answers with none in time between them, after which a server is slow, and not just busy.
+_STRIKES = 3
 
 
 @frozen
@@ -100,8 +102,11 @@ class _Call:
 class SharedState(Service):
     """
     Asks the server. Whatever is asked fails with L{StateAway} alone: at once if the server is known
-    to be away, and after a moment at most (L{StatePatience}). After one such failure it counts as
-    away until it has answered a probe in time. What has failed may have had its effect.
+    to be away, and after a moment at most (L{StatePatience}). What has failed may have had its
+    effect.
+
+    One that is late is away until the answer comes. If it is late again and again, or refuses
+    something, it is away until it has answered a probe in time.
 
     @ivar on_return: what is called when the server is there, or there again; it may be empty.
     """
@@ -118,7 +123,10 @@ class SharedState(Service):
         self._connecting: Deferred[None] | None = None
         # Why it is away; None if it is not.
         self._away: str | None = "it is not connected yet"
-        self._is_told = False
+        self._is_told = self._was_there = False
+        self._strikes = 0
+        # The one whose answer, though it is late, shows that it is there.
+        self._late: _Call | None = None
         # What was sent and is not late yet, the oldest first.
         self._waiting: deque[_Call] = deque()
         self._timer: IDelayedCall | None = None
@@ -188,7 +196,7 @@ class SharedState(Service):
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
-        self._leave("the daemon stops", is_told=True)
+        self._leave("the daemon stops", tells=False)
         connection = self._connection
         if self._connecting is not None:
             self._connecting.cancel()
@@ -243,20 +251,15 @@ class SharedState(Service):
 
     # Whether it is away
 
-    def _leave(self, reason: str, is_told: bool = False) -> None:
+    def _leave(self, reason: str, tells: bool = True) -> None:
         """
         It is away, and what waits for it has waited for long enough.
 
-        @param is_told: whether others know.
+        @param tells: whether it is worth a warning.
         """
-        self._away = reason
-        if not (self._is_told or is_told):
-            self._is_told = True
-            self.log.warn(
-                "the shared state is away ({url}: {reason}): this daemon goes by what it knows",
-                url=str(self._server.url),
-                reason=reason,
-            )
+        self._away, self._late = reason, None
+        if tells:
+            self._tell()
         connection = self._connection
         if connection is not None and self.running:
             if self._silence is None:
@@ -270,20 +273,37 @@ class SharedState(Service):
             if not call.done.called:
                 call.done.errback(StateAway(reason))
 
+    def _tell(self) -> None:
+        if not self._is_told:
+            self._is_told = True
+            self.log.warn(
+                "the shared state is away ({url}: {reason}): this daemon goes by what it knows",
+                url=str(self._server.url),
+                reason=self._away,
+            )
+
     def _probe(self, connection: ServerProtocol) -> None:
         """See whether it can be written to, in time."""
         self._probing = None
-        if connection is self._connection:
-            call = _Call(self._reactor.seconds())
-            call.done.addCallbacks(self._return, StateAway.ignored)
-            self._ask(call, PROBE)
+        if connection is not self._connection:
+            return
+        if self._was_there:
+            self._tell()
+        call = _Call(self._reactor.seconds())
+        call.done.addCallbacks(self._return, StateAway.ignored)
+        self._ask(call, PROBE)
 
-    def _return(self, _: object) -> None:
-        again = " again" if self._is_told else ""
-        self._away, self._is_told = None, False
-        self.log.info(
-            "the shared state is there{again}: {url}", again=again, url=str(self._server.url)
-        )
+    def _return(self, _: object = None) -> None:
+        if self._is_told or not self._was_there:
+            self.log.info(
+                "the shared state is there{again}: {url}",
+                again=" again" if self._is_told else "",
+                url=str(self._server.url),
+            )
+        self._away, self._is_told, self._was_there = None, False, True
+        if self._probing is not None:
+            self._probing.cancel()
+            self._probing = None
         for call in self.on_return:
             call()
 
@@ -307,7 +327,10 @@ class SharedState(Service):
     def _look_again(self, oldest: _Call) -> None:
         self._timer = None
         if self._waiting and self._waiting[0] is oldest:
-            self._leave(f"it did not answer within {self._patience.answer * 1000:g} ms")
+            self._strikes += 1
+            newest, is_slow = self._waiting[-1], self._strikes >= _STRIKES
+            self._leave(f"it did not answer within {self._patience.answer * 1000:g} ms", is_slow)
+            self._late = None if is_slow else newest
         else:
             self._look()
 
@@ -343,6 +366,9 @@ class SharedState(Service):
             call.done.callback(answer)
         elif call.late is not None:
             call.late(answer)
+        if call is self._late:
+            self._late = None
+            self._return()
 
     def _failed(self, call: _Call, failure: Failure) -> None:
         error, connection = cast("Exception", failure.value), self._connection
@@ -371,3 +397,4 @@ class SharedState(Service):
         # Answers come in the order of what was asked. What was given up waits no more.
         if self._waiting and self._waiting[0] is call:
             self._waiting.popleft()
+            self._strikes = 0
