@@ -55,8 +55,9 @@ test: lint node_modules/installed
 quick: $(VENV)/installed-for-tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	@$(MAKE) --no-print-directory tests-without-cli MARKS='$(WITHOUT_CLI) and not slow' \
-		ARGS='--ignore=tests/test_untrusted_cli.py $(ARGS)'
+	@$(MAKE) --no-print-directory tests-without-cli $(QUICKLY)
+
+QUICKLY = MARKS='$(WITHOUT_CLI) and not slow' ARGS='--ignore=tests/test_untrusted_cli.py $(ARGS)'
 
 # Without the real CLI and other programs. Compiled tests are kept, though the environment may say
 # otherwise.
@@ -71,11 +72,11 @@ lowest:
 	@$(MAKE) --no-print-directory tests-without-cli \
 		VENV=.cache/lowest LOCK=requirements-lowest.txt PYTHON=$(LOWEST_PYTHON)
 
-# With every Python of this machine but the one that `make test` has.
+# The quick ones, with every Python of this machine but the one that `make test` has.
 pythons: $(VENV)/created
 	@for python in $(PYTHONS); do \
 		if [ "$$($$python -V)" = "$$($(BIN)/python -V)" ]; then continue; fi; \
-		$(MAKE) --no-print-directory tests-without-cli \
+		$(MAKE) --no-print-directory tests-without-cli $(QUICKLY) \
 			VENV=.cache/$$(basename $$python) PYTHON=$$python || exit; \
 	done
 
