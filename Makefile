@@ -61,7 +61,7 @@ QUICKLY = MARKS='$(WITHOUT_CLI) and not slow' ARGS='--ignore=tests/test_untruste
 
 # Without the real CLI and other programs. Compiled tests are kept, though the environment may say
 # otherwise.
-WITHOUT_CLI := not cli and not browser and not haproxy and not redis
+WITHOUT_CLI := not cli and not browser and not haproxy and not redis and not processes
 MARKS ?= $(WITHOUT_CLI)
 tests-without-cli: $(VENV)/installed-for-tests
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -m '$(MARKS)' \

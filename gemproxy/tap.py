@@ -212,13 +212,20 @@ class _Root(MultiService):
 
 
 def _show_exception(
-    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+    say: Callable[[str], None],
+    kind: type[BaseException],
+    error: BaseException,
+    traceback: TracebackType | None,
 ) -> None:
     """Takes the place of L{sys.excepthook}."""
     if issubclass(kind, CannotStart):
-        print(f"gemproxy: {error}", file=sys.stderr)
+        say(str(error))
     else:
         sys.__excepthook__(kind, error, traceback)
+
+
+def _complain(reason: str) -> None:
+    print(f"gemproxy: {reason}", file=sys.stderr)
 
 
 def _exit_with_1() -> None:
@@ -237,9 +244,10 @@ def makeService(options: Options) -> IService:
 
     use_monotonic_time(reactor)
     forbid_core_dumps()
-    sys.excepthook = _show_exception
     root = _Root()
     place = Place.in_environ(os.environ)
+    say = _complain if place.is_alone else Parent().give_reason
+    sys.excepthook = partial(_show_exception, say)
     count = _number_of_processes(options.config)
     try:
         if place.is_alone and count > 1:
@@ -292,7 +300,7 @@ def _add_parent(root: MultiService, options: Options, count: int, reactor: Any) 
         ports[name].setServiceParent(root)
 
     def fail(reason: str) -> None:
-        sys.stderr.write(f"gemproxy: {reason}\n")
+        _complain(reason)
         # twistd has no way to end with a status.
         atexit.register(_exit_with_1)
         reactor.stop()

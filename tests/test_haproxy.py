@@ -12,72 +12,30 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from attrs import define, field
+from attrs import define
 from pytest_twisted import async_yield_fixture, ensureDeferred
-from twisted.internet import reactor
-from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.task import deferLater
+from twisted.internet.defer import gatherResults
 from twisted.internet.threads import deferToThread
 
-from testing.fake_newapi import EVENT_STREAM, Call, FakeNewApi, chunk, event, stream
+from testing.fake_newapi import EVENT_STREAM, Call, FakeNewApi, chunk, event
 from testing.processes import Running, free_port
-from tests.support import ROOT, Client, gpt
+from tests.support import ROOT, gpt
+from tests.talks import Talks, tell_back
 
 NAMES = ("one", "two", "three")
-PIECES = 8
 pytestmark = [
     pytest.mark.haproxy,
     pytest.mark.skipif(shutil.which("haproxy") is None, reason="HAProxy is not installed"),
 ]
 
 
-async def tell_back(call: Call) -> None:
-    """Streams the prompt, in pieces."""
-    await call.whole()
-    said = call.json["messages"][0]["content"]
-    await stream(*(f"{said} {number}, " for number in range(PIECES)), pace=0.03)(call)
-
-
-def told(prompt: str) -> str:
-    return "".join(f"{prompt} {number}, " for number in range(PIECES))
-
-
 @define
-class Balanced(Client):
-    """
-    @ivar commands: the path of the socket that takes HAProxy's commands.
-    @ivar asking: what is under way.
-    @ivar cut: what was not answered as it should be.
-    """
+class Balanced(Talks):
+    """@ivar commands: the path of the socket that takes HAProxy's commands."""
 
     replicas: dict[str, Running]
     upstream: FakeNewApi
     commands: str
-    right: int = 0
-    asking: set[str] = field(factory=set)
-    cut: set[str] = field(factory=set)
-
-    async def talk(self, name: str, number: int) -> None:
-        """One client, which asks one thing after the other."""
-        for turn in range(number):
-            prompt = f"{name}-{turn}"
-            self.asking.add(prompt)
-            connection = await self.begin(gpt(prompt, stream=True))
-            try:
-                reply = await connection.reply()
-            except AssertionError:
-                self.cut.add(prompt)
-            else:
-                if (reply.status, reply.content) == (200, told(prompt)):
-                    self.right += 1
-                else:
-                    self.cut.add(prompt)
-            connection.drop()
-            self.asking.remove(prompt)
-
-    async def until_right(self, number: int) -> None:
-        while self.right < number:
-            await deferLater(reactor, 0.01)
 
     async def command(self, text: str) -> str:
         return await deferToThread(self._command, text)
@@ -166,10 +124,7 @@ async def test_nobody_notices_what_happens_to_replicas(balanced: Balanced) -> No
     """Under load, one is drained and stopped, one stands still for a while, and one is killed."""
     await fewest_first(balanced)
     clients, turns = 20, 12
-    talks = [
-        Deferred.fromCoroutine(balanced.talk(f"client-{number}", turns))
-        for number in range(clients)
-    ]
+    talks = balanced.begin_talks(clients, turns)
     await balanced.until_right(clients)
     one, two, three = balanced.replicas.values()
 
@@ -192,6 +147,7 @@ async def test_nobody_notices_what_happens_to_replicas(balanced: Balanced) -> No
     asking = set(balanced.asking)
     await gatherResults(talks)
     assert balanced.cut < asking
+    assert balanced.refused == set()
     assert balanced.right + len(balanced.cut) == clients * turns
     # Nothing that was begun was sent again.
     asked = [call.json["messages"][0]["content"] for call in balanced.upstream.calls]

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.error import ReactorNotRunning
+from twisted.internet.error import ConnectionDone, ReactorNotRunning
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from twisted.scripts import twistd
@@ -31,13 +31,17 @@ class Parent:
     @ivar watchdog: see L{gemproxy.util.service_manager.ServiceManager}.
     """
 
-    def __init__(self, watchdog: float | None) -> None:
+    def __init__(self, watchdog: float | None = None) -> None:
         self.watchdog = watchdog
 
     def tell(self, *assignments: str) -> None:
         """@param assignments: such as C{READY=1}."""
         with suppress(OSError):
             os.write(STATUS, "".join(f"{one}\n" for one in assignments).encode())
+
+    def give_reason(self, text: str) -> None:
+        """@param text: why the daemon does not start."""
+        self.tell(f"STATUS={' '.join(text.split())}")
 
 
 @implementer(IReadDescriptor)
@@ -64,18 +68,22 @@ class Commands(Service):
     def logPrefix(self) -> str:
         return "parent"
 
-    def doRead(self) -> None:
+    def doRead(self) -> Any:
         data = os.read(COMMANDS, _AT_ONCE)
         *words, self._begun = (self._begun + data).split(b"\n")
         for word in words:
             self._do(word)
-        if not data:
-            self._reactor.removeReader(self)
-            self.log.warn("the parent process is gone: this one ends, too")
-            # Even if it hangs.
-            signal.alarm(_LAST_MOMENTS)
-            self._do(STOP)
-            self._do(HURRY)
+        return None if data else ConnectionDone()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Of another reason, it is the reactor that ends."""
+        if not reason.check(ConnectionDone):
+            return
+        # Even if it hangs.
+        signal.alarm(_LAST_MOMENTS)
+        self.log.warn("the parent process is gone: this one ends, too")
+        self._do(STOP)
+        self._do(HURRY)
 
     def _do(self, word: bytes) -> None:
         if word == STOP:
@@ -84,9 +92,6 @@ class Commands(Service):
                 self._reactor.stop()
         elif word == HURRY:
             self._hurry()
-
-    def connectionLost(self, reason: Failure) -> None:
-        """The reactor has ended."""
 
 
 def main() -> None:
@@ -97,18 +102,9 @@ def main() -> None:
         twistd.run()
     except SystemExit as end:
         if isinstance(end.code, str):
-            _give_reason(end.code)
+            Parent().give_reason(end.code.removeprefix("gemproxy: "))
             sys.exit(1)
         raise
-    except Exception as error:
-        _give_reason(str(error) or type(error).__name__)
-        raise
-
-
-def _give_reason(text: str) -> None:
-    """@param text: why it does not start, as L{gemproxy.tap} says it."""
-    reason = " ".join(text.removeprefix("gemproxy: ").split())
-    Parent(None).tell(f"STATUS={reason}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 from twisted.logger import (
@@ -31,7 +32,9 @@ class _Numbered:
         if system is None:
             level = event.get("log_level", LogLevel.info)
             system = f"{event.get('log_namespace', '-')}#{level.name}"
-        self._observer(event | {"log_system": f"process {self._number}, {system}"})
+        # Nobody reads it if the parent is gone: that is no reason not to end as one should.
+        with suppress(OSError):
+            self._observer(event | {"log_system": f"process {self._number}, {system}"})
 
 
 def to_output() -> ILogObserver:

@@ -218,14 +218,15 @@ class Process(ProcessProtocol):
         for lines in self._lines.values():
             lines.close()
         self.end = _end_of(reason.value)
-        was_starting = not self.ready.called
         self.state = State.ENDED
-        if was_starting:
+        if not self.ready.called:
             said = f"process {self.number} {self.end}. {self._complaints}".strip()
             self.failure = self._reason or said
+        # Before anybody who waits: they look for who is left.
+        self._has_ended(self)
+        if not self.ready.called:
             self.ready.callback(None)
         self.gone.callback(None)
-        self._has_ended(self)
 
 
 def _end_of(error: Any) -> str:
