@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from attrs import define
 from pytest_twisted import async_yield_fixture, ensureDeferred
+from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from testing.fake_newapi import EVENT_STREAM, Call, FakeNewApi, chunk, event
@@ -45,6 +47,12 @@ class Balanced(Talks):
             commands.connect(self.commands)
             commands.sendall(text.encode() + b"\n")
             return commands.makefile().read()
+
+    async def until_up(self, name: str) -> None:
+        """Wait until HAProxy knows that a replica serves: on a slow machine it may be in doubt."""
+        is_up = re.compile(rf"gemproxy \d+ {name} \S+ 2 ")
+        while not is_up.search(await self.command("show servers state gemproxy")):
+            await deferLater(reactor, 0.05)
 
     async def under_way(self, name: str) -> int:
         """Requests that HAProxy has at a replica."""
@@ -141,12 +149,13 @@ async def test_nobody_notices_what_happens_to_replicas(balanced: Balanced) -> No
     await balanced.until_right(before + clients)
     two.process.send_signal(signal.SIGCONT)
     assert balanced.cut == set()
+    await balanced.until_up("two")
 
     # Its answers are lost. Nobody else's are: those that find its port closed go elsewhere.
     three.process.kill()
     asking = set(balanced.asking)
     await gatherResults(talks)
-    assert balanced.cut < asking
+    assert balanced.cut <= asking
     assert balanced.refused == set()
     assert balanced.right + len(balanced.cut) == clients * turns
     # Nothing that was begun was sent again.
