@@ -211,6 +211,7 @@ def test_one_that_is_worn_out_takes_no_more_requests():
     pool, first = warm(1)
     requests = [pool.ask() for _ in range(2)]
     first.size = 126
+    pool.pass_time(1)
     requests[0].end()
     waiting = pool.ask()
     assert waiting.waits
@@ -224,8 +225,10 @@ def test_one_that_is_worn_out_takes_no_more_requests():
 
 def test_one_that_is_worn_from_the_beginning_is_not_replaced_over_and_over():
     pool, first = warm(1)
-    first.size = 101
     pool.ask().end()
+    first.size = 101
+    pool.pass_time(1)
+    assert first.is_stopping
     first.end()
     second = pool.processes[1]
     second.size = 101

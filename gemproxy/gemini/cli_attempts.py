@@ -6,7 +6,6 @@ import secrets
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from gemproxy.chat.answer_limits import AnswerLimits
@@ -59,9 +58,7 @@ class CliAttempts:
         choice.flow.add(call)
         try:
             # Once the reply is there, it makes no difference what the CLI does.
-            stop_reason = await idle_timeout.watch(
-                first_of(is_over, Deferred.fromCoroutine(prompt_turn.answer()))
-            )
+            stop_reason = await idle_timeout.watch(first_of(is_over, prompt_turn.answer()))
             if call.failure is None and stop_reason == "max_tokens":
                 long = too_long("The conversation is too long for the model.")
                 raise AttemptFailed(AttemptFailure(long, retryable=False))

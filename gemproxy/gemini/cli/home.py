@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from gemproxy.chat.jsontext import dumps
 from gemproxy.gemini.cli.install import Cli
@@ -64,6 +64,12 @@ class WorkerHome:
     """
 
     root: Path
+    # What a worker cannot do without, which is looked for with each prompt.
+    _vital: tuple[str, ...] = field(init=False, repr=False)
+
+    @_vital.default
+    def _find_vital(self) -> tuple[str, ...]:
+        return str(self._settings), str(self._system_prompt)
 
     @property
     def cwd(self) -> Path:
@@ -86,7 +92,7 @@ class WorkerHome:
         it acts as a coding agent.
         """
         # False for a file system that does not answer, where Path.exists raises OSError.
-        return os.path.exists(self._settings) and os.path.exists(self._system_prompt)
+        return all(map(os.path.exists, self._vital))
 
     @property
     def _settings(self) -> Path:

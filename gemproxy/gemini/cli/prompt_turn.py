@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -40,47 +40,40 @@ class PromptTurn:
         self._marks = marks
         self._model = model
         self._session: Session | None = None
-        self._under_way: Deferred[None] | None = None
+        self._is_closed = False
+        self._over: Deferred[None] = Deferred()
 
-    async def answer(self) -> str:
+    def answer(self) -> Deferred[str | None]:
         """
-        Run the conversation; returns ACP's stop reason.
+        Run the conversation. Fires with ACP's stop reason, or None if it was closed before it
+        began; fails with
 
-        @raise CallFailed: the CLI reported an error.
-        @raise WorkerDied: the process ended before the response was complete.
+         - L{CallFailed}: the CLI reported an error.
+         - L{WorkerDied}: the process ended before the response was complete.
+
+        It cannot be cancelled, but closed.
         """
-        session = await self._uninterrupted(Deferred.fromCoroutine(self._set_up()))
-        return await self._uninterrupted(Deferred.fromCoroutine(session.answer(self._marks)))
+        return Deferred.fromCoroutine(self._run()).addBoth(self._ended)
 
     def close(self) -> Deferred[None]:
         """
         Release the session; fires when that is done. The CLI's request to the API must be ended
         first.
         """
+        self._is_closed = True
         gone = Deferred.fromCoroutine(self._let_go())
         return gone.addErrback(
             lambda failure: self.log.failure("closing a session failed", failure)
         )
 
-    async def _set_up(self) -> Session:
-        self._session = await self._sessions.acquire(self._model)
-        await self._session.use(self._model)
-        return self._session
+    async def _run(self) -> str | None:
+        session = self._session = await self._sessions.acquire(self._model)
+        await session.use(self._model)
+        return None if self._is_closed else await session.answer(self._marks)
 
-    def _uninterrupted(self, work: Deferred[_T]) -> Deferred[_T]:
-        """Wait for the worker. Cancelling the wait does not cancel the work, which close() ends."""
-        waiting: Deferred[_T] = Deferred()
-        over: Deferred[None] = Deferred()
-        self._under_way = over
-
-        def finished(result: Any) -> None:
-            over.callback(None)
-            if waiting.called:
-                return
-            waiting.callback(result)
-
-        work.addBoth(finished)
-        return waiting
+    def _ended(self, result: _T) -> _T:
+        self._over.callback(None)
+        return result
 
     async def _let_go(self) -> None:
         await self._until_over()
@@ -90,9 +83,7 @@ class PromptTurn:
                 records.delete_reports(self._worker.home.temp)
 
     async def _until_over(self) -> None:
-        over, session = self._under_way, self._session
-        if over is None or over.called:
-            return
+        over, session = self._over, self._session
         # Setting up a session has its own time limit.
         if session is None or not session.is_answering:
             await over

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.interfaces import IDelayedCall, IProcessTransport
+from twisted.internet.process import Process
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
@@ -402,6 +403,8 @@ class Worker:
             self.log.debug("to CLI worker {pid}: {told}", pid=self.pid, told=acp.shown(data))
         try:
             self._transport.writeToChild(0, data)
+            # The pipe is hardly ever full: it is not waited until the reactor says so.
+            cast("Process", self._transport).pipes[0].doWrite()
         except KeyError:
             self.give_up("it closed its input")
 

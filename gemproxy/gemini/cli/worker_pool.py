@@ -64,6 +64,7 @@ class _Member:
     @ivar leases: how many requests it is serving.
     @ivar was_used: whether it has served any.
     @ivar ready_since: when it became ready, in seconds.
+    @ivar memory: that of the process at the last look, in bytes.
     """
 
     worker: Worker
@@ -74,6 +75,7 @@ class _Member:
     was_used: bool = False
     idle_since: float = 0.0
     ready_since: float = 0.0
+    memory: int = 0
 
     @property
     def ready(self) -> bool:
@@ -293,17 +295,17 @@ class WorkerPool(Service):
             member.worker.stop()
         self._serve()
 
-    def _is_worn(self, worker: Worker, share: float = 1.0) -> bool:
+    def _is_worn(self, member: _Member, share: float = 1.0) -> bool:
         limits = self._cli_limits
         return (
-            worker.opened >= share * limits.sessions_per_worker
-            or worker.memory() > share * limits.memory_per_worker
+            member.worker.opened >= share * limits.sessions_per_worker
+            or member.memory > share * limits.memory_per_worker
         )
 
     def _renew(self, member: _Member) -> None:
         """Have a worker succeeded if it is worn; by which, depends on the room for another."""
         # One that is worn from the beginning is as good as it gets.
-        if not member.was_used or not self._is_worn(member.worker):
+        if not member.was_used or not self._is_worn(member):
             return
         others = [other for other in self._members if other is not member]
         if any(other.can_serve for other in others):
@@ -312,7 +314,7 @@ class WorkerPool(Service):
             return  # This is looked at again when that is over.
         elif self._room() > 0:
             self._start_worker()
-        elif not member.leases or self._is_worn(member.worker, _WORN_OUT):
+        elif not member.leases or self._is_worn(member, _WORN_OUT):
             self._retire(member)
 
     def _renew_all(self) -> None:
@@ -437,9 +439,11 @@ class WorkerPool(Service):
     def _look(self) -> None:
         for member in list(self._members):
             member.worker.look()
+            member.memory = member.worker.memory()
             if member.can_serve and not member.worker.home.is_whole:
                 self.log.warn("the home of CLI worker {pid} was removed", pid=member.worker.pid)
                 self._retire(member)
+        self._renew_all()
         now = self._reactor.seconds()
         settling = self._cli_limits.settling
         if any(
