@@ -11,6 +11,7 @@ from pathlib import Path
 from time import time
 from typing import Any
 
+import pytest
 from playwright.sync_api import Browser, CDPSession, Page, Route, expect
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
@@ -43,6 +44,7 @@ from tests.browser import (
     picture,
 )
 from tests.support import Product, Relay, Reply, chat, gpt, running_relay, until
+from tests.test_processes import several
 
 __all__ = ["chromium", "page"]
 
@@ -249,6 +251,45 @@ def test_a_page_comes_back_when_the_daemon_does(page: Page) -> None:
     expect(page.get_by_text("It is tried again.")).to_be_visible()
     with running(STREAM_PORT=relay.port):
         expect(page.get_by_text("Live.")).to_be_visible()
+
+
+@pytest.mark.processes
+@in_browser
+def test_whichever_process_answers_the_console_is_that_of_all(page: Page, tmp_path: Path) -> None:
+    settings = {
+        "ADMIN_KEY": "the-admin-s-own-key",
+        "LOG_DIR": "log",
+        "USAGE_DAYS": "1",
+        "DRAIN": "0",
+    }
+    context = several(tmp_path, **settings)
+    daemon = in_reactor(context.__aenter__)
+    try:
+        in_reactor(daemon.begin_streams, 8)
+        open_view(page, daemon.port)
+        key = page.get_by_label("Admin key")
+        key.fill("the-admin-s-own-key")
+        key.press("Enter")
+        summary = page.locator("#summary")
+        expect(summary).to_have_text("8 requests under way: 8 streaming.")
+        rows = page.get_by_role("region", name="Requests under way").locator("tbody tr")
+        for left in range(7, 3, -1):
+            button = rows.first.get_by_role("button")
+            button.click()
+            button.click()
+            expect(rows).to_have_count(left)
+        for view in VIEWS:
+            open_view(page, daemon.port, view)
+            expect(page.locator(f"main[data-shown='{view}']")).to_be_visible()
+            expect(page.get_by_role("alert")).to_have_count(0)
+        # Over connections of their own, which any process takes:
+        [cookie] = page.context.cookies(f"http://localhost:{daemon.port}/admin/login")
+        shown = {"Cookie": f"{cookie['name']}={cookie['value']}"}
+        for _ in range(12):
+            routes = in_reactor(partial(daemon.send, "GET", "/admin/routes", **shown))
+            assert in_reactor(routes.reply).status == 200
+    finally:
+        in_reactor(context.__aexit__, None, None, None)
 
 
 # --- The journal.

@@ -11,22 +11,24 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import define
+from attrs import define, field
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.protocol import DatagramProtocol
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from testing.fake_newapi import DONE, EVENT_STREAM, Call, FakeNewApi, chunk, event
 from testing.processes import Running, children, free_port, processes_at_home_in
 from tests.support import CLI, ROOT, gpt, until
 from tests.talks import Talks, tell_back, told
+from tests.test_metrics import samples
 
 pytestmark = pytest.mark.processes
 
@@ -106,6 +108,65 @@ class Several(Talks):
         return clients, held
 
 
+@define
+class Reader:
+    """
+    Asks for the metrics again and again, whichever process answers.
+
+    @ivar fallen: the counters that had less than before.
+    """
+
+    daemon: Several
+    values: dict[Any, float] = field(factory=dict)
+    fallen: list[Any] = field(factory=list)
+    reads: int = 0
+    _reading: Deferred[None] | None = None
+
+    async def read(self) -> dict[Any, float]:
+        now = samples((await self.daemon.get("/metrics")).body)
+        # What a process has of its own, such as its CPU time, ends with it.
+        self.fallen += [
+            sample
+            for sample, before in self.values.items()
+            if sample[0].endswith(COUNTED)
+            and not sample[0].startswith("process_")
+            and now.get(sample, 0.0) < before
+        ]
+        self.values = now
+        self.reads += 1
+        return now
+
+    def begin(self) -> Reader:
+        self._reading = Deferred.fromCoroutine(self._read_on())
+        return self
+
+    async def _read_on(self) -> None:
+        while True:
+            # What is asked of one that is killed is not answered.
+            with suppress(AssertionError):
+                await self.read()
+            await deferLater(reactor, 0.2)
+
+    async def end(self) -> dict[Any, float]:
+        """The metrics, which must not have fallen at any time."""
+        assert self._reading is not None
+        self._reading.cancel()
+        with suppress(CancelledError):
+            await self._reading
+        values = await self.read()
+        assert self.reads > 5
+        assert self.fallen == []
+        return values
+
+
+COUNTED = ("_total", "_count", "_sum", "_bucket")
+PROCESSES = ("processes", frozenset[Any]())
+
+
+def answered(values: dict[Any, float]) -> float:
+    return sum(value for (name, _), value in values.items() if name == "requests_total")
+
+
 def are_gone(pids: Sequence[int]) -> Callable[[], bool]:
     return lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
@@ -147,6 +208,7 @@ async def test_they_are_replaced_one_after_the_other_and_end_together(tmp_path: 
     more = {"LOG_KEEP": "100000", "USAGE_DAYS": "1"}
     async with several(tmp_path, GEMPROXY_CONFIG=str(config), **more) as daemon:
         first = daemon.pids()
+        reader = Reader(daemon).begin()
         talks = daemon.begin_talks(CLIENTS, 20)
         await daemon.until_right(CLIENTS)
         daemon.daemon.process.send_signal(signal.SIGHUP)
@@ -157,6 +219,8 @@ async def test_they_are_replaced_one_after_the_other_and_end_together(tmp_path: 
         assert len({*first, *second}) == 4
         assert sorted(children(daemon.daemon.pid)) == sorted(second)
         assert daemon.manager.states() == ["READY=1", "RELOADING=1", "READY=1"]
+        values = await reader.end()
+        assert (answered(values), values[PROCESSES]) == (CLIENTS * 20, 2)
 
         # With bad settings they stay as they are: be it that the parent notices, or a new process.
         config.write_text("nonsense = 1")
@@ -192,6 +256,7 @@ async def test_one_that_is_killed_or_hangs_is_replaced_and_none_outlives_the_par
 ) -> None:
     async with several(tmp_path) as daemon:
         one, two = daemon.pids()
+        reader = Reader(daemon).begin()
         talks = daemon.begin_talks(CLIENTS, 16)
         await daemon.until_right(CLIENTS)
         asking = set(daemon.asking)
@@ -204,9 +269,15 @@ async def test_one_that_is_killed_or_hangs_is_replaced_and_none_outlives_the_par
         await daemon.until_logged("process 1 serves", 2)
 
         os.kill(two, signal.SIGSTOP)
+        processes = (await daemon.get("/health")).json["processes"]
+        assert [one["status"] for one in processes] == ["ok", "silent"]
         await daemon.until_logged("process 2 gives no sign of life: it is killed")
         await daemon.until_logged("process 2 serves", 2)
         assert are_gone([one, two])()
+        values = await reader.end()
+        # What was counted after the last time that it was told is lost; nothing counts twice.
+        assert CLIENTS * 8 <= answered(values) <= CLIENTS * 16
+        assert values[PROCESSES] == 2
         assert daemon.manager.states() == ["READY=1"]
         assert (await daemon.ask(gpt("Hello", stream=True))).content == told("Hello")
 
