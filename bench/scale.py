@@ -38,12 +38,14 @@ class Assumptions:
     seconds: float = _assumed(6, "seconds from a request to the end of its answer")
     prompt_price: float = _assumed(1.5, "dollars for a million tokens of prompts")
     answer_price: float = _assumed(7.5, "dollars for a million tokens of answers")
+    days: float = _assumed(30, "such days in a month")
+    cap: float = _assumed(20_000, "dollars that Google lets an account spend in a month")
     spend: float = _assumed(200, "dollars that Google lets an account spend in ten minutes")
     busy: float = _assumed(0.5, "part of a core that a process may take at the peak")
     cores: float = _assumed(8, "cores of a machine")
     core_price: float = _assumed(0.04, "dollars for a core and an hour, with its memory")
     state_calls: float = _assumed(3, "calls of Valkey for a request")
-    valkey: float = _assumed(100_000, "calls a second of one Valkey")
+    valkey: float = _assumed(20_000, "calls a second of one Valkey")
 
 
 @frozen
@@ -133,6 +135,12 @@ class Needs:
         return 1 if self.processes == 1 else ceil(self.processes / self.assumed.cores) + 1
 
     @property
+    def machines_a_month(self) -> float:
+        """Dollars."""
+        assumed = self.assumed
+        return self.machines * assumed.cores * 24 * assumed.days * assumed.core_price
+
+    @property
     def memory_mb(self) -> float:
         return (
             self.processes * self.figures.process_mb + self.streams * self.figures.stream_kb / 1e3
@@ -156,6 +164,10 @@ class Needs:
         return (
             assumed.prompt * assumed.prompt_price + assumed.answer * assumed.answer_price
         ) / _MILLION
+
+    @property
+    def dollars_a_month(self) -> float:
+        return self.a_day * self.assumed.days * self.dollars_a_request
 
     @property
     def dollars_at_peak(self) -> float:
@@ -197,11 +209,8 @@ class Needs:
                 shown(minute * assumed.prompt / _MILLION, 1),
             ),
             ("Google's bill in ten minutes of the peak, $", shown(self.dollars_at_peak, 0)),
-            ("Google's bill a day, $", shown(self.a_day * self.dollars_a_request, 0)),
-            (
-                "machines a day, $",
-                shown(self.machines * assumed.cores * 24 * assumed.core_price, 2),
-            ),
+            ("Google's bill in a month, $", shown(self.dollars_a_month, 0)),
+            ("that of the machines, $", shown(self.machines_a_month, 0)),
             ("calls of Valkey a second, with several machines", shown(self.state_calls, 0)),
             (f"usage of {days} days, GB", shown(self.a_day * days * figures.row_bytes / 1e9, 1)),
         ]
@@ -228,15 +237,17 @@ def walls(one: Needs) -> list[Wall]:
     """
     assumed, figures = one.assumed, one.figures
     half = f"{assumed.busy:.0%} of a core"
+    more = "a higher limit from Google, or Vertex AI"
     found = [
-        Wall(limit / one.dollars_at_peak, f"Google's limit of ${limit:g} in ten minutes", way)
-        for limit, way in (
-            (10, "Tier 2"),
-            (50, "Tier 3"),
-            (assumed.spend, "a higher limit from Google, or Vertex AI"),
-        )
+        Wall(cap / one.dollars_a_month, f"Google's cap of ${cap:,.0f} in a month", way)
+        for cap, way in ((250, "Tier 2"), (2_000, "Tier 3"), (assumed.cap, more))
     ]
     found += [
+        Wall(
+            assumed.spend / one.dollars_at_peak,
+            f"Google's limit of ${assumed.spend:g} in ten minutes",
+            more,
+        ),
         Wall(
             figures.cli_workers * figures.cli_requests / one.streams,
             f"{figures.cli_workers} CLI processes with {figures.cli_requests} requests each",
