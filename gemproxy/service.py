@@ -295,7 +295,7 @@ class Daemon(MultiService):
         self._health = Health(
             shared_metrics.render,
             lambda: self.pool is None or self.pool.warm,
-            lambda: self.pool is None or self.pool.was_warm,
+            lambda: self.has_served,
             lambda: {} if engine is None else engine.keys.exhausted(),
             self._resting_upstreams,
             lambda: 0.0 if self.pool is None else self.pool.lacking(),
@@ -842,6 +842,11 @@ class Daemon(MultiService):
 
     def stopService(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._stop())
+
+    @property
+    def has_served(self) -> bool:
+        """Whether a request would have been answered without delay, now or before."""
+        return self.pool is None or self.pool.was_warm
 
     def hurry(self) -> None:
         """Stop without waiting for the requests under way any longer."""

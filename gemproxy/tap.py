@@ -34,7 +34,7 @@ from gemproxy.gemini.cli.install import Cli, CliUnusable, find_cli
 from gemproxy.http.listening import Address, HeldPort
 from gemproxy.http.lookups import look_up_names_apart
 from gemproxy.http.proxies import PROXY_VARIABLES
-from gemproxy.processes.child import Commands, Parent
+from gemproxy.processes.child import Commands, Parent, when
 from gemproxy.processes.count import count_for
 from gemproxy.processes.parent import Processes
 from gemproxy.processes.place import Place
@@ -64,6 +64,9 @@ _OF_THE_PARENT = ("processes", "host", "port", "stream_port")
 # Seconds after which a process that gives no sign of life is replaced, unless the service manager
 # has its own for the daemon.
 _WATCHDOG = 60.0
+# Seconds that one of several processes has until its first CLI worker is warm. Without any it
+# serves as one alone would: with errors.
+_WARMTH = 30.0
 
 
 class Options(usage.Options):
@@ -276,15 +279,18 @@ def _add_daemon(root: MultiService, options: Options, place: Place, reactor: Any
     )
     daemon.setServiceParent(root)
     manager: Manager = ServiceManager.from_environ(os.environ)
+    ready = None
     if not place.is_alone:
         manager = Parent(place.watchdog)
+        # The process that it replaces serves until then.
+        ready = when(reactor, lambda: daemon.has_served, _WARMTH)
         Commands(reactor, daemon.hurry).setServiceParent(root)
 
     async def reload() -> None:
         daemon.reload_or_complain()
 
     Signals(reactor, daemon.hurry, partial(_reload, manager, reload)).setServiceParent(root)
-    ManagedService(manager, reactor).setServiceParent(root)
+    ManagedService(manager, reactor, ready).setServiceParent(root)
 
 
 def _add_parent(root: MultiService, options: Options, count: int, reactor: Any) -> None:

@@ -329,13 +329,18 @@ async def test_in_the_background_with_the_cli(tmp_path: Path) -> None:
     parent = int(pidfile.read_text())
     try:
         client = Talks(int(ports["PORT"]))
-        await until(lambda: log.read_text().count(" serves (pid ") == 2, "both serve")
+        await until(lambda: log.read_text().count(" serves (pid ") == 2, "both serve", 60)
         await until(lambda: len(processes_at_home_in(tmp_path)) == 2, "each has a worker")
         body = gpt("Hello") | {"model": "gemini-2.5-flash"}
         answers = await client.ask_all([body] * 8)
         assert {answer.status for answer in answers} == {200}
         for number in (1, 2):
             assert f"[process {number}, gemproxy." in log.read_text()
+        # One is always there that has a warm worker.
+        os.kill(parent, signal.SIGHUP)
+        while "all processes were replaced" not in log.read_text():
+            assert (await client.get("/ready")).status == 200
+            await deferLater(reactor, 0.1)
         left = children(parent)
     finally:
         os.kill(parent, signal.SIGKILL)

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from pytest_twisted import async_yield_fixture, ensureDeferred
 from twisted.internet import reactor
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 
 from gemproxy.config import BadSetting, Config
 from gemproxy.metrics import Joining, Metrics
+from gemproxy.processes.child import when
 from gemproxy.processes.place import Place
 from gemproxy.siblings.asking import SILENT, Siblings
 from gemproxy.siblings.counts_left import CountsLeft
@@ -203,6 +204,17 @@ def test_times_in_files_are_known_to_all(tmp_path: Path) -> None:
     assert list(other.items()) == [(b"b", 2.5), (b"a", 3.25)]
     del other[b"b"], other[b"b"]
     assert (dict(one), len(one)) == ({b"a": 3.25}, 1)
+
+
+def test_a_process_is_ready_when_it_can_serve_and_also_if_it_never_can() -> None:
+    clock, warm = Clock(), [False]
+    soon, late = (when(clock, lambda: warm[0], seconds) for seconds in (9.0, 0.5))
+    clock.pump([0.25, 0.25])
+    assert (soon.called, late.called) == (False, True)
+    warm[0] = True
+    clock.advance(0.25)
+    assert soon.called
+    assert not clock.getDelayedCalls()
 
 
 # Over sockets:

@@ -10,8 +10,10 @@ from contextlib import suppress
 from typing import Any
 
 from twisted.application.service import Service
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ReactorNotRunning
-from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.interfaces import IReactorTime, IReadDescriptor
+from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 from twisted.scripts import twistd
 from zope.interface import implementer
@@ -22,6 +24,28 @@ from gemproxy.util.log import make_logger
 # Seconds that a process has to end when its parent is gone, before the system ends it.
 _LAST_MOMENTS = 30
 _AT_ONCE = 4096
+# Seconds between two looks.
+_LOOKS = 0.1
+
+
+def when(clock: IReactorTime, condition: Callable[[], bool], seconds: float) -> Deferred[None]:
+    """
+    Fires as soon as a condition holds.
+
+    @param seconds: after which it fires all the same.
+    """
+    fired: Deferred[None] = Deferred()
+    end = clock.seconds() + seconds
+
+    def look() -> None:
+        if condition() or clock.seconds() >= end:
+            looks.stop()
+            fired.callback(None)
+
+    looks = LoopingCall(look)
+    looks.clock = clock
+    looks.start(_LOOKS)
+    return fired
 
 
 class Parent:
