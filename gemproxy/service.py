@@ -55,6 +55,7 @@ from gemproxy.offload.pool import Offload, OffloadLimits
 from gemproxy.openai.backend import FINISH_PATIENCE, MODELS_TIMEOUT, OpenAIBackend, base_url
 from gemproxy.openai.conversion import ConversionMemory, Convert
 from gemproxy.openai.headers import NO_OWN_KEYS, OwnKeys
+from gemproxy.processes.balance import balance_of
 from gemproxy.processes.place import ALONE, Place
 from gemproxy.routing.router import Router
 from gemproxy.routing.table import GEMINI, RoutingTable
@@ -174,6 +175,7 @@ class Daemon(MultiService):
         self._read_config = read_config or (lambda: config)
         self._advice = advice
         self._place = place
+        self._is_for_others = balance_of(place, self._open_connections)
         self._router: Router | None = None
         self._patience = patience
         self._reactor = reactor
@@ -423,7 +425,7 @@ class Daemon(MultiService):
                 - len(self._under_way.all)
                 - self._live.pages,
                 "worker": 0 if self.pool is None else self.pool.queued(),
-                "connections": sum(len(connections.open) for connections in self._connections),
+                "connections": self._open_connections(),
                 "body_bytes": self._admission.held,
             },
         }
@@ -460,7 +462,7 @@ class Daemon(MultiService):
         self._metrics.watch(
             "connections",
             "Connections of clients",
-            lambda: sum(len(connections.open) for connections in self._connections),
+            self._open_connections,
         )
         self._metrics.watch(
             "resting_upstreams",
@@ -814,7 +816,12 @@ class Daemon(MultiService):
         if self._place.is_alone:
             return address.endpoint(self._reactor, self._coalescer, self._overflow)
         descriptor = self._place.ports[name]
-        return address.shared(self._reactor, descriptor, self._coalescer, self._overflow)
+        return address.shared(
+            self._reactor, descriptor, self._is_for_others, self._coalescer, self._overflow
+        )
+
+    def _open_connections(self) -> int:
+        return sum(len(connections.open) for connections in self._connections)
 
     def _overflow(self) -> bytes:
         return response_of(self._limiter.without_descriptor())

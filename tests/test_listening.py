@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.endpoints import UNIXClientEndpoint, clientFromString, wrapClientTLS
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import Certificate, optionsForClientTLS
 
 from gemproxy.config import BadSetting, Config
 from gemproxy.http.listening import Address
+from gemproxy.http.shared_ports import SharedEndpoint
+from gemproxy.http.write_coalescer import WriteCoalescer
 from gemproxy.service import Daemon
 from testing.processes import free_port
 from testing.tls import make_certificate
-from tests.support import Connection, gpt, running_relay
+from tests.support import Connection, gpt, running_relay, until
 
 
 @ensureDeferred
@@ -78,3 +83,59 @@ def test_an_endpoint_string_that_is_wrong_is_named(description: str):
 )
 def test_an_address_is_local_only_if_that_is_certain(port: int | str, host: str, is_local: bool):
     assert Address(port, host).is_local is is_local
+
+
+class Taking(Factory):
+    protocol = Protocol
+
+    def __init__(self) -> None:
+        self.taken: list[Protocol] = []
+
+    def buildProtocol(self, addr: Any) -> Protocol | None:
+        made = super().buildProtocol(addr)
+        if made is not None:
+            self.taken.append(made)
+        return made
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
+@ensureDeferred
+async def test_processes_at_one_socket_leave_connections_to_each_other(
+    family: socket.AddressFamily, tmp_path: Path
+):
+    """Unless they are not taken: the other one may hang."""
+    address = ("127.0.0.1", 0) if family == socket.AF_INET else str(tmp_path / "socket")
+    clients = [socket.socket(family) for _ in range(40)]
+    with socket.socket(family) as made:
+        made.bind(address)
+        made.listen(50)
+
+        async def listen(is_modest: bool, patience: float) -> tuple[Any, Taking]:
+            endpoint = SharedEndpoint(
+                reactor,
+                os.dup(made.fileno()),
+                lambda: is_modest,
+                WriteCoalescer(),
+                bytes,
+                patience,
+            )
+            return await endpoint.listen(taking := Taking()), taking
+
+        patient, nothing = await listen(is_modest=True, patience=60)
+        other, all_of_them = await listen(is_modest=False, patience=60)
+        for client in clients[:20]:
+            client.connect(made.getsockname())
+        await until(lambda: len(all_of_them.taken) == 20, "the one takes what the other leaves")
+        assert nothing.taken == []
+        await other.stopListening()
+        await patient.stopListening()
+        last, rest = await listen(is_modest=True, patience=0.001)
+        for client in clients[20:]:
+            client.connect(made.getsockname())
+        await until(lambda: len(rest.taken) == 20, "what nobody takes is taken")
+        await last.stopListening()
+    for client in clients:
+        client.close()
+    assert family == socket.AF_INET or Path(str(address)).exists()
+    for connection in (*all_of_them.taken, *rest.taken):
+        connection.transport.loseConnection()

@@ -9,6 +9,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gemproxy.processes.balance import FILE, Counts, balance_of
 from gemproxy.processes.count import count_for
 from gemproxy.processes.parent import restart_delay
 from gemproxy.processes.place import ALONE, VARIABLE, Place
@@ -62,3 +63,31 @@ def test_as_many_as_there_are_cores_and_room(
 
 def test_the_delay_grows_up_to_a_minute():
     assert [restart_delay(number) for number in (0, 1, 2, 3, 7, 50)] == [0, 1, 2, 4, 60, 60]
+
+
+def test_who_has_more_leaves_the_next_connection_to_others(tmp_path: Path):
+    path = tmp_path / FILE
+    parent = Counts(path, 3)
+    for number in (1, 2, 3):
+        parent.forget(number)
+    has = {1: 0, 2: 0}
+    first, second = (
+        balance_of(Place(number, 3, tmp_path), lambda number=number: has[number]) for number in has
+    )
+    # The third is not there: nobody waits for it.
+    assert not first()
+    assert not second()
+    has[1] = 1
+    assert first()
+    has[2] = 1
+    assert not second()
+    assert not first()
+    has |= {1: 25, 2: 20}
+    first()
+    assert not second()
+    assert not first()
+    has[1] = 26
+    assert first()
+    parent.forget(2)
+    assert not first()
+    assert not balance_of(Place(1, 2, tmp_path / "gone"), lambda: 9)()

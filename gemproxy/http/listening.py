@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -20,13 +19,8 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
-from gemproxy.http.transport import (
-    AdoptedEndpoint,
-    EncryptedEndpoint,
-    PromptEndpoint,
-    SharedPort,
-    SharedUnixEndpoint,
-)
+from gemproxy.http.shared_ports import EncryptedEndpoint, SharedEndpoint
+from gemproxy.http.transport import AdoptedEndpoint, PromptEndpoint
 from gemproxy.http.write_coalescer import WriteCoalescer
 
 _TCP = (socket.AF_INET, socket.AF_INET6)
@@ -93,6 +87,7 @@ class Address:
         self,
         reactor: Any,
         descriptor: int,
+        is_for_others: Callable[[], bool],
         coalescer: WriteCoalescer,
         overflow: Callable[[], bytes],
     ) -> IStreamServerEndpoint:
@@ -100,17 +95,15 @@ class Address:
         The same as L{endpoint}, at a socket that another process holds.
 
         @param descriptor: inherited from it.
+        @param is_for_others: see L{SharedEndpoint}.
         @raise ValueError: the description is not one of an endpoint.
         """
-        with socket.socket(fileno=os.dup(descriptor)) as made:
-            if made.family == socket.AF_UNIX:
-                return SharedUnixEndpoint(reactor, descriptor)
-        endpoint = AdoptedEndpoint(reactor, descriptor, coalescer, overflow, SharedPort)
-        if isinstance(self.port, str) and self._type == "ssl":
-            described = _parsed(reactor, self.port)
-            assert isinstance(described, SSL4ServerEndpoint)  # noqa: S101 - for mypy
-            return EncryptedEndpoint(endpoint, described._sslContextFactory)
-        return endpoint
+        endpoint = SharedEndpoint(reactor, descriptor, is_for_others, coalescer, overflow)
+        if self._type != "ssl":
+            return endpoint
+        described = _parsed(reactor, str(self.port))
+        assert isinstance(described, SSL4ServerEndpoint)  # noqa: S101 - for mypy
+        return EncryptedEndpoint(endpoint, described._sslContextFactory)
 
     @property
     def _type(self) -> str:

@@ -7,21 +7,19 @@ import os
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import frozen
-from twisted.internet import tcp, unix
+from twisted.internet import tcp
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
-from twisted.internet.ssl import ContextFactory
-from twisted.protocols.tls import TLSMemoryBIOFactory
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gemproxy.http.write_coalescer import WriteCoalescer
 
 # Large enough for a burst of clients.
 _BACKLOG = 1024
+_Port = TypeVar("_Port", bound="PromptPort")
 # Bytes of a request that is not read.
 _AT_ONCE = 65536
 
@@ -172,32 +170,6 @@ class PromptEndpoint:
         return port
 
 
-class _OneByOne:
-    """
-    Accepts one connection in a turn of the reactor, and leaves the next one to whatever process
-    comes first. Twisted's ports take all that wait, of which the others would get none.
-    """
-
-    @property
-    def numberAccepts(self) -> int:
-        return 1
-
-    @numberAccepts.setter
-    def numberAccepts(self, wanted: int) -> None:
-        """Twisted wants more the more there were."""
-
-
-class SharedPort(_OneByOne, PromptPort):
-    """One of several at the same socket, each in a process of its own."""
-
-
-class SharedUnixPort(_OneByOne, unix.Port):
-    """The same with a UNIX socket, whose name is removed by the process that has made it."""
-
-    def connectionLost(self, reason: Failure) -> None:
-        tcp.Port.connectionLost(self, reason)
-
-
 @frozen
 @implementer(IStreamServerEndpoint)
 class AdoptedEndpoint:
@@ -205,67 +177,48 @@ class AdoptedEndpoint:
     The same with a socket that was made by another process, such as systemd.
 
     @ivar descriptor: of a listening TCP socket; it becomes the port's own.
-    @ivar kind: the class of the port.
     """
 
     reactor: Any
     descriptor: int
     coalescer: WriteCoalescer
     overflow: Callable[[], bytes] | None = None
-    kind: type[PromptPort] = PromptPort
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         return execute(self._listen, protocolFactory)
 
     def _listen(self, factory: IProtocolFactory) -> IListeningPort:
-        made = _adopted(self.descriptor)
-        host, number = made.getsockname()[:2]
-        port = self.kind(number, factory, _BACKLOG, host, self.reactor)
-        port.coalescer = self.coalescer
-        port.overflow = self.overflow
-        # What reactor.adoptStreamPort sets, which makes a port of Twisted's own class.
-        port._preexistingSocket = port.guarded(made)
+        made = adopted(self.descriptor)
+        port = port_at(PromptPort, made, factory, self.reactor, self.coalescer, self.overflow)
         port.startListening()
         return port
 
 
-@frozen
-@implementer(IStreamServerEndpoint)
-class SharedUnixEndpoint:
-    """@ivar descriptor: of a listening UNIX socket; it becomes the port's own."""
-
-    reactor: Any
-    descriptor: int
-
-    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        return execute(self._listen, protocolFactory)
-
-    def _listen(self, factory: IProtocolFactory) -> IListeningPort:
-        made = _adopted(self.descriptor)
-        port = SharedUnixPort(made.getsockname(), factory, reactor=self.reactor)
-        port._preexistingSocket = made
-        port.startListening()
-        return port
-
-
-@frozen
-@implementer(IStreamServerEndpoint)
-class EncryptedEndpoint:
-    """
-    Speaks TLS at another endpoint.
-
-    @ivar contexts: has the certificate and its key.
-    """
-
-    endpoint: IStreamServerEndpoint
-    contexts: ContextFactory
-
-    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        return self.endpoint.listen(TLSMemoryBIOFactory(self.contexts, False, protocolFactory))
-
-
-def _adopted(descriptor: int) -> socket.socket:
+def adopted(descriptor: int) -> socket.socket:
+    """A socket that another process has made, of which this one's children know nothing."""
     made = socket.socket(fileno=descriptor)
     made.setblocking(False)
     os.set_inheritable(descriptor, False)
     return made
+
+
+def port_at(
+    kind: type[_Port],
+    made: socket.socket,
+    factory: IProtocolFactory,
+    reactor: Any,
+    coalescer: WriteCoalescer,
+    overflow: Callable[[], bytes] | None,
+) -> _Port:
+    """
+    A port at a socket that is listening already; it does not accept yet.
+
+    @param overflow: see L{PromptPort}.
+    """
+    host, number = made.getsockname()[:2]
+    port = kind(number, factory, _BACKLOG, host, reactor)
+    port.coalescer = coalescer
+    port.overflow = overflow
+    # What reactor.adoptStreamPort sets, which makes a port of Twisted's own class.
+    port._preexistingSocket = port.guarded(made)
+    return port

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 
 from gemproxy.http.listening import HeldPort
+from gemproxy.processes.balance import FILE, Counts
 from gemproxy.processes.place import Place
 from gemproxy.processes.process import Process, Program, State
 from gemproxy.util.log import make_logger
@@ -73,6 +74,8 @@ class Processes(Service):
     """
 
     log = make_logger()
+    # Made when the folder is there.
+    _counts: Counts
 
     def __init__(
         self,
@@ -115,7 +118,9 @@ class Processes(Service):
     def startService(self) -> None:
         """@raise OSError: there is no folder for temporary files."""
         super().startService()
-        self._folder.acquire()
+        self._counts = Counts(self._folder.acquire() / FILE, self._count)
+        for seat in self._seats:
+            self._counts.forget(seat.number)
         # Not before: the reactor must hear of their ends.
         self._reactor.callWhenRunning(self._start_all)
 
@@ -193,6 +198,7 @@ class Processes(Service):
             # Another one has taken its place, or it has never had one.
             return
         seat.process = None
+        self._counts.forget(seat.number)
         if not process.is_asked:
             self._not_started(seat, process.failure or f"process {seat.number} {process.end}")
 
