@@ -236,11 +236,18 @@ async def _accounts(folder: Path, rounds: int) -> report.Results:
     """Daemons without keys, with an account, and with one that has limits, in turn."""
     upstream, port = start_upstream(folder / "upstream")
     try:
-        daemons = {
-            name: accounts.start(folder / name.replace(" ", "-"), port, limits)
-            for name, limits in accounts.KINDS.items()
-        }
-        return await _compared("accounts", daemons, rounds)
+        with accounts.server(folder / "redis") as url:
+            daemons = {
+                name: accounts.start(
+                    folder / name.replace(" ", "-"),
+                    port,
+                    limits,
+                    url if name == accounts.SHARED else None,
+                )
+                for name, limits in accounts.KINDS.items()
+                if url is not None or name != accounts.SHARED
+            }
+            return await _compared("accounts", daemons, rounds)
     finally:
         upstream.stop()
 

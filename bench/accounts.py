@@ -1,9 +1,14 @@
-"""What accounts cost a request: daemons without keys, with an account, and with all its limits."""
+"""
+What accounts cost a request: daemons without keys, with an account, with all its limits, and with
+those shared by a Redis server.
+"""
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +27,38 @@ _LIMITS = {
     "concurrent": 1000,
     "budgets": ["100000M tokens/day", "1000000USD/month"],
 }
+SHARED = "with all limits, shared"
 KINDS: dict[str, dict[str, Any] | None] = {
     "no keys": None,
     "an account": {},
     "with all limits": _LIMITS,
+    SHARED: _LIMITS,
 }
 
 
-def start(folder: Path, upstream: int, limits: dict[str, Any] | None) -> tuple[Running, int]:
+@contextmanager
+def server(folder: Path) -> Iterator[str | None]:
+    """The URL of a Redis server; None where there is none to be had."""
+    program, socket = shutil.which("redis-server"), folder / "redis.sock"
+    if program is None:
+        yield None
+        return
+    command = [program, "--port", "0", "--unixsocket", str(socket), "--save", ""]
+    running = Running.start(command, folder)
+    try:
+        yield f"unix://{socket}"
+    finally:
+        running.stop()
+
+
+def start(
+    folder: Path, upstream: int, limits: dict[str, Any] | None, state_url: str | None = None
+) -> tuple[Running, int]:
     """
     A daemon, and its port.
 
     @param limits: of the account whose key the clients show; None for no accounts.
+    @param state_url: of the server that shares them; None for none.
     """
     data = folder / "data"
     if limits is not None:
@@ -42,4 +67,5 @@ def start(folder: Path, upstream: int, limits: dict[str, Any] | None) -> tuple[R
         file.close()
         with closing(sqlite3.connect(data / FILE)) as connection, connection:
             connection.execute("UPDATE account SET digest = ?", (digest_of(CLIENT_KEY),))
-    return dialects.start(folder, upstream, data_dir=data, usage_days=0)
+    environ = {} if state_url is None else {"STATE_URL": state_url}
+    return dialects.start(folder, upstream, environ=environ, data_dir=data, usage_days=0)
