@@ -372,8 +372,9 @@ def test_haproxy_has_many_replicas_behind_it(checkout: Path) -> None:
     """Its image is not to be had everywhere; tests/test_haproxy.py runs the configuration."""
     command = ("compose", "--file", "deploy/compose.scale.yml", "config", "--format", "json")
     services = json.loads(docker(*command, cwd=checkout, GEMINI_API_KEY="a-key"))["services"]
-    assert services.keys() == {"gemini-proxy", "stream-proxy", "haproxy"}
+    assert services.keys() == {"gemini-proxy", "stream-proxy", "valkey", "haproxy"}
     assert services["stream-proxy"]["deploy"]["replicas"] == 3
     assert [name for name, service in services.items() if service.get("ports")] == ["haproxy"]
     environment = services["stream-proxy"]["environment"]
+    assert environment["STATE_URL"] == "redis://valkey:6379"
     assert environment["GEMINI_PROXY_URL"] == "http://gemini-proxy:3000"

@@ -21,6 +21,7 @@ FULL = (
     "secret.GEMINI_API_KEY=g,secret.FIXED_API_KEY=f,secret.PROXY_API_KEYS=p,secret.ADMIN_KEY=a",
     "stream.autoscaling.enabled=true,gemini.autoscaling.enabled=true",
     "serviceMonitor.enabled=true,serviceMonitor.labels.release=x",
+    "secret.STATE_URL=redis://:s@valkey,networkPolicy.egressPorts={443,6379}",
     "settings.LOG_KEEP=5,stream.settings.UPSTREAM_URL=http://new-api:3000",
 )
 VALUES: dict[str, tuple[str, ...]] = {
@@ -30,6 +31,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "without Gemini": (
         "gemini.enabled=false,secret.FIXED_API_KEY=f,stream.settings.UPSTREAM_URL=http://new-api:3000",
     ),
+    "with Valkey": ("valkey.enabled=true",),
     "without extras": ("podDisruptionBudget.enabled=false,networkPolicy.enabled=false",),
 }
 pytestmark = [
@@ -87,18 +89,21 @@ def test_every_pod_is_confined_and_has_time_to_end(values: tuple[str, ...]) -> N
     resources = rendered(*values)
     parts = [name.removeprefix("my-") for kind, name in resources if kind == "Deployment"]
     assert "stream" in parts
-    known = {setting.env for setting in SETTINGS} | {
-        setting.file_env for setting in SETTINGS if setting.secret
-    }
     for part in parts:
         spec = pod(resources, part)
         (container,) = spec["containers"]
-        given = environ(resources, part)
-        assert given.keys() <= known
         context = container["securityContext"]
         assert context["readOnlyRootFilesystem"]
         assert context["capabilities"] == {"drop": ["ALL"]}
         assert not spec["automountServiceAccountToken"]
+    known = {setting.env for setting in SETTINGS} | {
+        setting.file_env for setting in SETTINGS if setting.secret
+    }
+    for part in set(parts) - {"valkey"}:
+        spec = pod(resources, part)
+        (container,) = spec["containers"]
+        given = environ(resources, part)
+        assert given.keys() <= known
         slept = float(container["lifecycle"]["preStop"]["exec"]["command"][1])
         grace = spec["terminationGracePeriodSeconds"]
         assert grace >= slept + float(given["DRAIN"]) + 3 * LAST_WORDS
@@ -117,12 +122,13 @@ def test_each_part_has_its_own_keys_as_files() -> None:
         "FIXED_API_KEY": "f",
         "PROXY_API_KEYS": "p",
         "ADMIN_KEY": "a",
+        "STATE_URL": "redis://:s@valkey",
     }
     for part, own, other in (("gemini", "GEMINI", "FIXED"), ("stream", "FIXED", "GEMINI")):
         given = environ(resources, part)
         assert given[f"{own}_API_KEY_FILE"] == f"/etc/gemproxy/keys/{own}_API_KEY"
         assert f"{other}_API_KEY_FILE" not in given
-        assert {"PROXY_API_KEYS_FILE", "ADMIN_KEY_FILE"} <= given.keys()
+        assert {"PROXY_API_KEYS_FILE", "ADMIN_KEY_FILE", "STATE_URL_FILE"} <= given.keys()
         assert not any(re.search(r"KEYS?$", name) for name in given)
     own = rendered(*VALUES["own secret"])
     assert ("Secret", "my-keys") not in own
@@ -154,3 +160,27 @@ def test_the_two_find_each_other() -> None:
     alone = rendered(*VALUES["without Gemini"])
     assert environ(alone, "stream")["GEMINI_PROXY_URL"] == "http://new-api:3000"
     assert ("Deployment", "my-gemini") not in alone
+
+
+def test_both_share_state_in_valkey() -> None:
+    resources = rendered(*VALUES["with Valkey"])
+    labels = resources["Deployment", "my-valkey"]["spec"]["template"]["metadata"]["labels"]
+    service = resources["Service", "my-valkey"]["spec"]
+    assert service["selector"].items() <= labels.items()
+    for part in ("stream", "gemini"):
+        assert environ(resources, part)["STATE_URL"] == "redis://my-valkey:6379"
+        egress = resources["NetworkPolicy", f"my-{part}"]["spec"]["egress"]
+        selectors = [
+            to["podSelector"]["matchLabels"] for rule in egress for to in rule.get("to", ())
+        ]
+        assert any(selector.items() <= labels.items() for selector in selectors)
+    (rule,) = resources["NetworkPolicy", "my-valkey"]["spec"]["ingress"]
+    assert len(rule["from"]) == 2
+    command = ["helm", "template", "my", str(CHART), "--set", "valkey.enabled=true"]
+    both = subprocess.run(
+        [*command, "--set", "secret.STATE_URL=redis://a"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "there can be one server" in both.stderr

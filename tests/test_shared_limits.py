@@ -17,8 +17,10 @@ from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
+from gemproxy.accounts import shared_limiter
 from gemproxy.accounts.account import Account
 from gemproxy.accounts.budget import Spent
 from gemproxy.accounts.file import FILE, AccountsFile
@@ -198,6 +200,7 @@ async def test_without_the_server_each_carries_on_from_what_it_knew(server: Redi
         await two.charge(bob, 69)
         server.signal(SIGCONT)
         await two.until_there()
+        await two.until_known()
         # What was counted meanwhile is known to all: once, though one call came late.
         await one.until_there()
         refusal = await one.begin(bob)
@@ -214,8 +217,9 @@ async def test_without_the_server_each_carries_on_from_what_it_knew(server: Redi
         server.end()
         await until(lambda: one.state.is_away and two.state.is_away, "they know")
         await server.start()
-        await one.until_there()
-        await two.until_there()
+        for each in (one, two):
+            await each.until_there()
+            await each.until_known()
         refusal = await one.begin(bob)
         assert isinstance(refusal, ChatError)
         assert "5 requests of 'bob' are under way" in refusal.message
@@ -224,6 +228,31 @@ async def test_without_the_server_each_carries_on_from_what_it_knew(server: Redi
         refusal = await one.begin(rich)
         assert isinstance(refusal, ChatError)
         assert "used up: 100 tokens/day" in refusal.message
+
+
+@needs_redis
+@ensureDeferred
+async def test_what_is_under_way_counts_as_long_as_its_daemon_lives(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_limiter, "_LEASE", 0.4)
+    monkeypatch.setattr(shared_limiter, "_RENEWAL", 0.05)
+    await server.start()
+    bob = account(concurrent=1)
+    async with replicas(server) as (one, two, _):
+        permit = await one.begin(bob)
+        assert isinstance(permit, Permit)
+        end = reactor.seconds() + 1
+        while reactor.seconds() < end:
+            assert not await two.admits(bob)
+            await deferLater(reactor, 0.02)
+        # As if it were killed: nobody says that it has ended.
+        await one.state.stopService()
+        since = reactor.seconds()
+        while not await two.admits(bob):
+            await deferLater(reactor, 0.02)
+        assert reactor.seconds() - since < 10
+        permit.release()
 
 
 class Crowd(Protocol):

@@ -17,7 +17,7 @@ app.kubernetes.io/component: {{ .part }}
 {{- $root := .root -}}
 {{- $mine := ternary (list "GEMINI_API_KEY") (list "FIXED_API_KEY") (eq .part "gemini") -}}
 {{- $used := list -}}
-{{- range concat $mine (list "PROXY_API_KEYS" "ADMIN_KEY") -}}
+{{- range concat $mine (list "PROXY_API_KEYS" "ADMIN_KEY" "STATE_URL") -}}
 {{- if ternary (has . $root.Values.secret.has) (ne (index $root.Values.secret . | toString) "") (ne $root.Values.secret.existing "") -}}
 {{- $used = append $used . -}}
 {{- end -}}
@@ -98,6 +98,10 @@ spec:
             {{- range $name, $value := $settings }}
             - name: {{ $name }}
               value: {{ $value | quote }}
+            {{- end }}
+            {{- if .root.Values.valkey.enabled }}
+            - name: STATE_URL
+              value: redis://{{ include "gemproxy.name" (dict "root" .root "part" "valkey") }}:6379
             {{- end }}
             {{- range $keys }}
             - name: {{ . }}_FILE
