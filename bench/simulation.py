@@ -14,9 +14,9 @@ each. Where these matter it is wrong, and shows by how much.
 
 from __future__ import annotations
 
-import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import cycle, islice
 from statistics import median
 
 from attrs import define, field, frozen
@@ -146,6 +146,10 @@ class Play:
         self.daemons = [Daemon() for _ in range(self.processes)]
         self.machine = Machine(self.cores, [self.client, self.upstream, *self.daemons])
 
+    def shared_out(self, connections: int) -> Iterable[Daemon]:
+        """Who serves each of them: no process has more than another."""
+        return islice(cycle(self.daemons), connections)
+
     def ask(self, daemon: Daemon, after: Callable[[], None] = lambda: None) -> None:
         """
         One request of a client.
@@ -174,15 +178,6 @@ class Play:
         self.client.do(costs.client / 2, sent)
 
 
-def shares(connections: int, processes: int, chance: random.Random) -> list[int]:
-    """
-    The process of each connection, by chance, as the kernel deals them out. Each process has one at
-    least, as long as there are enough.
-    """
-    taken = [*range(processes)][:connections]
-    return taken + [chance.randrange(processes) for _ in range(connections - len(taken))]
-
-
 def throughput(
     cores: float, processes: int, costs: Costs, connections: int = 64, answers: int = 2000
 ) -> float:
@@ -193,8 +188,8 @@ def throughput(
         if play.answers < answers:
             play.ask(daemon, lambda: again(daemon))
 
-    for number in shares(connections, processes, random.Random(1)):
-        again(play.daemons[number])
+    for daemon in play.shared_out(connections):
+        again(daemon)
     play.machine.run()
     return play.answers / play.machine.now
 
@@ -202,7 +197,7 @@ def throughput(
 def at_once(cores: float, processes: int, costs: Costs, clients: int = 200) -> float:
     """Seconds until half of some clients that ask at the same moment have content."""
     play = Play(cores, processes, costs)
-    for number in shares(clients, processes, random.Random(1)):
-        play.ask(play.daemons[number])
+    for daemon in play.shared_out(clients):
+        play.ask(daemon)
     play.machine.run()
     return median(play.firsts)
