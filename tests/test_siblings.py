@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -22,7 +23,7 @@ from gemproxy.config import BadSetting, Config
 from gemproxy.metrics import Joining, Metrics
 from gemproxy.processes.child import when
 from gemproxy.processes.place import Place
-from gemproxy.siblings.asking import SILENT, Siblings
+from gemproxy.siblings.asking import PATIENCE, SILENT, Siblings
 from gemproxy.siblings.counts_left import CountsLeft
 from gemproxy.siblings.metric_sums import (
     Families,
@@ -240,8 +241,8 @@ async def test_nobody_waits_for_a_process_that_does_not_answer(folder: Path) -> 
         hung.listen()
         gone.bind(first._address_of("4-1"))
         began = reactor.seconds()
-        assert await first.ask("/double", 4, 0.1) == {"2-1": 8, "3-1": SILENT}
-        assert reactor.seconds() - began >= 0.1
+        assert await first.ask("/double", 4) == {"2-1": 8, "3-1": SILENT}
+        assert reactor.seconds() - began >= PATIENCE
         # It is not asked again, nor waited for.
         assert await first.ask("/double", 5, 3600) == {"2-1": 10, "3-1": SILENT}
         assert await first.ask("/unknown", None, 3600) == {"3-1": SILENT}
@@ -414,3 +415,27 @@ async def test_a_counter_never_falls_whoever_is_asked_and_whoever_ends(pair: Pai
             frozenset({("process", "1")}),
             frozenset({("process", "2")}),
         }
+
+
+@ensureDeferred
+async def test_processes_whose_folder_is_removed_find_each_other_again(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As systemd does when a user logs out."""
+    monkeypatch.setattr("gemproxy.siblings.asking._LOOKS", 0.05)
+    first, second = await pair.start(1, 1), await pair.start(2, 2)
+    shutil.rmtree(pair.folder)
+    # Where it cannot be made, each is alone.
+    pair.folder.touch()
+    for side in first, second:
+        assert (await side.metrics())["processes", frozenset()] == 1
+        login = await side.say("POST", "/admin/login", {"key": "key-of-the-admin-1"})
+        cookie = {"Cookie": login.headers["set-cookie"].partition(";")[0]}
+        assert (await side.say("GET", "/admin/routes", **cookie)).status == 200
+        await until(lambda: side.relay.daemon._siblings._is_bad, "it is noticed")  # noqa: B023
+    pair.folder.unlink()
+    for side in first, second:
+        while (await side.metrics())["processes", frozenset()] < 2:
+            await deferLater(reactor, 0.05)
+    for reason in ("cannot ask this one", "is lost when it ends"):
+        assert len([said for said in first.relay.warnings if reason in said]) == 2

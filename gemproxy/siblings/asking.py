@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from attrs import frozen
@@ -11,7 +13,9 @@ from treq.client import HTTPClient
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocol, IStreamClientEndpoint
+from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent
 from twisted.web.iweb import IAgentEndpointFactory
@@ -34,6 +38,8 @@ SILENT = None
 _SUFFIX = ".sock"
 # unix(7): the address of a socket has 108 bytes at most.
 _LONGEST_FOLDER = 80
+# Seconds between two looks whether the socket is there.
+_LOOKS = 5.0
 
 
 class Siblings(Service):
@@ -57,6 +63,9 @@ class Siblings(Service):
         self._answers: dict[bytes, Callable[[Any], Any]] = {}
         self._port: IListeningPort | None = None
         self._descriptor: int | None = None
+        self._looks = LoopingCall(lambda: Deferred.fromCoroutine(self._be_there()))
+        self._looks.clock = reactor
+        self._is_bad = False
         self._asking: set[Deferred[None]] = set()
         # Those that are still to answer what is overdue.
         self._silent: set[str] = set()
@@ -77,27 +86,76 @@ class Siblings(Service):
             self._answers[path.encode()] = function
 
     def startService(self) -> None:
-        """@raise CannotListenError: nothing can be made in the folder; likewise OSError."""
         super().startService()
         if self._folder is not None:
-            self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-            site = QuietSite(_Asked(self._answers), reactor=self._reactor)
-            address = self._address_of(self._name)
-            self._port = self._reactor.listenUNIX(address, site, backlog=200, mode=0o600)
+            self._looks.start(_LOOKS).addErrback(
+                lambda failure: self.log.failure("nobody can ask this process any more", failure)
+            )
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        if self._looks.running:
+            self._looks.stop()
         for asking in list(self._asking):
             asking.cancel()
-        port, self._port = self._port, None
-        if port is not None:
-            await maybeDeferred(port.stopListening)
+        with suppress(OSError):
+            await self._close()
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
+
+    async def _be_there(self) -> None:
+        """Listen, and once more if the folder was removed: systemd does so when a user logs out."""
+        if self._can_be_found():
+            return
+        try:
+            await self._close()
+            if self.running:
+                self._listen()
+        except (CannotListenError, OSError) as error:
+            if not self._is_bad:
+                self.log.warn("other processes cannot ask this one: {error}", error=error)
+            self._is_bad = True
+        else:
+            self._is_bad = False
+
+    def _listen(self) -> None:
+        """@raise CannotListenError: nothing can be made in the folder; likewise OSError."""
+        self._open_folder()
+        site = QuietSite(_Asked(self._answers), reactor=self._reactor)
+        address = self._address_of(self._name)
+        self._port = self._reactor.listenUNIX(address, site, backlog=200, mode=0o600)
+
+    async def _close(self) -> None:
+        """@raise OSError: the folder was removed, and cannot be made again."""
+        if self._port is not None:
+            self._leave_to_be_removed()
+            port, self._port = self._port, None
+            await maybeDeferred(port.stopListening)
+
+    def _can_be_found(self) -> bool:
+        return self._port is not None and os.path.lexists(self._address_of(self._name))
+
+    def _leave_to_be_removed(self) -> None:
+        """A port that is closed removes its socket, which must be there."""
+        self._open_folder()
+        Path(self._address_of(self._name)).touch()
+
+    def _open_folder(self) -> None:
+        """@raise OSError: it is not there, and cannot be made."""
+        assert self._folder is not None  # noqa: S101 - for mypy
+        for path in (self._folder.parent, self._folder):
+            path.mkdir(mode=0o700, exist_ok=True)
+        opened = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        if self._descriptor is None:
+            self._descriptor = opened
+        else:
+            # The addresses stay the same.
+            os.dup2(opened, self._descriptor, inheritable=False)
+            os.close(opened)
 
     def _address_of(self, name: str) -> str:
         """Of the socket of a process. A path that is too long is shortened as Linux can do it."""
