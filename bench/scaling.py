@@ -10,6 +10,7 @@ from bench.tables import shown, table
 
 Results = Mapping[str, Any]
 
+_LOADS = ("document", "streamed", "gemini", "chunks")
 # What is measured, with how many digits after the point.
 _RATES = {
     "document_s": ("small answers a second, not streamed", 0),
@@ -83,16 +84,13 @@ def _goals(measured: Mapping[str, Any], cores: int) -> list[str]:
     found = []
     for name, several in others:
         is_goal = several["processes"] == cores == 2
-        times = {key: several[key] / one[key] for key in _RATES}
+        times = {load: several[f"{load}_s"] / one[f"{load}_s"] for load in _LOADS}
         wait = several["at_once_ms"] / one["at_once_ms"]
         uneven = several["uneven_under_load"]
         # Each process with a core of its own, and what it takes then.
-        alone = {
-            key: min(cores, several["processes"]) * one[cpu] / several[cpu]
-            for key in _RATES
-            for cpu in (key.replace("_s", "_ms"),)
-        }
-        few = min(times["document_s"], times["streamed_s"], times["chunks_s"]) < _MORE
+        used = min(cores, several["processes"])
+        alone = {load: used * one[f"{load}_ms"] / several[f"{load}_ms"] for load in _LOADS}
+        few = min(times["document"], times["streamed"], times["chunks"]) < _MORE
         found += [
             f"- {name} serve {_each(times)}{_goal(is_goal, f'{_MORE}', few)}",
             f"- {name} would serve {_each(alone)} if clients and upstream took nothing of the"
@@ -111,11 +109,10 @@ def _goals(measured: Mapping[str, Any], cores: int) -> list[str]:
 
 
 def _each(times: Mapping[str, float]) -> str:
-    document, streamed, gemini, chunks = times.values()
     return (
-        f"{document:.2f} times the small answers (streamed {streamed:.2f}, Gemini's {gemini:.2f})"
-        f" and {chunks:.2f} times the chunks"
-    )
+        "{document:.2f} times the small answers (streamed {streamed:.2f}, Gemini's {gemini:.2f})"
+        " and {chunks:.2f} times the chunks"
+    ).format(**times)
 
 
 def _goal(is_one: bool, goal: str, missed: bool) -> str:

@@ -119,6 +119,34 @@ def test_what_is_measured_has_its_place_in_the_page():
     assert scaling.in_page(changed, "| tables |\n") == changed
 
 
+def measures(processes: int, rate: float, wait: float = 60, **more: float) -> dict[str, float]:
+    loads = ("document", "streamed", "gemini", "chunks")
+    kinds = {"_s": rate, "_ms": 1.0, "_client_ms": 0.0, "_upstream_ms": 0.0}
+    known = {f"{load}{kind}": value for load in loads for kind, value in kinds.items()}
+    rest = ("load_ms", "uneven_at_once", "uneven_one_by_one", "memory_mb", "failed", "others")
+    known |= dict.fromkeys(rest, 0.0) | {"uneven_under_load": 1.5, "at_once_ms": wait}
+    return known | {"processes": processes} | more
+
+
+@each(
+    ("two", "missed"),
+    [
+        (measures(2, 185, 35), []),
+        (measures(2, 175, 35), ["times the small answers"]),
+        (measures(2, 185, 37), ["have content in 62% of the time"]),
+        (measures(2, 185, 35, uneven_under_load=2.1), ["2.1 times the connections"]),
+        (measures(2, 185, 35, others=0.2), ["not to be trusted"]),
+    ],
+)
+def test_goals_that_are_missed_are_told(two: dict[str, float], missed: list[str]):
+    known = {"1 process": measures(1, 100), "2 processes": two}
+    told = scaling.lines({"cores": 2, "measured": known, "predicted": known})
+    assert "2 processes would serve 2.00 times the small answers" in "\n".join(told)
+    found = [line for line in told if "**" in line]
+    assert len(found) == len(missed)
+    assert all(words in line for words, line in zip(missed, found, strict=True))
+
+
 def test_a_program_that_is_missing_is_named():
     with pytest.raises(Unavailable, match=r"no-such-program is not installed \(apt-get"):
         light_load.found("no-such-program")
