@@ -229,6 +229,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @ensureDeferred
 async def test_nobody_waits_for_a_process_that_does_not_answer(folder: Path) -> None:
     asked = []
@@ -309,6 +310,7 @@ async def pair(tmp_path: Path, folder: Path) -> AsyncIterator[Pair]:
         yield Pair(settings, folder, stack)
 
 
+@pytest.mark.slow
 @ensureDeferred
 async def test_pages_of_one_process_show_and_end_the_requests_of_all(pair: Pair) -> None:
     first, second = await pair.start(1, 1), await pair.start(2, 2)
@@ -365,6 +367,7 @@ async def test_what_is_changed_at_one_process_holds_in_all(pair: Pair) -> None:
     assert "Process 2-2: MODELS is wrong." in reply.error["message"]
 
 
+@pytest.mark.slow
 @ensureDeferred
 async def test_what_one_process_has_written_is_found_at_all(pair: Pair) -> None:
     first, second = await pair.start(1, 1), await pair.start(2, 2)
@@ -417,6 +420,7 @@ async def test_a_counter_never_falls_whoever_is_asked_and_whoever_ends(pair: Pai
         }
 
 
+@pytest.mark.slow
 @ensureDeferred
 async def test_processes_whose_folder_is_removed_find_each_other_again(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
