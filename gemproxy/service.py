@@ -12,6 +12,7 @@ from attrs import evolve, fields_dict, frozen
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.internet.task import deferLater
 from twisted.web.iweb import IAgent
 
 from gemproxy import __version__
@@ -111,6 +112,8 @@ from gemproxy.web.under_way import UnderWay
 from gemproxy.web.upload import IsStreamed, never_streamed
 
 _CONNECT_TIMEOUT = 30.0
+# Seconds after which a connection at which nothing is asked is closed when the ports were left.
+_IDLE = 2.0
 # Of the memory, for the bodies of requests. They may be there twice: as they came, and as they are
 # sent.
 _BODIES_SHARE = 8
@@ -829,6 +832,11 @@ class Daemon(MultiService):
     def startService(self) -> None:
         super().startService()
         self.log.info("gemproxy {version} is running", version=__version__)
+        if self._place.number == 1:
+            self._introduce()
+
+    def _introduce(self) -> None:
+        """Tell what is the same for all processes."""
         for name, address in self._addresses.items():
             self.log.info("{name}: {address}", name=name, address=address.shown)
         for scheme, proxy in self._proxies.by_scheme.items():
@@ -855,6 +863,33 @@ class Daemon(MultiService):
         """Whether a request would have been answered without delay, now or before."""
         return self.pool is None or self.pool.was_warm
 
+    async def leave(self) -> None:
+        """
+        Leave the clients to others: accept no more connections, and end those that there are with
+        their next answer, or when they are idle. A daemon that stops would refuse requests.
+
+        @return: when all have gone, or DRAIN is over.
+        """
+        await self._close_ports()
+        self._live.close()
+        end = self._reactor.seconds() + self._config.drain
+        for connections in self._connections:
+            connections.is_leaving = True
+        while self._open_connections() and not self._admission.stopping:
+            left = end - self._reactor.seconds()
+            if left <= 0:
+                self._drain.hurry()
+                return
+            were = [connections.idle() for connections in self._connections]
+            await deferLater(self._reactor, min(_IDLE, left))
+            for connections, idle in zip(self._connections, were, strict=True):
+                connections.close_idle(idle)
+
+    async def _close_ports(self) -> None:
+        ports, self._ports = self._ports, []
+        for port in ports:
+            await port.disownServiceParent()
+
     def hurry(self) -> None:
         """Stop without waiting for the requests under way any longer."""
         self._drain.hurry()
@@ -862,9 +897,7 @@ class Daemon(MultiService):
     async def _stop(self) -> None:
         self._admission.stopping = self._health.stopping = True
         self._live.close()
-        ports, self._ports = self._ports, []
-        for port in ports:
-            await port.disownServiceParent()
+        await self._close_ports()
         await self._drain.run(self._config.drain)
         await super().stopService()
         self._log_limit.stop()

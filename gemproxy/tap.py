@@ -284,7 +284,7 @@ def _add_daemon(root: MultiService, options: Options, place: Place, reactor: Any
         manager = Parent(place.watchdog)
         # The process that it replaces serves until then.
         ready = when(reactor, lambda: daemon.has_served, _WARMTH)
-        Commands(reactor, daemon.hurry).setServiceParent(root)
+        Commands(reactor, daemon.hurry, daemon.leave).setServiceParent(root)
 
     async def reload() -> None:
         daemon.reload_or_complain()

@@ -46,31 +46,40 @@ class Talks(Client):
         ]
 
     async def talk(self, name: str, turns: int) -> None:
-        """One client; each of its questions has a connection of its own."""
+        """One client, which keeps its connection as long as it may."""
+        connection = None
         for turn in range(turns):
-            await self.say(f"{name}-{turn}")
+            connection = await self.say(f"{name}-{turn}", connection)
+        if connection is not None:
+            connection.drop()
 
-    async def say(self, prompt: str) -> None:
+    async def say(self, prompt: str, connection: Connection | None = None) -> Connection | None:
+        """
+        @param connection: one that is there.
+        @return: the same, or another one, for the next question; None if there is none.
+        """
         self.asking.add(prompt)
+        body = gpt(prompt, stream=True)
         try:
-            connection = await self.begin(gpt(prompt, stream=True))
+            if connection is None or connection.closed:
+                connection = await self.begin(body)
+            else:
+                connection.received.clear()
+                connection.send("POST", "/v1/chat/completions", body)
+            reply = await connection.reply()
         except ConnectError:
             self.refused.add(prompt)
-        else:
-            await self._hear(prompt, connection)
-            connection.drop()
-        self.asking.remove(prompt)
-
-    async def _hear(self, prompt: str, connection: Connection) -> None:
-        try:
-            reply = await connection.reply()
+            return None
         except AssertionError:
             self.cut.add(prompt)
-            return
-        if (reply.status, reply.content) == (200, told(prompt)):
+            return None
+        finally:
+            self.asking.remove(prompt)
+        if reply.status == 200 and reply.content == told(prompt):
             self.right += 1
         else:
             self.cut.add(prompt)
+        return None if reply.headers.get("connection") == "close" else connection
 
     async def until_right(self, number: int) -> None:
         while self.right < number:

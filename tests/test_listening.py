@@ -139,3 +139,8 @@ async def test_processes_at_one_socket_leave_connections_to_each_other(
     assert family == socket.AF_INET or Path(str(address)).exists()
     for connection in (*all_of_them.taken, *rest.taken):
         connection.transport.loseConnection()
+
+
+def test_only_what_can_be_shared_is_held_for_processes():
+    with pytest.raises(ValueError, match=r"tcp, tcp6, unix, ssl, systemd can be shared"):
+        Address("haproxy:tcp:0", "127.0.0.1").held(reactor)

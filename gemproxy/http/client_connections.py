@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
+from twisted.web.http import HTTPChannel, Request
 from twisted.web.http_headers import Headers
 
 from gemproxy.chat.errors import bad_request
@@ -34,12 +34,14 @@ class ClientChannel(HTTPChannel):
     @ivar site: the site, with its L{Connections}, its time for the heads of requests, and the
         throttle that has them begin one after the other.
     @ivar address: the client's; empty if it has none, as at a UNIX socket.
+    @ivar asked: how many requests have come.
     @ivar is_folded: a header of the current request goes on in a second line.
     """
 
     transport: Any
     site: Any
     address = ""
+    asked = 0
     is_folded = False
     _receive: Callable[[bytes], None] | None = None
     _head_deadline: IDelayedCall | None = None
@@ -133,6 +135,13 @@ class ClientChannel(HTTPChannel):
             self.transport.write(response_of(bad_request("This is not valid HTTP/1.1.")))
         self.loseConnection()
 
+    def checkPersistence(self, request: Request, version: bytes) -> bool:
+        self.asked += 1
+        if not self.site.connections.is_leaving:
+            return bool(super().checkPersistence(request, version))
+        request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+        return False
+
     # Its answer:
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
@@ -196,12 +205,25 @@ class Connections:
 
     @ivar open: the open connections.
     @ivar limiter: counts those of all sites together.
+    @ivar is_leaving: whether answers that begin are the last ones of their connections, and say so.
     """
+
+    is_leaving = False
 
     def __init__(self, limiter: ConnectionLimiter) -> None:
         self.open: set[ClientChannel] = set()
         self.limiter = limiter
         self._ended: list[Deferred[None]] = []
+
+    def idle(self) -> dict[ClientChannel, int]:
+        """Those at which nothing is asked, with how much was."""
+        return {channel: channel.asked for channel in self.open if not channel.requests}
+
+    def close_idle(self, were: Mapping[ClientChannel, int]) -> None:
+        """@param were: what L{idle} said; those that have been so since then are closed."""
+        for channel, asked in self.idle().items():
+            if were.get(channel) == asked:
+                channel.transport.loseConnection()
 
     def close(self) -> Deferred[None]:
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from twisted.scripts import twistd
 from zope.interface import implementer
 
-from gemproxy.processes.process import COMMANDS, HURRY, STATUS, STOP
+from gemproxy.processes.process import COMMANDS, HURRY, LEAVE, STATUS, STOP
 from gemproxy.util.log import make_logger
 
 # Seconds that a process has to end when its parent is gone, before the system ends it.
@@ -77,9 +77,19 @@ class Commands(Service):
 
     log = make_logger()
 
-    def __init__(self, reactor: Any, hurry: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        hurry: Callable[[], None],
+        leave: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:
+        """
+        @param hurry: has the daemon end without finishing what is under way.
+        @param leave: has it leave its clients to others, before it ends.
+        """
         self._reactor = reactor
         self._hurry = hurry
+        self._leave = leave
         self._begun = b""
 
     def startService(self) -> None:
@@ -99,6 +109,11 @@ class Commands(Service):
             self._do(word)
         return None if data else ConnectionDone()
 
+    def _stop(self) -> None:
+        # It may be stopping already, by a signal to all processes.
+        with suppress(ReactorNotRunning):
+            self._reactor.stop()
+
     def connectionLost(self, reason: Failure) -> None:
         """Of another reason, it is the reactor that ends."""
         if not reason.check(ConnectionDone):
@@ -111,9 +126,9 @@ class Commands(Service):
 
     def _do(self, word: bytes) -> None:
         if word == STOP:
-            # It may be stopping already, by a signal to all processes.
-            with suppress(ReactorNotRunning):
-                self._reactor.stop()
+            self._stop()
+        elif word == LEAVE:
+            Deferred.fromCoroutine(self._leave()).addCallback(lambda _: self._stop())
         elif word == HURRY:
             self._hurry()
 

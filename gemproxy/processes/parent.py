@@ -283,7 +283,7 @@ class Processes(Service):
         if reason is None:
             seat.process = process
             if old is not None:
-                old.stop()
+                old.leave()
                 await old.gone
         elif old is None and self.running:
             self._not_started(seat, reason)

@@ -23,7 +23,7 @@ from gemproxy.util.log import make_logger
 COMMANDS, OUTPUT, ERRORS, STATUS, FIRST_PORT = range(5)
 """The descriptors of a process."""
 
-STOP, HURRY = b"stop", b"hurry"
+STOP, HURRY, LEAVE = b"stop", b"hurry", b"leave"
 """What it is told."""
 
 # What a service manager, or a shell that was one, has said to the parent is not for its children.
@@ -156,6 +156,12 @@ class Process(ProcessProtocol):
             self._signal(signal.SIGTERM)
         self._enter(State.ENDING)
         self._tell(STOP)
+
+    def leave(self) -> None:
+        """Leave the ports to others, serve whoever has come, and end then."""
+        self.is_asked = True
+        self._enter(State.ENDING)
+        self._tell(LEAVE)
 
     def hurry(self) -> None:
         """Have it end without finishing what is under way."""
