@@ -135,7 +135,7 @@ USAGE = (
     Row("24 hours by model, ms", "hours_ms", 0),
     Row("60 minutes by model, ms", "minutes_ms", 0),
 )
-# How much more CPU usage, accounts and console together may take, limits that are shared, and traces.
+# How much more CPU usage, accounts and console together may take, shared limits, and traces.
 _MOST_FOR_USAGE = 1.08
 _MOST_FOR_SHARED = 1.3
 _MOST_FOR_TRACES = 1.1

@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from signal import SIGCONT, SIGSTOP
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from attrs import define, field
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.logger import formatEvent, globalLogPublisher
 
@@ -277,6 +278,58 @@ async def test_a_daemon_serves_without_it_and_says_that_it_is_away(tmp_path: Pat
             assert b"gemproxy_shared_state_up 1.0" in (await relay.get("/metrics")).body
             assert await checked(relay) == "ok"
         assert sum("shared state" in warning for warning in relay.warnings) == 1
+
+
+class Slow:
+    """A server, and a connection to it, that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.url = parse_state_url("redis://slow")
+        self.asked: list[Deferred[Any]] = []
+
+    async def connect(self) -> Slow:
+        return self
+
+    def ask(self, *words: object) -> Deferred[Any]:
+        self.asked.append(Deferred())
+        return self.asked[-1]
+
+    def end(self) -> None:
+        """Nothing."""
+
+    def answer(self) -> None:
+        self.asked.pop(0).callback(b"OK")
+
+
+def test_time_in_which_this_process_was_busy_does_not_count() -> None:
+    clock, server = Clock(), Slow()
+    state = SharedState(clock, cast("Server", server))
+    state.startService()
+    server.answer()
+    failed: list[Any] = []
+
+    def ask() -> None:
+        state.get("a").addErrback(failed.append)
+
+    ask()
+    clock.advance(0.019)
+    assert not state.is_away
+    clock.advance(0.001)
+    assert (state.is_away, len(failed)) == (True, 1)
+    server.answer()
+    assert not state.is_away
+    # It may not even have been sent.
+    ask()
+    clock.advance(1)
+    assert not state.is_away
+    server.answer()
+    clock.advance(1)
+    assert (state.is_away, len(failed)) == (False, 1)
+    # That is so once.
+    ask()
+    clock.advance(1)
+    clock.advance(1)
+    assert (state.is_away, len(failed)) == (True, 2)
 
 
 # Ways to it
