@@ -40,6 +40,8 @@ from bench.numbers import Measures
 from testing.processes import Running, children, free_port, proportional_memory
 
 CLI, NO_CLI = "CLI", "no CLI"
+# What a program that asks as the CLI does, and does nothing else, costs in its place.
+_LEAST, _LEAST_CLI = "least Node", ROOT / "bench" / "least_cli.mjs"
 _SHORT = Spec(20, 0, 0)
 _COLD_CLIENTS = 60
 _ALONE = 100
@@ -64,7 +66,11 @@ class Version:
 
 def versions(beside: Path | None) -> list[Version]:
     """@param beside: the folder of another version to compare with."""
-    found = [Version(CLI), Version(NO_CLI, options={"gemini_engine": "direct"})]
+    found = [
+        Version(CLI),
+        Version(NO_CLI, options={"gemini_engine": "direct"}),
+        Version(_LEAST, options={"gemini_cli": str(_LEAST_CLI)}),
+    ]
     return found + ([Version("CLI, before", beside)] if beside is not None else [])
 
 

@@ -202,7 +202,7 @@ def test_a_worker_sees_what_it_needs_and_nothing_else(
         "GEMINI_CLI_NO_RELAUNCH": "true",
         "OTEL_SDK_DISABLED": "true",
         "NODE_COMPILE_CACHE": "/cache",
-        "NODE_OPTIONS": "--max-old-space-size=512",
+        "NODE_OPTIONS": "--max-old-space-size=512 --v8-pool-size=1",
         "NO_COLOR": "1",
         "LANG": "C.UTF-8",
     }

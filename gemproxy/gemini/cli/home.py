@@ -139,8 +139,8 @@ class WorkerHome:
             # In case the system's settings turn telemetry on.
             "OTEL_SDK_DISABLED": "true",
             # Without a limit, node grows to three times the memory it needs before it collects
-            # garbage.
-            "NODE_OPTIONS": f"--max-old-space-size={heap // MIB}",
+            # garbage. More threads than one to compile and collect hold each other up.
+            "NODE_OPTIONS": f"--max-old-space-size={heap // MIB} --v8-pool-size=1",
             "NO_COLOR": "1",
             "LANG": "C.UTF-8",
         }
