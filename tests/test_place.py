@@ -67,9 +67,7 @@ def test_the_delay_grows_up_to_a_minute():
 
 def test_who_has_more_leaves_the_next_connection_to_others(tmp_path: Path):
     path = tmp_path / FILE
-    parent = Counts(path, 3)
-    for number in (1, 2, 3):
-        parent.forget(number)
+    parent = Counts.made(path, 3)
     has = {1: 0, 2: 0}
     first, second = (
         balance_of(Place(number, 3, tmp_path), lambda number=number: has[number]) for number in has

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,17 +32,23 @@ class Counts:
     A number is a hint, and may be late.
     """
 
-    def __init__(self, path: Path, count: int) -> None:
-        """
-        @param count: of processes.
-        @raise OSError: the file cannot be opened, or made.
-        """
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def __init__(self, path: Path) -> None:
+        """@raise OSError: there is no such file."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            os.ftruncate(descriptor, count * _BYTES)
-            self._counts = memoryview(mmap.mmap(descriptor, count * _BYTES)).cast("I")
+            self._counts = memoryview(mmap.mmap(descriptor, 0)).cast("I")
         finally:
             os.close(descriptor)
+
+    @classmethod
+    def made(cls, path: Path, count: int) -> Counts:
+        """
+        Those of processes of which none is there yet.
+
+        @raise OSError: the file cannot be made.
+        """
+        path.write_bytes(_NOBODY.to_bytes(_BYTES, sys.byteorder) * count)
+        return cls(path)
 
     def set(self, number: int, connections: int) -> None:
         """@param number: of a process, from 1 on."""
@@ -67,7 +74,7 @@ def balance_of(place: Place, connections: Callable[[], int]) -> Callable[[], boo
     if place.folder is None:
         return lambda: False
     try:
-        counts = Counts(place.folder / FILE, place.count)
+        counts = Counts(place.folder / FILE)
     except OSError:
         # Whoever has removed the folder of a daemon that runs.
         return lambda: False

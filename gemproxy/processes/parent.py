@@ -118,9 +118,7 @@ class Processes(Service):
     def startService(self) -> None:
         """@raise OSError: there is no folder for temporary files."""
         super().startService()
-        self._counts = Counts(self._folder.acquire() / FILE, self._count)
-        for seat in self._seats:
-            self._counts.forget(seat.number)
+        self._counts = Counts.made(self._folder.acquire() / FILE, self._count)
         # Not before: the reactor must hear of their ends.
         self._reactor.callWhenRunning(self._start_all)
 
