@@ -185,7 +185,9 @@ class Process(ProcessProtocol):
             self.transport.signalProcess(number)
 
     def _tell(self, word: bytes) -> None:
-        self.transport.writeToChild(COMMANDS, word + b"\n")
+        # It may be gone already, although that is not known yet.
+        with suppress(KeyError):
+            self.transport.writeToChild(COMMANDS, word + b"\n")
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         self._lines[childFD].feed(data)
@@ -195,9 +197,11 @@ class Process(ProcessProtocol):
         try:
             event = eventFromJSON(line)
         except ValueError:
-            self.log.info("process {number}: {line}", number=self.number, line=line)
-        else:
+            event = None
+        if isinstance(event, dict):
             globalLogPublisher(event)
+        else:
+            self.log.info("process {number}: {line}", number=self.number, line=line)
 
     def _complain(self, line: str) -> None:
         """What is neither log nor status, such as a warning of Python."""
