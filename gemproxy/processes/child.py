@@ -128,7 +128,9 @@ class Commands(Service):
         if word == STOP:
             self._stop()
         elif word == LEAVE:
-            Deferred.fromCoroutine(self._leave()).addCallback(lambda _: self._stop())
+            leaving = Deferred.fromCoroutine(self._leave())
+            leaving.addErrback(lambda failure: self.log.failure("it leaves at once", failure))
+            leaving.addCallback(lambda _: self._stop())
         elif word == HURRY:
             self._hurry()
 
@@ -137,6 +139,8 @@ def main() -> None:
     # What is typed at a terminal is for the parent.
     os.setsid()
     os.set_inheritable(STATUS, False)
+    # A parent that does not read must not stop the reactor.
+    os.set_blocking(STATUS, False)
     try:
         twistd.run()
     except SystemExit as end:
