@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 model = ""
 sessions = 0
+cancelled = False
 prompt: list[dict[str, Any]] = []
 
 
@@ -205,6 +206,9 @@ def misbehave(how: str, request: dict[str, Any]) -> None:
         case "writes-it-down":
             Path(os.environ["HOME"], "history").write_text(json.dumps(prompt))
             behave(request)
+        case "cancels-late":
+            list(api_texts())
+            answer(request, {"stopReason": "cancelled" if cancelled else "end_turn"})
         case "offers-tools":
             tools = [{"functionDeclarations": [{"name": "run_shell_command"}]}]
             list(api_texts({"tools": tools}))
@@ -220,7 +224,7 @@ def misbehave(how: str, request: dict[str, Any]) -> None:
 
 
 def main(mode_file: Path) -> None:
-    global model, sessions
+    global cancelled, model, sessions
     while True:
         request = read()
         mode = mode_file.read_text()
@@ -249,6 +253,8 @@ def main(mode_file: Path) -> None:
         elif method == "session/prompt":
             prompt[:] = [{"text": block["text"]} for block in request["params"]["prompt"]]
             misbehave(model.removeprefix("gemini-"), request)
+        elif method == "session/cancel":
+            cancelled = True
         elif "id" in request:
             answer(request, {})
 

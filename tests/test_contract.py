@@ -69,6 +69,7 @@ BREACHES = {
     "offers-tools": ("no tools", "It offered run_shell_command."),
     "shows-a-key": ("no key", "It sent a key."),
     "writes-it-down": ("nothing written", "It is in its files history."),
+    "cancels-late": ("sessions", "The prompt ended with cancelled."),
     "dies": ("sessions", "the death of the process"),
     "stalls": ("one request", "Nothing came of it in 0.5 s."),
     "speaks another protocol": ("protocol", "It speaks version 2."),

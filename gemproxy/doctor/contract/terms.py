@@ -111,11 +111,15 @@ async def marks(trial: Trial) -> None:
     await _arrive(trial, session, *[""] * _MANY)
 
 
-@_term("sessions", "A session serves one conversation after the other.")
+@_term(
+    "sessions", "A session serves one conversation after the other, also if the last is cancelled."
+)
 async def sessions(trial: Trial) -> None:
     session = await trial.open()
     for number in range(3):
         await _arrive(trial, session, f"Conversation {number}", "/help")
+        # After its end, and right before the next one.
+        trial.worker.notify("session/cancel", {"sessionId": session})
 
 
 @_term("side by side", "Sessions of one process do not mix, and do not wait for each other.")

@@ -106,10 +106,13 @@ class Session:
             self.is_answering = False
         stop_reason = str(result.get("stopReason"))
         self.is_sound = stop_reason == "end_turn"
+        if self.is_sound:
+            # The CLI clears away what is left of the prompt now, and not first thing for the next.
+            self.cancel()
         return stop_reason
 
     def cancel(self) -> None:
-        """Cancel the prompt; L{answer} then fails or returns soon."""
+        """Cancel the prompt; L{answer} then fails or returns soon, if it has not returned yet."""
         self._worker.notify("session/cancel", {"sessionId": self.id})
 
     def forget(self) -> None:
