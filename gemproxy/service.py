@@ -56,7 +56,7 @@ from gemproxy.offload.pool import Offload, OffloadLimits
 from gemproxy.openai.backend import FINISH_PATIENCE, MODELS_TIMEOUT, OpenAIBackend, base_url
 from gemproxy.openai.conversion import ConversionMemory, Convert
 from gemproxy.openai.headers import NO_OWN_KEYS, OwnKeys
-from gemproxy.processes.balance import balance_of
+from gemproxy.processes.balance import Balance
 from gemproxy.processes.place import ALONE, Place
 from gemproxy.routing.router import Router
 from gemproxy.routing.table import GEMINI, RoutingTable
@@ -178,7 +178,7 @@ class Daemon(MultiService):
         self._read_config = read_config or (lambda: config)
         self._advice = advice
         self._place = place
-        self._is_for_others = balance_of(place, self._open_connections)
+        self._balance = Balance(place)
         self._router: Router | None = None
         self._patience = patience
         self._reactor = reactor
@@ -231,6 +231,7 @@ class Daemon(MultiService):
             config.client_connections,
             proxies.trusts,
             self._metrics.connection_refused,
+            changed=self._balance.tell,
         )
         admin_keys = KnownKeys(
             {} if config.admin_key is None else {digest_of(config.admin_key): True}
@@ -820,7 +821,7 @@ class Daemon(MultiService):
             return address.endpoint(self._reactor, self._coalescer, self._overflow)
         descriptor = self._place.ports[name]
         return address.shared(
-            self._reactor, descriptor, self._is_for_others, self._coalescer, self._overflow
+            self._reactor, descriptor, self._balance.is_for_others, self._coalescer, self._overflow
         )
 
     def _open_connections(self) -> int:
@@ -886,6 +887,7 @@ class Daemon(MultiService):
                 connections.close_idle(idle)
 
     async def _close_ports(self) -> None:
+        self._balance.leave()
         ports, self._ports = self._ports, []
         for port in ports:
             await port.disownServiceParent()

@@ -9,7 +9,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gemproxy.processes.balance import FILE, Counts, balance_of
+from gemproxy.processes.balance import FILE, Balance, Counts
 from gemproxy.processes.count import count_for
 from gemproxy.processes.parent import restart_delay
 from gemproxy.processes.place import ALONE, VARIABLE, Place
@@ -68,24 +68,25 @@ def test_the_delay_grows_up_to_a_minute():
 def test_who_has_more_leaves_the_next_connection_to_others(tmp_path: Path):
     path = tmp_path / FILE
     parent = Counts.made(path, 3)
-    has = {1: 0, 2: 0}
-    first, second = (
-        balance_of(Place(number, 3, tmp_path), lambda number=number: has[number]) for number in has
-    )
-    # The third is not there: nobody waits for it.
-    assert not first()
-    assert not second()
-    has[1] = 1
-    assert first()
-    has[2] = 1
-    assert not second()
-    assert not first()
-    has |= {1: 25, 2: 20}
-    first()
-    assert not second()
-    assert not first()
-    has[1] = 26
-    assert first()
+    first, second = (Balance(Place(number, 3, tmp_path)) for number in (1, 2))
+    # The others are not there yet: nobody waits for them.
+    first.tell(7)
+    assert not first.is_for_others()
+    second.tell(0)
+    assert first.is_for_others()
+    assert not second.is_for_others()
+    first.tell(25)
+    second.tell(20)
+    assert not first.is_for_others()
+    assert not second.is_for_others()
+    first.tell(26)
+    assert first.is_for_others()
+    # The one that takes the place of another has its number.
+    second.leave()
+    second.tell(30)
+    assert first.is_for_others()
     parent.forget(2)
-    assert not first()
-    assert not balance_of(Place(1, 2, tmp_path / "gone"), lambda: 9)()
+    assert not first.is_for_others()
+    gone = Balance(Place(1, 2, tmp_path / "gone"))
+    gone.tell(9)
+    assert not gone.is_for_others()

@@ -66,6 +66,7 @@ class ConnectionLimiter:
         is_proxy: Callable[[str], bool],
         refused: Callable[[str], None],
         are_short: Callable[[], bool] = descriptors_are_short,
+        changed: Callable[[int], None] = lambda number: None,
     ) -> None:
         """
         @param total: open connections at most; None for any number.
@@ -73,6 +74,7 @@ class ConnectionLimiter:
         @param is_proxy: whether many clients come from an address.
         @param refused: told the limit that each refused connection exceeds.
         @param are_short: whether the process runs out of file descriptors.
+        @param changed: told how many connections are open, whenever that changes.
         """
         self._clock = clock
         self._total = total
@@ -80,6 +82,7 @@ class ConnectionLimiter:
         self._is_proxy = is_proxy
         self._refused = refused
         self._are_short = are_short
+        self._changed = changed
         self._open = 0
         self._clients: Counter[str] = Counter()
         self._warned: float | None = None
@@ -131,12 +134,14 @@ class ConnectionLimiter:
     def opened(self, address: str) -> None:
         self._open += 1
         self._clients[address] += 1
+        self._changed(self._open)
 
     def closed(self, address: str) -> None:
         self._open -= 1
         self._clients[address] -= 1
         if not self._clients[address]:
             del self._clients[address]
+        self._changed(self._open)
 
     def _refuse(self, limit: str, error: ChatError) -> ChatError:
         self._refused(limit)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import sys
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from gemproxy.processes.place import Place
@@ -64,23 +64,28 @@ class Counts:
         return connections > least + least // _SLACK
 
 
-def balance_of(place: Place, connections: Callable[[], int]) -> Callable[[], bool]:
-    """
-    Returns what says whether the next connection is better left to another process.
+class Balance:
+    """Whether a process is to accept connections."""
 
-    @param place: that of this process.
-    @param connections: how many it has.
-    """
-    if place.folder is None:
-        return lambda: False
-    try:
-        counts = Counts(place.folder / FILE)
-    except OSError:
-        # Whoever has removed the folder of a daemon that runs.
-        return lambda: False
+    def __init__(self, place: Place) -> None:
+        """@param place: that of this process."""
+        self._number = place.number
+        self._connections = 0
+        self._counts: Counts | None = None
+        # Whoever has removed the folder of a daemon that runs has ended the balance as well.
+        with suppress(OSError):
+            self._counts = None if place.folder is None else Counts(place.folder / FILE)
 
-    def is_for_others() -> bool:
-        counts.set(place.number, number := connections())
-        return counts.is_enough(number)
+    def tell(self, connections: int) -> None:
+        """@param connections: how many this process has from now on."""
+        self._connections = connections
+        if self._counts is not None:
+            self._counts.set(self._number, connections)
 
-    return is_for_others
+    def is_for_others(self) -> bool:
+        """Whether the next connection is better left to another process."""
+        return self._counts is not None and self._counts.is_enough(self._connections)
+
+    def leave(self) -> None:
+        """This process accepts no more; another one may have its number."""
+        self._counts = None
