@@ -87,6 +87,10 @@ async def measure(version: Version, folder: Path) -> Measures:
         measures |= {f"short_{name}": value for name, value in short.items()}
         measures |= {f"long_{name}": value for name, value in long.items()}
         measures |= {"grown_mb": await _growth(route)}
+        # Node has compiled what it is used for by now.
+        firsts, short = await _cost(route, _SHORT, 1, _ALONE)
+        measures |= {"later_first_ms": (median(firsts) - median(own)) * 1000}
+        measures |= {"later_short_cpu_ms": short["cpu_ms"]}
         workers = children(route.daemon.pid)
         measures |= {"workers": len(workers)}
         if workers:
@@ -95,7 +99,7 @@ async def measure(version: Version, folder: Path) -> Measures:
                 "worker_mb": cli.memory / len(workers) / 1e6,
                 "worker_own_mb": median(map(proportional_memory, workers)) / 1e6,
             }
-    if version.options:
+    if version.name == NO_CLI:
         measures |= await _as_a_relay(version, folder / "relay")
     return measures
 
