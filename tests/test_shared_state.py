@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,13 +15,14 @@ from attrs import define, field
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.logger import formatEvent, globalLogPublisher
 
 from gemproxy.doctor.checks import Doctor
 from gemproxy.state.server import Server
-from gemproxy.state.shared import Script, SharedState, StateAway, StatePatience
+from gemproxy.state.shared import PROBES, Script, SharedState, StateAway, StatePatience
 from gemproxy.state.url import StateUrl, parse_state_url
 from testing.processes import Running, free_port
 from testing.tls import make_certificate
@@ -239,18 +241,42 @@ async def test_a_server_that_cannot_be_written_to_is_away_until_it_can(tmp_path:
                     "CONFIG SET min-replicas-to-write 0",
                     "NORE",
                 ),
+                ("ACL SETUSER default -@scripting", "ACL SETUSER default +@all", "NOPERM"),
             ):
                 await server.command("-a", SECRET, *command.split())
                 assert f"it says: {word}" in await other.why_not()
-                # It answers, but what is tried is to write.
+                # It answers, but what is tried is to write, and to have a script run.
                 await server.command("-a", SECRET, "CONFIG", "RESETSTAT")
-                while "cmdstat_set" not in await server.command("-a", SECRET, "INFO", "all"):
+                while not re.search(
+                    r"cmdstat_set:.*calls=([2-9]|\d\d)",
+                    await server.command("-a", SECRET, "INFO", "all"),
+                ):
                     assert other.state.is_away
                 await server.command("-a", SECRET, *undone.split())
                 await other.until_there()
             assert await other.count() == 2
             assert "gemproxy:count" in await server.command("-a", SECRET, "-n", 3, "KEYS", "*")
         assert SECRET not in "".join([*one.told, *other.told])
+
+
+@ensureDeferred
+async def test_a_server_of_another_protocol_is_named_so_and_fills_no_log() -> None:
+    factory = Factory.forProtocol(WebServer)
+    port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+    logged: list[Any] = []
+    globalLogPublisher.addObserver(logged.append)
+    try:
+        reason = await problem(f"redis://127.0.0.1:{port.getHost().port}")
+    finally:
+        globalLogPublisher.removeObserver(logged.append)
+        await port.stopListening()
+    assert str(reason).startswith("it does not speak Redis' protocol: ")
+    assert_no_failures(logged)
+
+
+class WebServer(Protocol):
+    def dataReceived(self, data: bytes) -> None:
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
 
 async def checked(relay: Relay) -> str:
@@ -305,7 +331,8 @@ def test_time_in_which_this_process_was_busy_does_not_count() -> None:
     clock, server = Clock(), Slow()
     state = SharedState(clock, cast("Server", server))
     state.startService()
-    server.answer()
+    for _ in PROBES:
+        server.answer()
     failed: list[Any] = []
 
     def ask() -> None:

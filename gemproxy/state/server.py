@@ -16,10 +16,10 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import optionsForClientTLS
 from twisted.python.failure import Failure
-from txredisapi import RedisProtocol, ResponseError
+from txredisapi import InvalidData, RedisProtocol, ResponseError
 
 from gemproxy.http.errors import describe_request_error
-from gemproxy.state.shared import PROBE
+from gemproxy.state.shared import PROBES
 from gemproxy.state.url import Place, StateUrl
 
 # Seconds for a connection to be made, and for the server's part in it.
@@ -50,8 +50,15 @@ class ServerProtocol(RedisProtocol):  # type: ignore[misc]
         packed: bytes = pack_command(cast("tuple[Any]", words))
         return packed
 
+    def dataReceived(self, data: bytes, unpause: bool = False) -> None:
+        try:
+            super().dataReceived(data, unpause)
+        except InvalidData as error:
+            self.loss = NotServing(f"it does not speak Redis' protocol: {error}")
+            self.end()
+
     def connectionLost(self, why: Failure) -> None:
-        self.loss = cast("Exception", why.value)
+        self.loss = self.loss or cast("Exception", why.value)
         super().connectionLost(why)
         if self.when_lost is not None:
             self.when_lost()
@@ -92,11 +99,12 @@ class Server:
         return await self._opened(endpoint, self._greet)
 
     async def problem(self) -> str | None:
-        """Why it cannot be written to, see L{describe}; None if it can."""
+        """Why it cannot be used, see L{describe}; None if it can."""
         try:
             connection = await self.connect()
             try:
-                await connection.ask(*PROBE).addTimeout(CONNECT_PATIENCE, self._reactor)
+                for probe in PROBES:
+                    await connection.ask(*probe).addTimeout(CONNECT_PATIENCE, self._reactor)
             finally:
                 connection.end()
         except Exception as error:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 _PREFIX = "gemproxy:"
 
-PROBE = ("SET", f"{_PREFIX}probe", b"", "PX", 1000)
-"""A command that shows whether the server can be written to."""
+PROBES = (("SET", f"{_PREFIX}probe", b"", "PX", 1000), ("EVAL", "return 1", 0))
+"""Commands that show whether the server can be written to, and runs scripts for this user."""
 
 # Seconds: a timer that comes later than that was kept waiting by this process itself.
 _LAG = 0.005
@@ -283,15 +283,18 @@ class SharedState(Service):
             )
 
     def _probe(self, connection: ServerProtocol) -> None:
-        """See whether it can be written to, in time."""
+        """See whether it can be used, in time."""
         self._probing = None
         if connection is not self._connection:
             return
         if self._was_there:
             self._tell()
-        call = _Call(self._reactor.seconds())
-        call.done.addCallbacks(self._return, StateAway.ignored)
-        self._ask(call, PROBE)
+        calls = [_Call(self._reactor.seconds()) for _ in PROBES]
+        # If one fails, so do those after it.
+        calls[-1].done.addCallback(self._return)
+        for call, words in zip(calls, PROBES, strict=True):
+            call.done.addErrback(StateAway.ignored)
+            self._ask(call, words)
 
     def _return(self, _: object = None) -> None:
         if self._is_told or not self._was_there:
