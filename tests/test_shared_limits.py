@@ -259,6 +259,25 @@ async def test_what_is_under_way_counts_as_long_as_its_daemon_lives(
         permit.release()
 
 
+@needs_redis
+@ensureDeferred
+async def test_what_ended_while_the_server_stood_still_counts_no_more(server: RedisServer) -> None:
+    await server.start()
+    bob = account(concurrent=1)
+    async with replicas(server, LIVELY) as (one, two, _):
+        permit = await one.begin(bob)
+        assert isinstance(permit, Permit)
+        server.signal(SIGSTOP)
+        assert not await one.admits(bob)
+        assert one.state.is_away
+        permit.release()
+        server.signal(SIGCONT)
+        for each in (one, two):
+            await each.until_there()
+            await each.until_known()
+        assert await two.admits(bob)
+
+
 class Crowd(Protocol):
     """A connection on which all requests are sent at once."""
 

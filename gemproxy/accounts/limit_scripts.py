@@ -149,4 +149,4 @@ return 0
 """
 )
 
-RELEASE = Script("return redis.call('ZREM', KEYS[1], ARGV[1])")
+RELEASE = Script("return redis.call('ZREM', KEYS[1], unpack(ARGV))")

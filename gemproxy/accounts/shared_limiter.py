@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import count
 
@@ -38,7 +39,9 @@ _MICRO = 1_000_000
 _LEASE = 60.0
 _RENEWAL = 15.0
 # Names in one command.
-_MOST_RENEWED = 500
+_MOST_NAMES = 500
+# Requests that have ended while the server was away, of which it is told; others end by themselves.
+_MOST_ENDED = 10_000
 
 _Days = tuple[str, str]
 """The names of a day and of a month."""
@@ -93,6 +96,8 @@ class SharedLimiter:
         self._leases: dict[str, set[str]] = {}
         # What the server was not told while it was away.
         self._owed: dict[tuple[str, _Days], _Taken] = {}
+        # Names of accounts and leases that have ended, of which it was not told either.
+        self._ended: deque[tuple[str, str]] = deque(maxlen=_MOST_ENDED)
         self._me, self._numbers = secrets.token_hex(8), count()
         self._renewing = LoopingCall(self._renew)
         self._renewing.clock = clock
@@ -120,7 +125,7 @@ class SharedLimiter:
             late=partial(self._was_late, account, lease),
         )
         return asked.addCallbacks(
-            partial(self._begun, account, lease, now), partial(self._unanswered, account)
+            partial(self._begun, account, lease, now), partial(self._unanswered, account, lease)
         )
 
     def charge(self, name: str, spent: Spent) -> None:
@@ -150,8 +155,11 @@ class SharedLimiter:
         self._follow(account, now, known)
         return self._leased(account, permit, lease)
 
-    def _unanswered(self, account: Account, failure: Failure) -> Deferred[Permit]:
+    def _unanswered(self, account: Account, lease: str, failure: Failure) -> Deferred[Permit]:
         failure.trap(StateAway)
+        # It may be counted all the same.
+        if account.limits.concurrent is not None:
+            self._ended.append((account.name, lease))
         return self._begin_here(account)
 
     def _begin_here(self, account: Account) -> Deferred[Permit]:
@@ -193,16 +201,26 @@ class SharedLimiter:
 
         return Permit(release)
 
-    def _release(self, name: str, lease: str) -> None:
-        # If it does not get there, it ends by itself.
-        self._state.run(RELEASE, [_leases(name)], lease).addErrback(StateAway.ignored)
+    def _release(self, name: str, *leases: str) -> None:
+        def untold(failure: Failure) -> None:
+            failure.trap(StateAway)
+            self._ended.extend((name, lease) for lease in leases)
+
+        self._state.run(RELEASE, [_leases(name)], *leases).addErrback(untold)
+
+    def _release_ended(self) -> None:
+        ended: dict[str, list[str]] = {}
+        for name, lease in self._ended:
+            ended.setdefault(name, []).append(lease)
+        self._ended.clear()
+        for name, leases in ended.items():
+            for some in _parts(leases):
+                self._release(name, *some)
 
     def _renew(self) -> None:
         """Say that the requests under way still are."""
         for name, leases in self._leases.items():
-            names = list(leases)
-            for start in range(0, len(names), _MOST_RENEWED):
-                some = names[start : start + _MOST_RENEWED]
+            for some in _parts(leases):
                 renewed = self._state.run(RENEW, [_leases(name)], _micro(_LEASE), *some)
                 renewed.addErrback(StateAway.ignored)
 
@@ -251,6 +269,7 @@ class SharedLimiter:
             account = self._local.find(name)
             if account is not None:
                 self._tell(account, taken)
+        self._release_ended()
         self._renew()
 
     # What is known here
@@ -293,6 +312,11 @@ def _rates(account: Account) -> tuple[str, str]:
 
 def _leases(name: str) -> str:
     return f"leases:{name}"
+
+
+def _parts(leases: Iterable[str]) -> Iterator[list[str]]:
+    names = list(leases)
+    return (names[start : start + _MOST_NAMES] for start in range(0, len(names), _MOST_NAMES))
 
 
 def _sums(name: str, days: _Days) -> list[str]:
