@@ -151,7 +151,7 @@ async def test_a_loop_of_tools_with_signed_thinking(product: Product):
 def forget_signatures(product: Product) -> None:
     for service in product.daemon:
         if engine := getattr(service, "engine", None):
-            engine.signatures._known.clear()
+            engine.signatures._known._known.clear()
 
 
 @ensureDeferred

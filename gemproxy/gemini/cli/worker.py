@@ -24,6 +24,7 @@ from gemproxy.gemini.cli.home import WorkerHome
 from gemproxy.gemini.cli.install import Cli
 from gemproxy.gemini.cli.limits import CliLimits
 from gemproxy.gemini.cli.silence import Judgement, Silence
+from gemproxy.http.request_writer import send_at_once
 from gemproxy.util.deadline import deadline
 from gemproxy.util.log import details_are_wanted, make_logger
 
@@ -402,9 +403,7 @@ class Worker:
         if details_are_wanted():
             self.log.debug("to CLI worker {pid}: {told}", pid=self.pid, told=acp.shown(data))
         try:
-            self._transport.writeToChild(0, data)
-            # The pipe is hardly ever full: it is not waited until the reactor says so.
-            cast("Process", self._transport).pipes[0].doWrite()
+            send_at_once(cast("Process", self._transport).pipes[0], data)
         except KeyError:
             self.give_up("it closed its input")
 
