@@ -897,6 +897,8 @@ class Daemon(MultiService):
         self._drain.hurry()
 
     async def _stop(self) -> None:
+        for connections in self._connections:
+            connections.take_in()
         self._admission.stopping = self._health.stopping = True
         self._live.close()
         await self._close_ports()

@@ -144,6 +144,16 @@ def test_a_request_of_a_burst_is_parsed_when_it_is_its_turn(pieces: int) -> None
     server.lose()
 
 
+def test_what_waits_is_taken_in_before_its_turn_when_the_daemon_stops() -> None:
+    server, begun = in_a_burst()
+    server.channel.dataReceived(POST % 1)
+    server.channel.site.connections.take_in()
+    assert (server.paths, len(begun)) == ([1], 8)
+    server.turn()
+    assert (server.paths, len(begun)) == ([1], 9)
+    server.lose()
+
+
 def test_what_waits_for_its_turn_is_not_read_without_end() -> None:
     server, _ = in_a_burst()
     server.channel.dataReceived(POST % 1)

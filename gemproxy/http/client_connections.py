@@ -47,6 +47,7 @@ class ClientChannel(HTTPChannel):
     _head_deadline: IDelayedCall | None = None
     _next_request: IDelayedCall | None = None
     _is_held = False
+    _has_no_turn = False
 
     def connectionMade(self) -> None:
         super().connectionMade()
@@ -62,7 +63,7 @@ class ClientChannel(HTTPChannel):
             self._next_request.cancel()
             self._next_request = None
         # What waits to be parsed has nobody any more who wants an answer.
-        self._buffer = b""
+        self._buffer, self._has_no_turn = b"", False
         super().connectionLost(reason)
         self.site.connections.closed(self)
 
@@ -72,8 +73,8 @@ class ClientChannel(HTTPChannel):
             return
         if self._is_between_requests() and self.site.throttle.is_busy:
             # A request of a burst is not even parsed before those in front of it have begun.
-            self.paused = True
-            self.site.throttle.spread(self._go_on)
+            self.paused = self._has_no_turn = True
+            self.site.throttle.spread(self.take_turn)
         super().dataReceived(data)
         if self.paused and len(self._buffer) > self._optimisticEagerReadSize:
             self._networkProducer.pauseProducing()
@@ -162,6 +163,12 @@ class ClientChannel(HTTPChannel):
         if self._waitingForTransport:
             self._networkProducer.pauseProducing()
 
+    def take_turn(self) -> None:
+        """Parse what has come, if it was not its turn yet."""
+        if self._has_no_turn:
+            self._has_no_turn = False
+            self._go_on()
+
     def _go_on_later(self) -> None:
         self._networkProducer.pauseProducing()
         if self._next_request is None:
@@ -224,6 +231,11 @@ class Connections:
         for channel, asked in self.idle().items():
             if were.get(channel) == asked:
                 channel.transport.loseConnection()
+
+    def take_in(self) -> None:
+        """Have all that has come parsed now, though others are in front of it."""
+        for channel in list(self.open):
+            channel.take_turn()
 
     def close(self) -> Deferred[None]:
         """
