@@ -114,6 +114,8 @@ from gemproxy.web.upload import IsStreamed, never_streamed
 _CONNECT_TIMEOUT = 30.0
 # Seconds after which a connection at which nothing is asked is closed when the ports were left.
 _IDLE = 2.0
+# Turns of the reactor: to end the present one, to accept a connection, and to read its request.
+_TURNS_TO_READ = 3
 # Of the memory, for the bodies of requests. They may be there twice: as they came, and as they are
 # sent.
 _BODIES_SHARE = 8
@@ -897,8 +899,7 @@ class Daemon(MultiService):
         self._drain.hurry()
 
     async def _stop(self) -> None:
-        for connections in self._connections:
-            connections.take_in()
+        await self._take_in()
         self._admission.stopping = self._health.stopping = True
         self._live.close()
         await self._close_ports()
@@ -907,6 +908,13 @@ class Daemon(MultiService):
         self._log_limit.stop()
         for agent in self._agents.values():
             await agent.close()
+
+    async def _take_in(self) -> None:
+        """What has come by now is answered, though it may not be read yet."""
+        for _ in range(_TURNS_TO_READ):
+            await deferLater(self._reactor, 0)
+        for connections in self._connections:
+            connections.take_in()
 
 
 def _default_of(router: Router) -> Destination:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -394,3 +395,24 @@ async def test_many_streams_are_all_finished() -> None:
             reply = await client.reply()
             assert (reply.content, reply.data[-1]) == ("Half and the rest", "[DONE]")
         await stopping
+
+
+@ensureDeferred
+async def test_what_has_come_before_the_end_is_answered() -> None:
+    """A balancer may send a request in the moment in which it hears that a daemon is to stop."""
+    async with running_relay(DRAIN=10) as relay:
+        relay.upstream.always(stream("late, but in time"))
+        body = json.dumps(gpt(stream=True)).encode()
+        head = (
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}"
+        )
+        with socket.socket() as client:
+            # The reactor sees nothing of it before the daemon is told to stop.
+            client.connect(("127.0.0.1", relay.port))
+            client.sendall(head.encode() + b"\r\n\r\n" + body)
+            await relay.daemon.stopService()
+            client.settimeout(5)
+            with client.makefile("rb") as received:
+                answer = received.read()
+    assert b"200 OK" in answer
+    assert b"late, but in time" in answer
