@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ class Census:
     What a daemon has, at one moment.
 
     @ivar memory: resident bytes.
-    @ivar descriptors: open files, but for those of the workers' pipes and of upstreams'
-        connections, which are kept for the next request.
+    @ivar descriptors: open files, but for those of the workers' pipes, and of connections that
+        workers and upstreams keep for the next request.
+    @ivar timers: but for those of the workers' connections.
     @ivar has_cli: whether it runs the CLI.
     @ivar files: of sessions and error reports in the workers' homes.
     """
@@ -146,9 +148,10 @@ class Daemon:
         states = [_state(pid) for pid in workers]
         alive = [pid for pid, state in zip(workers, states, strict=True) if state not in "ZX"]
         descriptors = len(os.listdir(f"/proc/{self.process.pid}/fd"))
+        kept = sum(map(_sockets, alive))
         return Census(
             memory=cost(self.process.pid).memory,
-            descriptors=descriptors - 3 * len(alive) - upstream_connections,
+            descriptors=descriptors - 3 * len(alive) - upstream_connections - kept,
             workers=len(alive),
             worker_memory=sum(cost(pid).memory for pid in alive),
             homes=len(list(self.runs.glob("*/worker-*"))),
@@ -159,7 +162,7 @@ class Daemon:
             connections=int(metrics["connections"]) - 1,
             leases=int(metrics.get("leases", 0)),
             queued=int(metrics.get("queued_requests", 0)),
-            timers=int(metrics["timers"]),
+            timers=int(metrics["timers"]) - kept,
             has_cli="leases" in metrics,
         )
 
@@ -189,6 +192,17 @@ class Daemon:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+
+def _sockets(pid: int) -> int:
+    """How many a process has; a worker's are its connections to the gateway."""
+    count = 0
+    # It may have ended by now, or closed one.
+    with suppress(OSError):
+        for descriptor in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                count += os.readlink(f"/proc/{pid}/fd/{descriptor}").startswith("socket:")
+    return count
 
 
 def _state(pid: int) -> str:
