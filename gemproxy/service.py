@@ -227,6 +227,7 @@ class Daemon(MultiService):
         self._connections: list[Connections] = []
         self._addresses = {name: Address(port, config.host) for name, port in config.ports.items()}
         proxies = TrustedProxies.parse(config.trusted_proxies)
+        self._turns = Turns(self._tell_of_turn)
         self._limiter = ConnectionLimiter(
             reactor,
             config.max_connections,
@@ -483,7 +484,7 @@ class Daemon(MultiService):
         )
 
     def _watch_turns(self) -> None:
-        turns = Turns(self._tell_of_turn)
+        turns = self._turns
         service = TurnService(self._reactor, turns)
         if not service.can_measure:
             return
@@ -805,7 +806,14 @@ class Daemon(MultiService):
         resource: Any,
         is_streamed: IsStreamed = never_streamed,
     ) -> None:
-        site = make_site(resource, self._admission, self._limiter, self._reactor, is_streamed)
+        site = make_site(
+            resource,
+            self._admission,
+            self._limiter,
+            self._reactor,
+            is_streamed,
+            self._turns.lasts,
+        )
         address = self._addresses[name]
         try:
             endpoint = self._endpoint(name, address)

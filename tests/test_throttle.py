@@ -109,3 +109,24 @@ def test_what_had_its_turn_begins_at_once(clock: Clock, throttle: AdmissionThrot
     clock.advance(0)
     assert begun[8:] == ["parsed", "behind it"]
     assert not throttle.is_busy
+
+
+def test_no_request_begins_late_in_a_turn(clock: Clock) -> None:
+    """However few there are, and however far apart they begin."""
+    began = [clock.seconds()]
+    throttle = AdmissionThrottle(clock, lambda: clock.seconds() - began[0])
+    seen: list[str] = []
+
+    def begin(number: int) -> None:
+        seen.append(f"begin {number}")
+        clock.rightNow += 0.002
+        clock.callLater(0, seen.append, f"between {number}")
+
+    for number in range(5):
+        throttle.spread(partial(begin, number))
+    assert seen == ["begin 0", "begin 1", "begin 2"]
+    began[0] = clock.seconds()
+    clock.advance(0)
+    assert seen.index("between 2") < seen.index("begin 3")
+    clock.advance(0)
+    assert "begin 4" in seen

@@ -60,6 +60,10 @@ class Turns:
     def begin(self) -> None:
         self.began = self.clock()
 
+    def lasts(self) -> float:
+        """The seconds since the present turn began; 0 while the loop waits."""
+        return 0.0 if self.began is None else self.clock() - self.began
+
     def end(self) -> None:
         began, self.began = self.began, None
         if began is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
@@ -134,13 +135,15 @@ def make_site(
     limiter: ConnectionLimiter,
     reactor: Any,
     is_streamed: IsStreamed = never_streamed,
+    turn_lasts: Callable[[], float] = lambda: 0.0,
 ) -> ProxySite:
     """
     A site that serves a resource to admitted requests.
 
     @param is_streamed: decides which requests are served while their bodies are still arriving.
+    @param turn_lasts: see L{AdmissionThrottle}.
     """
-    throttle = AdmissionThrottle(reactor)
+    throttle = AdmissionThrottle(reactor, turn_lasts)
     factory = partial(StreamedRequest, admission, throttle, is_streamed)
     return ProxySite(
         resource,

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IReactorTime
 
 # At most _AT_ONCE requests start within _MOMENT seconds; only a burst is delayed by this limit. Nor
-# does another one start in a turn of the reactor that has lasted that long.
+# does another one start in a turn of the reactor that has lasted that long: on a machine where each
+# takes long, _AT_ONCE of them never start within a moment, and all would start in one turn.
 _AT_ONCE = 8
 _MOMENT = 0.005
 
@@ -22,8 +23,15 @@ class AdmissionThrottle:
     What has come of a request may wait here before it is parsed. It starts as soon as it is then.
     """
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(
+        self, clock: IReactorTime, turn_lasts: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        """
+        @param turn_lasts: the seconds since the present turn of the reactor began; 0 if that is
+            not known.
+        """
         self._clock = clock
+        self._turn_lasts = turn_lasts
         self._begun: deque[float] = deque([0.0] * _AT_ONCE, maxlen=_AT_ONCE)
         self._waiting: deque[Callable[[], None]] = deque()
         self._is_starting = False
@@ -40,7 +48,8 @@ class AdmissionThrottle:
             begin()
             return
         now = self._clock.seconds()
-        if self._waiting or now - self._begun[0] < _MOMENT:
+        is_burst = now - self._begun[0] < _MOMENT or self._turn_lasts() > _MOMENT
+        if self._waiting or is_burst:
             if not self._waiting:
                 self._clock.callLater(0, self._next)
             self._waiting.append(begin)
