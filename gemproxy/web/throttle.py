@@ -23,9 +23,7 @@ class AdmissionThrottle:
     What has come of a request may wait here before it is parsed. It starts as soon as it is then.
     """
 
-    def __init__(
-        self, clock: IReactorTime, turn_lasts: Callable[[], float] = lambda: 0.0
-    ) -> None:
+    def __init__(self, clock: IReactorTime, turn_lasts: Callable[[], float] = lambda: 0.0) -> None:
         """
         @param turn_lasts: the seconds since the present turn of the reactor began; 0 if that is
             not known.
