@@ -25,6 +25,7 @@ from bench import (
     processes,
     relay,
     report,
+    shared_limits,
     tracing,
     usage,
     watched,
@@ -236,7 +237,8 @@ async def _accounts(folder: Path, rounds: int) -> report.Results:
     """Daemons without keys, with an account, and with one that has limits, in turn."""
     upstream, port = start_upstream(folder / "upstream")
     try:
-        with accounts.server(folder / "redis") as url:
+        with accounts.server(folder / "redis") as found:
+            url = None if found is None else found[1]
             daemons = {
                 name: accounts.start(
                     folder / name.replace(" ", "-"),
@@ -293,6 +295,17 @@ async def _processes(folder: Path, rounds: int, notes: list[str]) -> report.Resu
     }
 
 
+def _limits(folder: Path, notes: list[str]) -> report.Results:
+    """One round: the next one would find the burst used up."""
+    try:
+        with shared_limits.running(folder) as (replicas, server):
+            _say("limits")
+            return {"gemproxy": shared_limits.measure(replicas, server)}
+    except Unavailable as reason:
+        notes.append(f"Shared limits were left out: {reason}")
+        return {}
+
+
 def _brief(measures: Measures) -> str:
     known = ((name, value) for name, value in measures.items() if value is not None)
     return ", ".join(f"{name} {value:.4g}" for name, value in known)
@@ -309,6 +322,7 @@ def main() -> None:
             "dialects",
             "usage",
             "accounts",
+            "limits",
             "tracing",
             "watched",
             "processes",
@@ -352,6 +366,8 @@ def main() -> None:
             measured["usage"] = asyncio.run(_usage(folder / "usage", given.rounds))
         if given.part in ("all", "accounts"):
             measured["accounts"] = asyncio.run(_accounts(folder / "accounts", given.rounds))
+        if given.part in ("all", "limits"):
+            measured["limits"] = _limits(folder / "limits", notes)
         if given.part in ("all", "watched"):
             measured["watched"] = asyncio.run(_watched(folder / "watched", given.rounds))
         if given.part in ("all", "tracing"):

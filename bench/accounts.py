@@ -37,8 +37,8 @@ KINDS: dict[str, dict[str, Any] | None] = {
 
 
 @contextmanager
-def server(folder: Path) -> Iterator[str | None]:
-    """The URL of a Redis server; None where there is none to be had."""
+def server(folder: Path) -> Iterator[tuple[Running, str] | None]:
+    """A Redis server and its URL; None where there is none to be had."""
     program, socket = shutil.which("redis-server"), folder / "redis.sock"
     if program is None:
         yield None
@@ -46,7 +46,7 @@ def server(folder: Path) -> Iterator[str | None]:
     command = [program, "--port", "0", "--unixsocket", str(socket), "--save", ""]
     running = Running.start(command, folder)
     try:
-        yield f"unix://{socket}"
+        yield running, f"unix://{socket}"
     finally:
         running.stop()
 

@@ -116,6 +116,16 @@ CONSOLE = (
 )
 
 
+LIMITS = (
+    Row("requests a second, of all replicas", "asked_s", 0, goal="≥ 1000"),
+    Row("requests let through", "let_through", 0),
+    Row("what the limit allows in that time", "allowed", 0),
+    Row("bursts let through beyond that", "over", 2, goal="≤ 1"),
+    Row("CPU of a request, all replicas, ms", "request_ms", 2),
+    Row("CPU of a request, Redis server, ms", "server_ms", 3),
+)
+
+
 DIALECTS = (
     Row("CPU of a small answer, not streamed, ms", "answer_ms", 2),
     Row("CPU of a small answer, streamed, ms", "streamed_answer_ms", 2),
@@ -342,6 +352,8 @@ def table(results: Results) -> str:
         measured = results["accounts"]
         lines += [*_table(DIALECTS, measured, "Accounts, an upstream's answers"), ""]
         lines += [*account_goals(measured), ""]
+    if results.get("limits"):
+        lines += [*_table(LIMITS, results["limits"], "A limit shared by three replicas"), ""]
     if "tracing" in results:
         measured = results["tracing"]
         lines += [*_table(DIALECTS, measured, "Traces of an upstream's answers, sent or not"), ""]
