@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from attrs import frozen
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from gemproxy.chat.errors import ChatError
@@ -20,6 +20,7 @@ from gemproxy.chat.request import is_large
 from gemproxy.exchange import Exchange
 from gemproxy.journal_folder import JournalFolder
 from gemproxy.offload.pool import Offload
+from gemproxy.util.batches import Batches
 from gemproxy.util.log import make_logger
 from gemproxy.util.masking import Masking
 
@@ -147,8 +148,13 @@ class DiskJournal(Service):
         self._pending: deque[Exchange] = deque()
         # Of those that wait, and of those that are being written.
         self._bytes = self._bytes_in_hand = 0
-        self._timer: IDelayedCall | None = None
-        self._writing: Deferred[bool] | None = None
+        self._batches = Batches(
+            clock,
+            self._write_pending,
+            lambda: bool(self._pending and self.running),
+            WRITE_DELAY,
+            RETRY_DELAY,
+        )
         self._complaints: set[str] = set()
 
     def startService(self) -> None:
@@ -179,20 +185,16 @@ class DiskJournal(Service):
         self._pending.append(exchange)
         self._bytes += exchange.weight
         self._drop_excess()
-        if self._timer is None and self._writing is None:
-            self._timer = self._clock.callLater(WRITE_DELAY, self._write)
+        self._batches.added()
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._batches.stop()
         finishing = Deferred.fromCoroutine(self._finish())
         return finishing.addTimeout(STOP_PATIENCE, self._clock).addErrback(self._give_up)
 
     async def _finish(self) -> None:
-        if self._writing is not None:
-            await self._writing
+        await self._batches.until_idle()
         while self._pending and await self._write_pending():
             pass
         if self._pending:
@@ -201,12 +203,6 @@ class DiskJournal(Service):
     def _give_up(self, failure: Failure) -> None:
         failure.trap(TimeoutError)
         self.log.warn("the journal's disk does not answer: the last exchanges are lost")
-
-    def _write(self) -> None:
-        self._timer = None
-        self._writing = Deferred.fromCoroutine(self._write_pending())
-        if self._writing.called:
-            self._writing = None
 
     async def _write_pending(self) -> bool:
         """Returns whether all that was waiting is written."""
@@ -227,10 +223,6 @@ class DiskJournal(Service):
         self._bytes_in_hand = 0
         self._drop_excess()
         self._report(written)
-        self._writing = None
-        if self._pending and self.running:
-            delay = RETRY_DELAY if written.error else WRITE_DELAY
-            self._timer = self._clock.callLater(delay, self._write)
         return written.error is None
 
     async def _render_if_large(self, exchange: Exchange) -> None:

@@ -452,7 +452,7 @@ async def made(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Recorder
         recorder = Recorder(clock, database, in_thread, 90, wall_clock=lambda: NOON, **options)
         recorders.append(recorder)
         recorder.startService()
-        await until(lambda: recorder._writing is None, "the file is made")
+        await until(lambda: not recorder._batches.is_writing, "the file is made")
         return recorder
 
     yield make
@@ -510,7 +510,7 @@ async def test_rows_are_written_once_a_second(
     for id in ("a", "b"):
         recorder.add(row(id=id))
     clock.advance(0.99)
-    assert recorder._writing is None and ids_in(tmp_path) == []
+    assert not recorder._batches.is_writing and ids_in(tmp_path) == []
     clock.advance(0.01)
     recorder.add(row(id="c"))
     await until(lambda: ids_in(tmp_path) == ["a", "b"], "the first two are written")
@@ -552,12 +552,12 @@ async def test_what_cannot_be_written_waits_as_far_as_there_is_room(
     recorder.add(row(id="0"))
     clock.advance(1)
     await until(lambda: ids_in(tmp_path) == ["0"], "the file is there")
-    await until(lambda: recorder._writing is None, "it is idle")
+    await until(lambda: not recorder._batches.is_writing, "it is idle")
     with warnings() as warned, trouble(tmp_path / FILE):
         recorder.add(row(id="1"))
         for _ in range(2):
             clock.advance(5)
-            await until(lambda: recorder._writing is None, "it has failed")
+            await until(lambda: not recorder._batches.is_writing, "it has failed")
         for id in ("2", "3", "4"):
             recorder.add(row(id=id))
     assert len(warned) == 1 and said in warned[0]
@@ -575,7 +575,7 @@ async def test_a_row_that_cannot_be_written_keeps_no_other(
     for bad in (row(status=2**64), row(model=None), row(finish=object()), row(id="\ud800")):
         recorder.add(bad)
         clock.advance(1)
-        await until(lambda: recorder._writing is None, "it is given up")
+        await until(lambda: not recorder._batches.is_writing, "it is given up")
     recorder.add(row(id="good"))
     clock.advance(1)
     await until(lambda: ids_in(tmp_path) == ["good"], "the next one is written")
@@ -602,7 +602,7 @@ async def test_a_file_that_is_damaged_at_work_makes_room_for_another(
         recorder.add(row(id=f"lost-{number}"))
     clock.advance(1)
     await until(lambda: len(ids_in(tmp_path)) == 200, "the file is there")
-    await until(lambda: recorder._writing is None, "it is idle")
+    await until(lambda: not recorder._batches.is_writing, "it is idle")
     with warnings() as warned:
         if damage == "removed":
             path.unlink()

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from gemproxy.database import Database, is_damage
@@ -20,6 +20,7 @@ from gemproxy.usage import tables
 from gemproxy.usage.prices import Prices
 from gemproxy.usage.report import MOST_LINES, Question, Report, report_of
 from gemproxy.usage.row import Row
+from gemproxy.util.batches import Batches
 from gemproxy.util.log import make_logger
 
 FILE = "usage.sqlite3"
@@ -80,8 +81,13 @@ class Recorder(Service):
         self._wall_clock = wall_clock
         self._pending: deque[Row] = deque()
         self._most_rows = most_rows
-        self._timer: IDelayedCall | None = None
-        self._writing: Deferred[None] | None = None
+        self._batches = Batches(
+            clock,
+            self._write_pending,
+            lambda: bool(self._pending and self.running),
+            WRITE_DELAY,
+            RETRY_DELAY,
+        )
         self._forgotten = -_FORGET_EVERY
         self._is_bad = False
 
@@ -94,7 +100,7 @@ class Recorder(Service):
         else:
             super().startService()
             # What is wrong with the file is told now, and its tables are of this version.
-            self._write()
+            self._batches.write()
 
     def add(self, row: Row) -> None:
         if not self.running:
@@ -103,22 +109,18 @@ class Recorder(Service):
         if len(self._pending) > self._most_rows:
             self._pending.popleft()
             self._count_dropped(1)
-        if self._timer is None and self._writing is None:
-            self._timer = self._clock.callLater(WRITE_DELAY, self._write)
+        self._batches.added()
 
     def stopService(self) -> Deferred[None] | None:
         if not self.running:
             return None
         super().stopService()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._batches.stop()
         finishing = Deferred.fromCoroutine(self._finish())
         return finishing.addTimeout(STOP_PATIENCE, self._clock).addErrback(self._give_up)
 
     async def _finish(self) -> None:
-        if self._writing is not None:
-            await self._writing
+        await self._batches.until_idle()
         if self._pending:
             await self._write_pending()
         if self._pending:
@@ -129,15 +131,9 @@ class Recorder(Service):
         failure.trap(TimeoutError)
         self.log.warn("the disk of the usage does not answer: the last rows are lost")
 
-    def _write(self) -> None:
-        self._timer = None
-        self._writing = Deferred.fromCoroutine(self._write_pending())
-        if self._writing.called:
-            self._writing = None
-
-    async def _write_pending(self) -> None:
+    async def _write_pending(self) -> bool:
+        """Returns whether there is no need to try again."""
         batch, self._pending = self._pending, deque()
-        delay = WRITE_DELAY
         try:
             await self._database.run(_write, batch, self._too_old())
         except CancelledError:
@@ -148,16 +144,14 @@ class Recorder(Service):
             self._count_dropped(len(batch))
         except Exception as error:
             # The file is locked, the disk is full, there is no thread, and so on.
-            delay = RETRY_DELAY
             self._keep_for_later(batch)
             if not self._is_bad:
                 self.log.warn("the usage cannot be written: {error}", error=error)
             self._is_bad = True
+            return False
         else:
             self._is_bad = False
-        self._writing = None
-        if self._pending and self.running:
-            self._timer = self._clock.callLater(delay, self._write)
+        return True
 
     async def report(self, question: Question, prices: Prices, form: str) -> bytes:
         """
