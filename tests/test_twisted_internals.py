@@ -15,10 +15,15 @@ from twisted.internet import reactor, tcp
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.base import ReactorBase
 from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.error import ConnectionDone
 from twisted.internet.pollreactor import PollReactor
 from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.web import server
 from twisted.web.http import HTTPChannel, Request
+from twisted.web.resource import Resource
 
+from gemproxy.http.server_request import ServerRequest
 from tests.support import ROOT
 
 PRIVATE = re.compile(
@@ -116,6 +121,35 @@ def test_a_response_can_be_written_before_the_request_is_there():
     assert transport.disconnecting
 
 
+@pytest.mark.parametrize("version", [b"HTTP/1.1", b"HTTP/1.0"])
+def test_the_pieces_of_a_body_are_written_as_twisted_writes_them(version: bytes):
+    """gemproxy/http/server_request.py: write"""
+    written: list[tuple[bytes, int]] = []
+    for kind in (server.Request, ServerRequest):
+        requests: list[server.Request] = []
+
+        class Streaming(kind):  # type: ignore[misc, valid-type]
+            def process(self) -> None:
+                requests.append(self)  # noqa: B023 - it is called before the next turn
+
+        channel, transport = HTTPChannel(), StringTransport()
+        channel.requestFactory, channel.site = Streaming, server.Site(Resource())
+        channel.makeConnection(transport)
+        channel.dataReceived(b"GET / %b\r\nHost: c\r\n\r\n" % version)
+        [request] = requests
+        for piece in (b"first", b"", b"x" * 20, b"last"):
+            request.write(piece)
+        request.finish()
+        with pytest.raises(RuntimeError, match=r"after Request\.finish was called"):
+            request.write(b"more")
+        lost = kind(channel)
+        lost.chunked = lost.startedWriting = 1
+        lost.connectionLost(Failure(ConnectionDone()))
+        lost.write(b"nobody takes it")
+        written.append((transport.value(), request.sentLength))
+    assert written[0] == written[1]
+
+
 def test_a_response_can_be_left_to_another_protocol():
     """gemproxy/http/server_request.py: switch_protocols; ClientChannel.take_over"""
     channel = HTTPChannel()
@@ -189,7 +223,7 @@ def test_a_channel_knows_whether_its_transport_is_full():
 
 def test_a_server_transport_has_the_hooks_of_immediate_writes():
     """gemproxy/http/transport.py: PromptServer"""
-    for name in ("startWriting", "stopWriting", "write", "writeSequence", "writeSomeData"):
+    for name in ("startWriting", "stopWriting", "write", "writeSequence"):
         assert callable(getattr(tcp.Server, name)), f"tcp.Server.{name} is gone"
     for name in ("connected", "disconnecting", "TLS"):
         assert hasattr(tcp.Server, name), f"tcp.Server.{name} is gone"

@@ -18,8 +18,8 @@ class ServerRequest(Request):
 
     Twisted passes a request on when its body is complete. An upload of 50 MB would be kept in a
     file until then, and a client that sends too much would not be answered at all. The attributes
-    used here (C{method}, C{clientproto}, C{chunked}, C{channel.persistent}) are what Twisted's own
-    methods read; C{tests/test_twisted_internals.py} fails if that changes.
+    used here (C{method}, C{clientproto}, C{channel.persistent}, and those in L{write}) are what
+    Twisted's own methods read; C{tests/test_twisted_internals.py} fails if that changes.
     """
 
     __slots__ = ()
@@ -50,6 +50,22 @@ class ServerRequest(Request):
     def close_after_response(self) -> None:
         """Take no other request from this connection."""
         self.channel.persistent = False
+
+    def write(self, data: bytes) -> None:
+        if not self.startedWriting:
+            self.complete_head()
+            super().write(data)
+            if self.startedWriting:
+                self.forget_response_headers()
+        elif self.chunked and data and not (self.finished or self._disconnected):
+            # Most pieces of a stream: what Twisted's own six calls do with them, in one.
+            self.sentLength += len(data)
+            self.channel.write(b"%x\r\n%b\r\n" % (len(data), data))
+        else:
+            super().write(data)
+
+    def complete_head(self) -> None:
+        """Called when the response begins: the last moment for its headers."""
 
     def end_body(self) -> None:
         """Write the end of the response's body; the request itself goes on being received."""

@@ -29,7 +29,7 @@ class PromptServer(tcp.Server):
     Writes data to the socket at once if no data is queued. Twisted's transport first waits for the
     reactor to report the socket as writable, which it nearly always is. That saves 15 % of the CPU
     of a chunk, and half of the latency that gemproxy adds to it (docs/performance.md). The class
-    stands on C{tcp.Server}, whose C{writeSomeData} and flags are what its own C{write} uses.
+    stands on C{tcp.Server}, whose C{socket} and flags are what its own C{write} uses.
 
     All data written because of one read from an upstream is sent together.
     """
@@ -69,12 +69,13 @@ class PromptServer(tcp.Server):
         data = b"".join(self._pieces)
         self._pieces.clear()
         if data and self.connected and not self.disconnecting:
-            sent = self.writeSomeData(data)
-            # An error occurs again when the reactor writes, and is handled there.
-            if isinstance(sent, int) and sent > 0:
-                data = data[sent:]
-            if data:
-                super().write(data)
+            try:
+                sent = self.socket.send(data)
+            except OSError:
+                # An error occurs again when the reactor writes, and is handled there.
+                sent = 0
+            if sent < len(data):
+                super().write(data[sent:])
 
 
 class _ListeningSocket(socket.socket):

@@ -608,13 +608,9 @@ class ProxyRequest(ServerRequest):
         else:
             super().requestReceived(command, path, version)
 
-    def write(self, data: bytes) -> None:
-        is_first = not self.startedWriting
-        if is_first and self._permitted is not None:
+    def complete_head(self) -> None:
+        if self._permitted is not None:
             self._tell_limits()
-        super().write(data)
-        if is_first and self.startedWriting:
-            self.forget_response_headers()
 
     def _tell_limits(self) -> None:
         """Say what is left of the account's limits, and not what is left of an upstream's."""

@@ -208,10 +208,10 @@ class StreamedRequest(ProxyRequest):
         if self._is_answered:
             self._finish()
 
-    def write(self, data: bytes) -> None:
-        if self._upload is not None and not self._upload.complete and not self.startedWriting:
+    def complete_head(self) -> None:
+        super().complete_head()
+        if self._upload is not None and not self._upload.complete:
             self.setHeader(b"connection", b"close")
-        super().write(data)
 
     def finish(self) -> None:
         if self._upload is None or self._upload.complete:
