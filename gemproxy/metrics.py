@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
-from functools import partial
+from functools import lru_cache, partial
 from itertools import accumulate
 
 from attrs import frozen
@@ -22,6 +22,8 @@ from prometheus_client.registry import Collector
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _MODELS_LIMIT = 200
+# Metrics look their children up by more work than to count takes.
+_CHILDREN_KEPT = 1000
 
 
 class Joining(Enum):
@@ -91,7 +93,7 @@ class Metrics:
             ["status"],
             registry=self.registry,
         )
-        self.responses = Counter(
+        self._responses = Counter(
             "gemproxy_responses",
             "Responses to all requests, including errors and rejected requests",
             ["status"],
@@ -134,6 +136,11 @@ class Metrics:
         for key in ("client", "admin"):
             # Prometheus needs the 0 to see a first one.
             self.refused_keys.labels(key)
+        kept = lru_cache(_CHILDREN_KEPT)
+        self._requests_of = kept(self._requests.labels)
+        self._first_token_of = kept(self._first_token.labels)
+        self._duration_of = kept(self._duration.labels)
+        self._responses_of = kept(self._responses.labels)
 
     def answered(
         self, route: str, model: str, status: int, first_token: float | None, duration: float
@@ -144,10 +151,14 @@ class Metrics:
                 self._models.add(model)
             else:
                 model = "(other)"
-        self._requests.labels(route, model, str(status)).inc()
-        self._duration.labels(route).observe(duration)
+        self._requests_of(route, model, status).inc()
+        self._duration_of(route).observe(duration)
         if first_token is not None:
-            self._first_token.labels(route).observe(first_token)
+            self._first_token_of(route).observe(first_token)
+
+    def responded(self, status: int) -> None:
+        """Any response has come to its end."""
+        self._responses_of(status).inc()
 
     def retried(self, reason: str) -> None:
         self._retries.labels(reason).inc()

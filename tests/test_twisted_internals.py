@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 from hyperlink import EncodedURL
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet import reactor, tcp
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.base import ReactorBase
@@ -21,8 +23,10 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.web import server
 from twisted.web.http import HTTPChannel, Request
+from twisted.web.http_headers import Headers, InvalidHeaderName
 from twisted.web.resource import Resource
 
+from gemproxy.http.header_map import HeaderMap
 from gemproxy.http.server_request import ServerRequest
 from tests.support import ROOT
 
@@ -31,7 +35,7 @@ PRIVATE = re.compile(
     r"\bfrom (?:twisted|treq|klein)[\w.]* import [^\n]*\b_\w+"
     r"|channel\._\w+|\bself\._(?:command|disconnected|dataBuffer)\b"
     r"|\b_(?:networkProducer|waitingForTransport|handlingRequest|optimisticEagerReadSize)\b"
-    r"|\.doWrite\(|\.chunked = |\.persistent = |_raiseSynchronously|\b_poller\b"
+    r"|\.doWrite\(|\b_rawHeaders\b|\.chunked = |\.persistent = |_raiseSynchronously|\b_poller\b"
 )
 
 
@@ -250,3 +254,35 @@ def test_treq_asks_a_url_for_its_encoded_form():
     url = _wire_url("http://up.example/v1/chat/completions")
     assert isinstance(url, EncodedURL)
     assert url.to_uri() is url
+    text = "http://[::1]:8000/v1/chat/completions?a=%20b"
+    assert _wire_url(text).to_text() == EncodedURL.from_text(text).to_text() == text
+
+
+names = st.sampled_from(["accept", b"ACCEPT", b"www-authenticate", "X-oddName", b"not a name"])
+values = st.sampled_from([b"plain", "caf\u00e9", b"two\r\nlines", b"a\rb\n", "c\nd", b""])
+calls = st.one_of(
+    st.tuples(st.just("addRawHeader"), names, values),
+    st.tuples(st.just("setRawHeaders"), names, st.lists(values, max_size=3)),
+    st.tuples(st.sampled_from(["removeHeader", "hasHeader", "getRawHeaders"]), names),
+    st.tuples(st.just("getRawHeaders"), names, st.just([])),
+)
+
+
+@given(st.lists(calls, max_size=12))
+def test_a_map_of_headers_does_what_twisted_s_own_does(steps: list[tuple[Any, ...]]):
+    """gemproxy/http/header_map.py"""
+
+    def outcome(headers: Headers, method: str, *args: Any) -> Any:
+        try:
+            return getattr(headers, method)(*args)
+        except InvalidHeaderName as error:
+            return str(error)
+
+    ours, theirs = HeaderMap(), Headers()
+    for step in steps:
+        assert outcome(ours, *step) == outcome(theirs, *step)
+    copied = ours.copy()
+    assert ours == theirs == copied
+    copied.addRawHeader("accept", "more")
+    assert ours == theirs
+    assert list(ours.getAllRawHeaders()) == list(theirs.getAllRawHeaders())

@@ -12,10 +12,10 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone, ResponseFailed, ResponseNeverReceived
 from twisted.web.http import PotentialDataLoss
-from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IResponse
 from zope.interface import implementer
 
+from gemproxy.http.header_map import HeaderMap
 from gemproxy.http.liveness import Probes, limit_unacknowledged, probe, tcp_of
 from gemproxy.http.request_writer import BodySender, send_at_once
 from gemproxy.http.response_parser import Head, ResponseParser
@@ -52,7 +52,7 @@ class Response:
         self.version = (b"HTTP", int(major), int(minor))
         self.code = head.code
         self.phrase = head.phrase
-        self.headers = Headers()
+        self.headers = HeaderMap()
         for name, value in head.headers:
             self.headers.addRawHeader(name, value)
         self.length: Any = UNKNOWN_LENGTH if head.length is None else head.length

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
-from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
 from gemproxy.http.client_connections import ClientChannel
 from gemproxy.http.framing import doubt_about
+from gemproxy.http.header_map import HeaderMap
 
 
 class ServerRequest(Request):
@@ -23,6 +23,10 @@ class ServerRequest(Request):
     """
 
     __slots__ = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.requestHeaders, self.responseHeaders = HeaderMap(), HeaderMap()
 
     @property
     def request_line(self) -> tuple[bytes, bytes, bytes]:
@@ -99,8 +103,8 @@ class ServerRequest(Request):
 
     def forget_request_headers(self) -> None:
         """Free their memory, for as long as the response takes."""
-        self.requestHeaders = Headers()
+        self.requestHeaders = HeaderMap()
 
     def forget_response_headers(self) -> None:
         """The same for the headers of a response that has begun."""
-        self.responseHeaders = Headers()
+        self.responseHeaders = HeaderMap()

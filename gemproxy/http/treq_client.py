@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from http.cookiejar import CookieJar
 from typing import Any, cast
 
 from attrs import frozen
@@ -16,26 +16,43 @@ from zope.interface import implementer
 
 from gemproxy.http.body import BytesBody
 
-# treq would keep an upstream's cookies, and send one client's with another client's request.
-_NO_COOKIES = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+
+class _NoCookies(CookieJar):
+    """treq would keep an upstream's cookies, and send one client's with another's request."""
+
+    def add_cookie_header(self, request: Any) -> None:
+        pass
+
+    def extract_cookies(self, response: Any, request: Any) -> None:
+        pass
+
+
+_NO_COOKIES: Any = _NoCookies()
 
 
 class _WireURL(EncodedURL):
     """
     A URL that is encoded already.
 
-    treq encodes the URL of each request, which is 7 % of the CPU of a small answer. There is
-    no public way to give it an encoded one.
+    treq encodes the URL of each request, which is 7 % of the CPU of a small answer, and puts it
+    together again. There is no public way to give it an encoded one.
     """
+
+    text: str
 
     def to_uri(self) -> EncodedURL:
         return self
+
+    def to_text(self, with_password: bool = False) -> str:
+        return self.text
 
 
 @lru_cache(16)
 def _wire_url(text: str) -> EncodedURL:
     # Its to_uri cannot encode an IPv6 address.
-    return _WireURL.from_text(text)
+    url = cast("_WireURL", _WireURL.from_text(text))
+    url.text = EncodedURL.to_text(url)
+    return url
 
 
 @frozen
@@ -70,11 +87,12 @@ def send(
     @param url: encoded, and one of a few; they are remembered.
     @param headers: without C{Accept-Encoding}, gzip is accepted.
     """
-    sent: Any = HTTPClient(_FirstEncoding(agent), cast("Any", _NO_COOKIES)).request(
+    sent: Any = HTTPClient(_FirstEncoding(agent), _NO_COOKIES).request(
         method.decode(),
         _wire_url(url.decode()),
         headers=headers,
         data=None if body is None else BytesBody(body),
+        cookies=_NO_COOKIES,
         unbuffered=True,
         allow_redirects=False,
     )

@@ -13,7 +13,6 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
-from twisted.web.http_headers import Headers as HeaderMap
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
@@ -33,6 +32,7 @@ from gemproxy.chat.request import ChatRequest, Headers, credentials_in
 from gemproxy.chat.sse import Event
 from gemproxy.http.body import BodyCut, BodyTooLarge, read_beginning, read_body
 from gemproxy.http.errors import describe_request_error, is_untrusted, lacks_descriptors
+from gemproxy.http.header_map import HeaderMap
 from gemproxy.http.headers import without
 from gemproxy.http.loops import LoopMark
 from gemproxy.http.treq_client import send

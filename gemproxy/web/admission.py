@@ -243,7 +243,7 @@ class Admission:
 
     def answered(self, request: ProxyRequest) -> None:
         """A response is complete."""
-        self.metrics.responses.labels(str(request.code)).inc()
+        self.metrics.responded(request.code)
         if not request.is_counted and self._counts(request):
             self.meter.count(
                 id=request.id,

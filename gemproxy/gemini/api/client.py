@@ -21,6 +21,7 @@ from gemproxy.gemini.translate.errors import AttemptFailure, transient
 from gemproxy.http.body import BodyCut, BodyTooLarge, RepeatableBody, read_beginning, read_body
 from gemproxy.http.confined import ConfinedAgent
 from gemproxy.http.errors import describe_request_error
+from gemproxy.http.header_map import HeaderMap
 
 TIME_LIMIT = 10.0
 
@@ -102,7 +103,7 @@ class GeminiApi:
         @param body: the JSON of the request.
         @param headers: to be sent as well.
         """
-        answering = Deferred.fromCoroutine(self._answer(call, body, headers or Headers()))
+        answering = Deferred.fromCoroutine(self._answer(call, body, headers or HeaderMap()))
         call.waiting(answering)
         return answering
 
@@ -164,7 +165,7 @@ class GeminiApi:
     async def _read(
         self, method: bytes, target: bytes, key: str, body: bytes | None, size_limit: int
     ) -> bytes:
-        headers = Headers({b"accept": [b"application/json"]})
+        headers = HeaderMap({b"accept": [b"application/json"]})
         sent = None
         if body is not None:
             headers.setRawHeaders(b"content-type", [b"application/json"])

@@ -23,7 +23,6 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.task import LoopingCall
-from twisted.web.http_headers import Headers
 
 from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.chat.shapes import as_object
@@ -32,6 +31,7 @@ from gemproxy.gemini.api.client import GeminiApi
 from gemproxy.gemini.cli.marks import ConversationAltered, prompted
 from gemproxy.gemini.translate.errors import transient
 from gemproxy.http.guarded_server import Exchange, GuardedFactory
+from gemproxy.http.header_map import HeaderMap
 from gemproxy.util.log import make_logger
 
 # Bytes of a request of the CLI: a prompt, of which Marks bounds the texts.
@@ -161,7 +161,7 @@ class Gateway(Service):
             expected.over.callback(None)
             exchange.refuse(b"400 Bad Request", _REFUSED)
             return
-        headers = Headers()
+        headers = HeaderMap()
         for name in _PASSED_HEADERS:
             if (value := exchange.headers.get(name)) is not None:
                 headers.setRawHeaders(name, [value])
