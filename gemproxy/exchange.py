@@ -96,21 +96,19 @@ class Exchange:
                 index = index_of(index) or 0
             for kind, value in delta.items():
                 if value and kind not in _NOT_RECORDED:
-                    self._add_text(index, kind, value, now)
+                    self.add_text(_text_of(kind, value), now, _part(index, kind)[:_NAME_LENGTH])
 
-    def _add_text(self, index: int, kind: str, value: Any, now: float) -> None:
+    def add_text(self, text: str, now: float, part: str = "content") -> None:
+        """
+        Record more text of a part of the response.
+
+        @param now: see L{add}.
+        """
         if self.first_token is None:
             self.first_token = now - self.began
-        if isinstance(value, str):
-            text = value
-        else:
-            kept = _without_sound(value) if kind == "audio" else without_media(value)
-            text = dumps(kept).decode() + "\n"
         room = TEXT_LIMIT - self._size
         self._size += len(text)
         if room > 0:
-            part = _part(index, kind) if index else kind
-            part = part[:_NAME_LENGTH]
             kept = self._texts.get(part)
             if kept is None:
                 if len(self._texts) >= _PARTS_LIMIT:
@@ -246,6 +244,14 @@ class Exchange:
 def _part(index: int, kind: str) -> str:
     """The name of a part of the journal."""
     return kind if not index else f"choice {index}: {kind}"
+
+
+def _text_of(kind: str, value: Any) -> str:
+    """How a field of a delta is written down."""
+    if isinstance(value, str):
+        return value
+    kept = _without_sound(value) if kind == "audio" else without_media(value)
+    return dumps(kept).decode() + "\n"
 
 
 def _one_word(value: Any) -> str:

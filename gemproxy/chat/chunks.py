@@ -106,16 +106,16 @@ def index_of(value: Any) -> int | None:
 def text_alone(chunk: dict[str, Any]) -> str | None:
     """The text of a chunk that has one choice and nothing but text; None if it has more."""
     choices = chunk.get("choices")
-    if not isinstance(choices, list) or len(choices) != 1 or chunk.get("usage"):
+    if type(choices) is not list or len(choices) != 1 or chunk.get("usage"):
         return None
     choice = choices[0]
-    if not isinstance(choice, dict) or choice.get("finish_reason") or choice.get("index"):
+    if type(choice) is not dict or choice.get("finish_reason") or choice.get("index"):
         return None
     delta = choice.get("delta")
-    if not isinstance(delta, dict) or len(delta) != 1:
+    if type(delta) is not dict or len(delta) != 1:
         return None
     text = delta.get("content")
-    return text if isinstance(text, str) and text else None
+    return text if type(text) is str and text else None
 
 
 def model_object(name: str) -> dict[str, Any]:

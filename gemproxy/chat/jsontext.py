@@ -18,6 +18,8 @@ _VALUE_IS_LONG = re.compile(rb"\s*-?[0-9]{20,}(?![0-9.eE])")
 _MANY_ZEROS = b"0" * 20
 _DIGITS_AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _PIECE = 1 << 20
+# Each level takes two bytes.
+_FLAT = 2 * DEEPEST
 
 _WHITE_SPACE = " \t\r\n"
 _VALUE = json.JSONDecoder()
@@ -111,7 +113,7 @@ def read(text: bytes, exactly: bool = False) -> Any:
 
 
 def _check_depth(text: bytes) -> None:
-    if is_deeper(text, DEEPEST):
+    if len(text) > _FLAT and is_deeper(text, DEEPEST):
         raise ValueError("nested too deeply")
 
 

@@ -30,11 +30,14 @@ class Event:
 
     @ivar data: its data lines, joined by LF.
     @ivar name: the value of its C{event:} line; empty if it has no such line.
+    @ivar text: that of a chunk which says nothing else, as most do (see C{text_alone}), if whoever
+        made the event knows it. Others need not look at its JSON then.
     """
 
     data: bytes
     name: bytes = b""
     _json: Any = field(default=_NOT_PARSED, eq=False, repr=False)
+    text: str | None = field(default=None, eq=False, repr=False)
 
     @classmethod
     def of(cls, value: Any, name: bytes = b"") -> Event:

@@ -5,7 +5,7 @@ Ends a response at a stop tag, for all backends: chunks or a whole document, of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gemproxy.chat.chunks import index_of
@@ -83,9 +83,24 @@ class StopTagFilter:
         """The fields common to all chunks of this response: id, created, model and so on."""
         return self._frame
 
+    def passes(self, events: Iterable[Event]) -> bool:
+        """
+        Whether L{feed} need not see these events: most contain no start of a tag, which is certain
+        without parsing them.
+        """
+        if not self._tags:
+            return True
+        # With several choices, every event is parsed to find out which choices have ended.
+        if self._choices != 1 or not self._frame or self._alert:
+            return False
+        for event in events:  # noqa: SIM110 - a generator takes longer than the look
+            if self._patterns.could_begin(event.data):
+                return False
+        return True
+
     def feed(self, event: Event) -> list[Event]:
         """Filter an event; returns the events to send instead."""
-        if not self._tags or self._is_harmless(event):
+        if self.passes((event,)):
             return [event]
         try:
             chunk = event.exact_json()
@@ -120,16 +135,6 @@ class StopTagFilter:
         if kept or chunk.get("usage"):
             out.append(Event.of(chunk | {"choices": kept}, event.name))
         return out
-
-    def _is_harmless(self, event: Event) -> bool:
-        """Whether an event can be passed on without parsing: most contain no start of a tag."""
-        # With several choices, every event is parsed to find out which choices have ended.
-        return (
-            self._choices == 1
-            and bool(self._frame)
-            and not self._alert
-            and not self._patterns.could_begin(event.data)
-        )
 
     def flush(self) -> list[Event]:
         """The text held back, once the response has ended without a finish reason."""

@@ -101,13 +101,13 @@ class Body:
     # Called by the connection:
 
     def received(self, data: bytes) -> None:
-        """Process received data."""
-        if self._is_stopped:
-            return
-        if self._protocol is not None:
-            self._protocol.dataReceived(data)
-        else:
+        """Process received data. The connection is paused until there is a reader."""
+        if self._protocol is None:
             self._held += data
+            self.pauseProducing()
+            self._waits = True
+        elif data and not self._is_stopped:
+            self._protocol.dataReceived(data)
 
     def ended(self, reason: Failure, piece: bytes = b"") -> None:
         """
@@ -124,12 +124,6 @@ class Body:
             self._reason = reason
             if self._protocol is not None:
                 self._protocol.connectionLost(reason)
-
-    def wait(self) -> None:
-        """Pause the connection until a reader is set."""
-        if self._protocol is None:
-            self.pauseProducing()
-            self._waits = True
 
     # Called by the reader, as on any transport:
 
@@ -323,9 +317,7 @@ class Connection(Protocol):
         elif parser.done:
             self._finish(piece, parser.keep_alive)
         elif self._body is not None:
-            if piece:
-                self._body.received(piece)
-            self._body.wait()
+            self._body.received(piece)
 
     def _finish(self, piece: bytes, keep_alive: bool) -> None:
         is_whole = self._sender is None

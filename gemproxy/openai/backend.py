@@ -452,7 +452,8 @@ class _StreamReader(Protocol):
         try:
             events = self._stream.feed(data)
             if events:
-                self._watch_finish()
+                if self._stream.finished or self._grace is not None:
+                    self._watch_finish()
                 self._pass_on(events)
         except StreamError as broken:
             self._fail(broken)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gemproxy.chat.answer_limits import DEFAULT_LIMITS, AnswerLimits, answer_too_large, parts_of
-from gemproxy.chat.chunks import index_of
+from gemproxy.chat.chunks import index_of, text_alone
 from gemproxy.chat.errors import ChatError, upstream_failed
 from gemproxy.chat.jsontext import read
 from gemproxy.chat.request import BOM
@@ -50,8 +50,6 @@ class _Choice:
         self.has_calls = False
 
     def add(self, choice: dict[str, Any]) -> None:
-        if choice.get("finish_reason"):
-            self.finished = True
         delta = choice.get("delta") or choice.get("message")
         if type(delta) is dict:
             if not self.has_text and delta.get("content"):
@@ -101,13 +99,14 @@ class UpstreamStream:
         self._opening: bytes | None = b""
         self._body: bytearray | None = None
         self._choices: dict[int, _Choice] = {}
+        self._unfinished = 0
         self._last: dict[str, Any] = {}
         self._decoder = SSEDecoder(takes_bare_json=True)
 
     @property
     def finished(self) -> bool:
         """Whether there is a choice, and every choice has a finish reason."""
-        return bool(self._choices) and all(choice.finished for choice in self._choices.values())
+        return bool(self._choices) and not self._unfinished
 
     @property
     def is_whole(self) -> bool:
@@ -205,7 +204,7 @@ class UpstreamStream:
         for event in events:
             if self.done:
                 break
-            if event.data == DONE or event.data.strip() == DONE:
+            if DONE in event.data and event.data.strip() == DONE:
                 self.done = True
                 if not self.finished:
                     raise StreamError(good, upstream_failed(_BROKEN_OFF))
@@ -220,7 +219,8 @@ class UpstreamStream:
                     continue
                 chunk = None
             if is_plain_chunk(chunk) and event.name != b"error":
-                self._look_at_choices(chunk)
+                if not self._is_more_text(event, chunk):
+                    self._look_at_choices(chunk)
                 good.append(event)
                 continue
             if event.name == b"error" or is_error(chunk):
@@ -235,6 +235,15 @@ class UpstreamStream:
                 self.broken += 1
             good.append(event)
 
+    def _is_more_text(self, event: Event, chunk: dict[str, Any]) -> bool:
+        """Whether a chunk says nothing that is new of its choice but more text, as most do."""
+        event.text = text_alone(chunk)
+        known = self._choices.get(0)
+        if event.text is None or known is None or not known.has_text:
+            return False
+        self._last = chunk
+        return True
+
     def _look_at_choices(self, chunk: dict[str, Any]) -> None:
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
@@ -247,6 +256,10 @@ class UpstreamStream:
                     if len(self._choices) >= max(_MOST_CHOICES, self._requested):
                         raise answer_too_large(f"has more than {len(self._choices)} choices")
                     known = self._choices[index] = _Choice()
+                    self._unfinished += 1
+                if choice.get("finish_reason") and not known.finished:
+                    known.finished = True
+                    self._unfinished -= 1
                 known.add(choice)
                 self._last = chunk
 

@@ -167,9 +167,11 @@ class _Relay:
             self._exchange.usage = document["usage"]
         self.events(events)
 
-    def _before_a_tag(self, events: Sequence[Event]) -> list[Event]:
+    def _before_a_tag(self, events: Sequence[Event]) -> Sequence[Event]:
         if self.state is RelayState.STOP_TAG:
-            return []
+            return ()
+        if self._filter.passes(events):
+            return events
         passed: list[Event] = []
         for event in events:
             passed += self._filter.feed(event)
@@ -382,8 +384,12 @@ class EventStreamRelay(_Relay):
     def _pass_on(self, events: Sequence[Event]) -> None:
         if self._fault is not None:
             return
+        now = self._clock.seconds()
         for event in events:
-            self._record(event)
+            if event.text is not None:
+                self._exchange.add_text(event.text, now)
+            else:
+                self._record(event, now)
         try:
             if self._meter is not None:
                 self._meter.add(b"".join(event.data for event in events))
@@ -392,16 +398,17 @@ class EventStreamRelay(_Relay):
         else:
             # Some forms leave out what their dialect has no place for. It is no sign of life.
             if data := self._form.events(events):
-                self._commit()
+                if not self._committed:
+                    self._commit()
                 self._send(data)
 
-    def _record(self, event: Event) -> None:
+    def _record(self, event: Event, now: float) -> None:
         try:
             chunk = event.json()
         except ValueError:
             # Passed on as it is, whatever it may be.
             return
-        self._exchange.add(chunk, self._clock.seconds())
+        self._exchange.add(chunk, now)
 
     def _end(self) -> None:
         self._commit()
@@ -438,7 +445,7 @@ class DocumentRelay(_Relay):
         self._document = document
         super().document(document, events)
 
-    def _before_a_tag(self, events: Sequence[Event]) -> list[Event]:
+    def _before_a_tag(self, events: Sequence[Event]) -> Sequence[Event]:
         passed = super()._before_a_tag(events)
         if [*map(id, passed)] != [*map(id, events)]:
             # A document is the backend's own only as long as nothing is cut off.
