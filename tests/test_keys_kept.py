@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pytest_twisted import ensureDeferred
-from twisted.logger import Logger, eventAsText, globalLogPublisher
+from twisted.logger import Logger, eventAsText, formatEvent, globalLogPublisher
 
 from gemproxy import command
 from gemproxy.chat.errors import ChatError, Verbatim
@@ -173,6 +173,23 @@ def test_what_looks_like_a_key_is_not_logged_and_failures_keep_their_trace() -> 
 
 
 # Pages and commands
+
+
+def test_what_has_no_key_is_logged_as_twisted_formats_it() -> None:
+    events: list[Any] = []
+    log = Logger(observer=events.append)
+    log.info("{a} {b!r:>8} {c.real:.3f} {d[x]} {{}}", a="{q}", b="\u00e9", c=1.5, d={"x": 1})
+    log.info("{what()} of {a.upper()}", what=lambda: "call", a="{q}")
+    log.info("{missing}", a="{q}")
+    log.info(None)
+    logged: list[Any] = []
+    for event in events:
+        MaskingObserver(logged.append)(event)
+    assert [formatEvent(event) for event in logged] == [formatEvent(event) for event in events]
+    assert [formatEvent(event) for event in logged][:2] == [
+        "{q}      'é' 1.500 1 {}",
+        "call of {Q}",
+    ]
 
 
 @ensureDeferred

@@ -43,6 +43,7 @@ class ClientChannel(HTTPChannel):
     address = ""
     asked = 0
     is_folded = False
+    _is_secure = False
     _receive: Callable[[bytes], None] | None = None
     _head_deadline: IDelayedCall | None = None
     _next_request: IDelayedCall | None = None
@@ -51,11 +52,17 @@ class ClientChannel(HTTPChannel):
 
     def connectionMade(self) -> None:
         super().connectionMade()
-        probe(self.transport, _PROBES)
-        limit_unacknowledged(tcp_of(self.transport), STALLED)
+        tcp = tcp_of(self.transport)
+        probe(tcp, _PROBES)
+        limit_unacknowledged(tcp, STALLED)
+        self._is_secure = bool(super().isSecure())
         self._begin_head()
         self.address = host_of(self.transport.getPeer())
         self.site.connections.opened(self)
+
+    def isSecure(self) -> bool:
+        # Each request is asked several times, and the transport must be adapted to tell.
+        return self._is_secure
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._end_head()

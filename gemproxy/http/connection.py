@@ -52,9 +52,7 @@ class Response:
         self.version = (b"HTTP", int(major), int(minor))
         self.code = head.code
         self.phrase = head.phrase
-        self.headers = HeaderMap()
-        for name, value in head.headers:
-            self.headers.addRawHeader(name, value)
+        self.headers = HeaderMap.of(head.headers)
         self.length: Any = UNKNOWN_LENGTH if head.length is None else head.length
         self.previousResponse: IResponse | None = None
         self._body = body
@@ -233,8 +231,8 @@ class Connection(Protocol):
         self.state = ConnectionState.IDLE
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
-            probe(self.transport, _PROBES)
             self._tcp = tcp_of(self.transport)
+            probe(self._tcp, _PROBES)
 
     def ask(
         self, method: bytes, head: bytes, body: IBodyProducer | None, may_switch: bool = False

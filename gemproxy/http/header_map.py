@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import AnyStr, TypeVar, overload
 
 from twisted.web.http_headers import Headers
@@ -36,6 +36,14 @@ class HeaderMap(Headers):
     """
 
     __slots__ = ()
+
+    @classmethod
+    def of(cls, fields: Iterable[tuple[bytes, bytes]]) -> HeaderMap:
+        """@param fields: names and values."""
+        made = cls()
+        for name, value in fields:
+            made.addRawHeader(name, value)
+        return made
 
     def hasHeader(self, name: AnyStr) -> bool:
         return _names[name] in self._rawHeaders

@@ -51,4 +51,4 @@ def asks_for_websocket(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
 def without(headers: Iterable[tuple[bytes, bytes]], *names: bytes) -> Fields:
     """@param names: in lower case."""
-    return tuple((name, value) for name, value in headers if name.lower() not in names)
+    return tuple([field for field in headers if field[0].lower() not in names])

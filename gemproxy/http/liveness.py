@@ -26,9 +26,12 @@ class Probes:
     most: int | None = None
 
 
-def probe(transport: Any, probes: Probes) -> None:
-    """Send probes over a connection. Does nothing if it is not one of TCP."""
-    tcp = tcp_of(transport)
+def probe(tcp: Any | None, probes: Probes) -> None:
+    """
+    Send probes over a connection.
+
+    @param tcp: see L{tcp_of}.
+    """
     if tcp is None:
         return
     tcp.setTcpKeepAlive(True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from attrs import frozen
 
 from gemproxy.chat.request import Headers
+from gemproxy.http.header_map import HeaderMap
 
 _VIA = b"x-gemproxy-via"
 LOOP_HEADERS = (b"accept", _VIA)
@@ -24,17 +25,12 @@ class LoopMark:
 
     id: bytes
 
-    def added(self, headers: Headers) -> Headers:
-        """The headers of a request to an upstream, with the mark."""
-        others: list[tuple[bytes, bytes]] = []
-        accepted: list[bytes] = []
-        for header in headers:
-            if header[0].lower() == b"accept":
-                accepted.append(header[1])
-            else:
-                others.append(header)
-        accept = b", ".join([*(accepted or [b"*/*"]), _TYPE + self.id + b";q=0"])
-        return (*others, (b"Accept", accept), (_VIA, self.id))
+    def add_to(self, headers: HeaderMap) -> None:
+        """Mark a request to an upstream."""
+        accepted = headers.getRawHeaders(b"accept", [b"*/*"])
+        accept = b", ".join([*accepted, _TYPE + self.id + b";q=0"])
+        headers.setRawHeaders(b"accept", [accept])
+        headers.setRawHeaders(_VIA, [self.id])
 
     def is_in(self, headers: Headers) -> bool:
         """Whether a request has come back."""

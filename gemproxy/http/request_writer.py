@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
@@ -25,11 +25,12 @@ def request_head(
     method: bytes,
     target: bytes,
     host: bytes,
-    headers: Iterable[tuple[bytes, Sequence[bytes]]],
+    headers: Sequence[tuple[bytes, Sequence[bytes]]],
     body: IBodyProducer | None,
 ) -> bytes:
     """
-    @param headers: names and their values; a Host header overrides C{host}.
+    @param headers: names, as Twisted spells them, and their values; a Host header overrides
+        C{host}.
     @raise ValueError: the method, the target or a header contains characters that are not allowed.
     """
     if not _METHOD.fullmatch(method):
@@ -37,7 +38,7 @@ def request_head(
     if not _TARGET.fullmatch(target):
         raise ValueError(f"invalid request target: {target!r}")
     fields = [name + b": " + value for name, values in headers for value in values]
-    if not any(field[:5].lower() == b"host:" for field in fields):
+    if b"Host" not in dict(headers):
         fields.insert(0, b"Host: " + host)
     if body is None:
         if method in _METHODS_WITH_BODY:

@@ -10,6 +10,7 @@ from attrs import frozen
 from hyperlink import EncodedURL
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
@@ -78,7 +79,12 @@ class _FirstEncoding:
 
 
 def send(
-    agent: IAgent, method: bytes, url: bytes, headers: Headers, body: bytes | None
+    clock: IReactorTime,
+    agent: IAgent,
+    method: bytes,
+    url: bytes,
+    headers: Headers,
+    body: bytes | None,
 ) -> Deferred[IResponse]:
     """
     Send a request and do not follow redirects. The response's body is not buffered; gzip is
@@ -95,5 +101,6 @@ def send(
         cookies=_NO_COOKIES,
         unbuffered=True,
         allow_redirects=False,
+        reactor=cast("Any", clock),
     )
     return cast("Deferred[IResponse]", sent)

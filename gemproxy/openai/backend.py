@@ -77,6 +77,10 @@ _SHORT_OF_DESCRIPTORS = 5.0
 _CUT = upstream_failed("The upstream closed the connection before the response was complete.")
 # Some say 201 for an answer that they have created.
 _GOOD = (200, 201, 202, 203)
+# A compressed stream arrives in lumps.
+_SENT = ((b"Content-Type", b"application/json"), (b"Accept-Encoding", b"identity"))
+# In whose place these are, and what is for us.
+_OWN = (b"content-type", b"accept-encoding", COMMITS_IN)
 _PASSED_ERROR_HEADERS = ("retry-after", "x-should-retry")
 
 
@@ -319,15 +323,12 @@ class OpenAIBackend:
 
     def _headers(self, headers: Headers) -> HeaderMap:
         """The headers to send with a client's request."""
-        sent = to_upstream(headers, self.fixed_key, self.own_keys)
+        sent = HeaderMap.of(to_upstream(headers, self.fixed_key, self.own_keys))
         if self.mark is not None:
-            sent = self.mark.added(sent)
-        mapped = HeaderMap()
-        for name, value in sent:
-            mapped.addRawHeader(name, value)
+            self.mark.add_to(sent)
         for name, value in self.headers:
-            mapped.setRawHeaders(name, [value])
-        return mapped
+            sent.setRawHeaders(name, [value])
+        return sent
 
     def _with_query(self, target: bytes, query: bytes) -> bytes:
         query = query_to_upstream(query, self.fixed_key, self.own_keys)
@@ -339,7 +340,7 @@ class OpenAIBackend:
         """@raise ChatError: 502, no response was received."""
         sent = self._headers(headers)
         try:
-            return await send(self.agent, method, self.base.join(path), sent, body)
+            return await send(self.clock, self.agent, method, self.base.join(path), sent, body)
         except Exception as error:
             raise self._unanswered(error) from None
 
@@ -386,16 +387,10 @@ def headers_of(response: IResponse) -> Headers:
 
 
 def _headers_in(form: Form, request: ChatRequest) -> Headers:
-    headers = without(request.headers, b"accept-encoding", b"content-type", COMMITS_IN)
-    headers = (
-        *headers,
-        (b"Content-Type", b"application/json"),
-        # A compressed stream arrives in lumps.
-        (b"Accept-Encoding", b"identity"),
-    )
     if form is Form.AS_SENT and not request.stream:
-        return headers
-    return (*without(headers, b"accept"), (b"Accept", b"text/event-stream"))
+        return (*without(request.headers, *_OWN), *_SENT)
+    headers = without(request.headers, *_OWN, b"accept")
+    return (*headers, *_SENT, (b"Accept", b"text/event-stream"))
 
 
 @implementer(IPushProducer)

@@ -280,11 +280,11 @@ class Router(MultiService):
         """
         targets = self.table.explicit(model) or (await self._by_lists(model, headers),)
         if len(targets) == 1:
-            return evolve(self._route(targets[0], is_alone=True), asked=model)
-        routes = [self._route(target, is_alone=False) for target in targets]
+            return self._route(model, targets[0], is_alone=True)
+        routes = [self._route(model, target, is_alone=False) for target in targets]
         backends = [route.backend for route in routes]
         members = [*zip(targets, backends, strict=True)]
-        return evolve(routes[0], backend=FallbackBackend(members), asked=model)
+        return evolve(routes[0], backend=FallbackBackend(members))
 
     async def models(self, headers: Headers) -> ListedModels:
         """All models that can be asked for, each once, by the name that chooses it."""
@@ -309,16 +309,16 @@ class Router(MultiService):
                 listed.setdefault(name, model_object(name) | {"owned_by": "gemproxy"})
         return ListedModels(list(listed.values()), is_stale)
 
-    def _route(self, target: Target, is_alone: bool) -> Route:
+    def _route(self, asked: str, target: Target, is_alone: bool) -> Route:
         if target.upstream == GEMINI:
-            return Route(self.gemini, target.model, "stream/gemini")
+            return Route(self.gemini, target.model, "stream/gemini", asked=asked)
         upstream = self._upstreams[target.upstream]
         forwarder = upstream.backend()
         backend = RepeatingBackend(
             self._clock, forwarder, upstream.rest, self._policy, repeats_429=is_alone
         )
         label = f"stream/{_label(upstream)}"
-        return Route(backend, target.model, label, upstream, forwarder)
+        return Route(backend, target.model, label, upstream, forwarder, asked)
 
     async def _by_lists(self, model: str, headers: Headers) -> Target:
         table = self.table

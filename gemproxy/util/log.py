@@ -35,7 +35,7 @@ class MaskingObserver:
         self._masked = own_keys.in_errors().in_text
 
     def __call__(self, event: dict[str, Any]) -> None:
-        text, failure = formatEvent(event), event.get("log_failure")
+        text, failure = _text_of(event), event.get("log_failure")
         if failure is not None:
             text = f"{text}\n{failure.getTraceback()}"
         masked = self._masked(text)
@@ -43,7 +43,22 @@ class MaskingObserver:
             # Instead of the values of which the text is made, and of the failure.
             kept = {name: value for name, value in event.items() if name in _KEPT}
             event = kept | {"log_format": "{text}", "text": masked}
+        elif failure is None:
+            # Whoever writes it need not put it together once more.
+            event = event | {"log_format": text.replace("{", "{{").replace("}", "}}")}
         self._observer(event)
+
+
+def _text_of(event: dict[str, Any]) -> str:
+    """What L{formatEvent} makes of an event, in a tenth of the calls if there is none in it."""
+    template = event.get("log_format")
+    if isinstance(template, str) and "(" not in template and "log_flattened" not in event:
+        try:
+            return template.format_map(event)
+        except Exception:
+            # Twisted's own says what is wrong.
+            return formatEvent(event)
+    return formatEvent(event)
 
 
 _KEPT = ("log_level", "log_logger", "log_namespace", "log_source", "log_system", "log_time")

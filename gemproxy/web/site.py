@@ -19,6 +19,7 @@ from gemproxy.chat.request import Headers
 from gemproxy.dialects.registry import DIALECTS
 from gemproxy.http.client_connections import ClientChannel, Connections, host_of
 from gemproxy.http.connection_limits import ConnectionLimiter, RefusedConnections
+from gemproxy.http.routes import RoutedApp
 from gemproxy.http.site import QuietSite
 from gemproxy.web.admission import Admission, ProxyRequest
 from gemproxy.web.console import add_console_routes
@@ -56,7 +57,7 @@ def make_app(hint: str = "") -> Klein:
 
     @param hint: what to tell clients that request an unknown path.
     """
-    app = Klein()
+    app = RoutedApp()
     add_console_routes(app)
 
     @app.route("/health", methods=["GET"])
