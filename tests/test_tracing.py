@@ -137,6 +137,37 @@ async def test_what_the_client_does_not_sample_is_not_sent(collector: Collector)
 
 
 @ensureDeferred
+async def test_opentelemetrys_variables_choose_what_is_sent(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+    async with tracing(collector) as relay:
+        await relay.ask(gpt(), traceparent=f"00-{TRACE}-{PARENT}-01")
+        await relay.ask(gpt())
+        with_parent, without = [
+            call.all_headers("traceparent")[0] for call in relay.upstream.calls[-2:]
+        ]
+    assert with_parent.startswith(f"00-{TRACE}-")
+    assert with_parent.endswith("-00")
+    # Its number is random, but nobody keeps it.
+    assert without.endswith("-02")
+    assert collector.spans == []
+
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_on")
+    monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "5")
+    monkeypatch.setenv("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "3")
+    monkeypatch.setenv("OTEL_SPAN_EVENT_COUNT_LIMIT", "0")
+    async with tracing(collector) as relay:
+        relay.upstream.play(events(*answer("Hello")))
+        await relay.ask(gpt(stream=True), traceparent=f"00-{TRACE}-{PARENT}-00")
+    (span,) = collector.spans
+    said = values(span.attributes)
+    assert len(said) == 5
+    assert {len(value) for value in said.values() if isinstance(value, str)} == {3}
+    assert not span.events
+
+
+@ensureDeferred
 async def test_without_a_collector_the_trace_passes_as_it_is(relay: Relay) -> None:
     parent = f"00-{TRACE}-{PARENT}-01"
     await relay.ask(gpt(), traceparent=parent)

@@ -20,27 +20,30 @@ def name_of(exchange: Exchange) -> str:
 
 
 def attributes_of(exchange: Exchange) -> dict[str, str | int | bool | list[str]]:
-    upstream = exchange.upstream
-    said: dict[str, str | int | bool | list[str] | None] = {
+    said: dict[str, str | int | bool | list[str]] = {
         "gen_ai.operation.name": OPERATION,
-        "gen_ai.provider.name": _PROVIDERS.get(upstream, upstream) or None,
         "gen_ai.request.model": exchange.model[:_LENGTH],
-        "gen_ai.response.id": exchange.upstream_request,
-        "gen_ai.response.finish_reasons": [exchange.finish_reason]
-        if exchange.finish_reason
-        else None,
         "http.response.status_code": exchange.status,
-        "enduser.id": exchange.account,
-        "error.type": str(exchange.status) if exchange.error is not None else None,
         "gemproxy.request": exchange.id,
-        "gemproxy.stream": exchange.stream or None,
-        "gemproxy.retries": exchange.retries or None,
     }
+    if upstream := exchange.upstream:
+        said["gen_ai.provider.name"] = _PROVIDERS.get(upstream, upstream)
+    if exchange.upstream_request is not None:
+        said["gen_ai.response.id"] = exchange.upstream_request
+    if exchange.finish_reason:
+        said["gen_ai.response.finish_reasons"] = [exchange.finish_reason]
     if exchange.usage is not None:
         usage = Usage.of_json(exchange.usage)
-        said |= {
-            "gen_ai.usage.input_tokens": usage.prompt,
-            "gen_ai.usage.output_tokens": usage.completion,
-            "gen_ai.usage.cache_read.input_tokens": usage.cached or None,
-        }
-    return {name: value for name, value in said.items() if value is not None}
+        said["gen_ai.usage.input_tokens"] = usage.prompt
+        said["gen_ai.usage.output_tokens"] = usage.completion
+        if usage.cached:
+            said["gen_ai.usage.cache_read.input_tokens"] = usage.cached
+    if exchange.account is not None:
+        said["enduser.id"] = exchange.account
+    if exchange.error is not None:
+        said["error.type"] = str(exchange.status)
+    if exchange.stream:
+        said["gemproxy.stream"] = True
+    if exchange.retries:
+        said["gemproxy.retries"] = exchange.retries
+    return said

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
+from attrs import define, frozen
+from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import (
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    get_current_span,
+)
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import AnyValue
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 
@@ -25,30 +38,119 @@ _NONE = Context()
 # For what is left at the end.
 _LAST_SECONDS = 3.0
 _NANOSECONDS = 1e9
+_NO_ERROR = Status(StatusCode.UNSET)
+# Without words: they may quote what was asked.
+_ERROR = Status(StatusCode.ERROR)
 
 
-class _SpanOfRequest:
-    def __init__(self, span: Span) -> None:
-        self._span = span
+class _OneResource(Resource):
+    """That of all spans, hashed once: the exporter hashes each span's, and the SDK its JSON."""
+
+    @cached_property
+    def _hash(self) -> int:
+        return super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
+@frozen(eq=False)
+class _Spans:
+    """
+    Makes spans of requests, and has them sent.
+
+    It takes the SDK's parts, but not its C{Span}, which any thread may change at any time: with its
+    locks, copies and checks a small answer would cost a tenth more. Until a request ends, its
+    context alone is needed, and then all of its span is known.
+
+    @ivar provider: has the sampler and the ids that OpenTelemetry's variables choose.
+    @ivar limits: of a span, by the same variables.
+    """
+
+    provider: TracerProvider
+    processor: BatchSpanProcessor
+    scope: InstrumentationScope
+    resource: Resource
+    limits: SpanLimits
+
+    @classmethod
+    def sent_to(cls, endpoint: str, version: str) -> _Spans:
+        own = {"service.name": "gemproxy", "service.version": version}
+        resource = Resource.create(own).merge(OTELResourceDetector().detect())
+        return cls(
+            TracerProvider(resource=resource, shutdown_on_exit=False),
+            BatchSpanProcessor(OTLPSpanExporter(endpoint)),
+            InstrumentationScope("gemproxy", version),
+            _OneResource(resource.attributes, resource.schema_url),
+            SpanLimits(),
+        )
+
+    def begin(self, asked: Context, time: float) -> _Begun:
+        """@param asked: has the client's span, if it told of one."""
+        ids = self.provider.id_generator
+        parent: SpanContext | None = get_current_span(asked).get_span_context()
+        if parent is not None and parent.is_valid:
+            trace, is_random = parent.trace_id, parent.trace_flags.random_trace_id
+        else:
+            parent, trace, is_random = None, ids.generate_trace_id(), ids.is_trace_id_random()
+        sampling = self.provider.sampler.should_sample(asked, trace, OPERATION, SpanKind.SERVER)
+        flags = TraceFlags.RANDOM_TRACE_ID if is_random else TraceFlags.DEFAULT
+        if sampling.decision.is_sampled():
+            flags |= TraceFlags.SAMPLED
+        context = SpanContext(
+            trace, ids.generate_span_id(), False, TraceFlags(flags), sampling.trace_state
+        )
+        return _Begun(self, context, parent, sampling.attributes, time)
+
+    def send(self, begun: _Begun, exchange: Exchange) -> None:
+        first = exchange.first_token
+        events = () if first is None else (Event(FIRST_TOKEN, None, _at(begun.time + first)),)
+        span = ReadableSpan(
+            name_of(exchange),
+            begun.context,
+            begun.client,
+            self.resource,
+            self._within_limits({**begun.attributes, **attributes_of(exchange)}),
+            events if self.limits.max_events != 0 else (),
+            kind=SpanKind.SERVER,
+            status=_NO_ERROR if exchange.error is None else _ERROR,
+            start_time=_at(begun.time),
+            end_time=_at(begun.time + (exchange.duration or 0.0)),
+            instrumentation_scope=self.scope,
+        )
+        self.processor.on_end(span)
+
+    def _within_limits(self, attributes: Mapping[str, AnyValue]) -> Mapping[str, AnyValue]:
+        most, longest = self.limits.max_span_attributes, self.limits.max_span_attribute_length
+        if longest is None and (most is None or len(attributes) <= most):
+            return attributes
+        return BoundedAttributes(most, attributes, max_value_len=longest)
+
+
+@define(eq=False)
+class _Begun:
+    """
+    The span of a request until it ends.
+
+    @ivar client: the span of which it is a part.
+    @ivar attributes: the sampler's.
+    @ivar time: that of the request, in seconds since the epoch.
+    """
+
+    spans: _Spans
+    context: SpanContext
+    client: SpanContext | None
+    attributes: Mapping[str, AnyValue]
+    time: float
 
     @property
     def parent(self) -> bytes:
-        context = self._span.get_span_context()
+        context = self.context
         return b"00-%032x-%016x-%02x" % (context.trace_id, context.span_id, context.trace_flags)
 
     def end(self, exchange: Exchange) -> None:
-        span = self._span
-        if not span.is_recording():
-            span.end()
-            return
-        span.update_name(name_of(exchange))
-        span.set_attributes(attributes_of(exchange))
-        if exchange.error is not None:
-            # The words of an error may quote what was asked.
-            span.set_status(Status(StatusCode.ERROR))
-        if exchange.first_token is not None:
-            span.add_event(FIRST_TOKEN, timestamp=_at(exchange.time + exchange.first_token))
-        span.end(_at(exchange.time + (exchange.duration or 0.0)))
+        if self.context.trace_flags.sampled:
+            self.spans.send(self, exchange)
 
 
 class OpenTelemetry(Service, Tracer):
@@ -67,37 +169,29 @@ class OpenTelemetry(Service, Tracer):
         self._endpoint = endpoint
         self._version = version
         self._propagator = TraceContextTextMapPropagator()
-        self._provider: TracerProvider | None = None
-        self._tracer: Any = None
+        self._spans: _Spans | None = None
 
     def startService(self) -> None:
         super().startService()
         # Not before: a thread does not outlive the fork into the background.
-        own = {"service.name": "gemproxy", "service.version": self._version}
-        resource = Resource.create(own).merge(OTELResourceDetector().detect())
-        provider = self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(self._endpoint)))
-        self._tracer = provider.get_tracer("gemproxy", self._version)
+        self._spans = _Spans.sent_to(self._endpoint, self._version)
 
     def stopService(self) -> Deferred[None] | None:
         super().stopService()
-        provider, self._provider, self._tracer = self._provider, None, None
-        if provider is None:
+        spans, self._spans = self._spans, None
+        if spans is None:
             return None
         # It sends what is left. A collector that does not answer must not keep the daemon.
-        sent = Deferred.fromCoroutine(self._threads.call(provider.shutdown))
+        sent = Deferred.fromCoroutine(self._threads.call(spans.processor.shutdown))
         return sent.addTimeout(_LAST_SECONDS, self._reactor, lambda *_: None)
 
     def begin(self, headers: Headers, time: float) -> Trace | None:
-        if self._tracer is None:
+        if self._spans is None:
             return None
-        context = _NONE
+        asked = _NONE
         if (parent := parent_in(headers)) is not None:
-            context = self._propagator.extract({"traceparent": parent}, _NONE)
-        span = self._tracer.start_span(
-            OPERATION, context, SpanKind.SERVER, start_time=_at(time), record_exception=False
-        )
-        return _SpanOfRequest(span)
+            asked = self._propagator.extract({"traceparent": parent}, _NONE)
+        return self._spans.begin(asked, time)
 
 
 def _at(seconds: float) -> int:
