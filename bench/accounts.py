@@ -15,7 +15,7 @@ from typing import Any
 from bench import dialects
 from bench.load import CLIENT_KEY
 from gemproxy.accounts.file import FILE, AccountsFile
-from gemproxy.accounts.known_keys import digest_of
+from gemproxy.accounts.known_keys import key_digest
 from gemproxy.accounts.records import limits_of_json
 from testing.processes import Running
 
@@ -66,6 +66,6 @@ def start(
         file.add("bench", limits_of_json(limits), 0.0)
         file.close()
         with closing(sqlite3.connect(data / FILE)) as connection, connection:
-            connection.execute("UPDATE account SET digest = ?", (digest_of(CLIENT_KEY),))
+            connection.execute("UPDATE account SET digest = ?", (key_digest(CLIENT_KEY),))
     environ = {} if state_url is None else {"STATE_URL": state_url}
     return dialects.start(folder, upstream, environ=environ, data_dir=data, usage_days=0)

@@ -18,7 +18,7 @@ from bench.contenders import Unavailable
 from bench.light_load import Load
 from bench.numbers import Measures
 from gemproxy.accounts.file import FILE, AccountsFile
-from gemproxy.accounts.known_keys import digest_of
+from gemproxy.accounts.known_keys import key_digest
 from gemproxy.accounts.records import limits_of_json
 from testing.processes import Running
 
@@ -50,7 +50,7 @@ def running(folder: Path) -> Iterator[tuple[list[tuple[Running, int]], Running]]
         file.add("bench", limits_of_json({"requests_per_minute": BURST}), 0.0)
         file.close()
         with closing(sqlite3.connect(data / FILE)) as connection, connection:
-            connection.execute("UPDATE account SET digest = ?", (digest_of(_LOAD.key),))
+            connection.execute("UPDATE account SET digest = ?", (key_digest(_LOAD.key),))
         replicas = []
         for number in range(REPLICAS):
             replicas.append(

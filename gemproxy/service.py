@@ -20,7 +20,7 @@ from gemproxy.accounts.account import accounts_of_keys
 from gemproxy.accounts.directory import Directory
 from gemproxy.accounts.file import FILE as ACCOUNTS_FILE
 from gemproxy.accounts.file import KEY_PREFIX, AccountsFile
-from gemproxy.accounts.known_keys import KnownKeys, digest_of
+from gemproxy.accounts.known_keys import KnownKeys, key_digest
 from gemproxy.backend import Backend, Embedder, Forwarder
 from gemproxy.backoff import RetryPolicy
 from gemproxy.chat.answer_limits import AnswerLimits
@@ -78,7 +78,7 @@ from gemproxy.usage.recorder import FILE, NoUsage, Recorder
 from gemproxy.usage.report import Question
 from gemproxy.util.cgroup import memory_limit
 from gemproxy.util.cipher import Cipher
-from gemproxy.util.digests import digest_of as digest
+from gemproxy.util.digests import digest_of
 from gemproxy.util.log import log_details, make_logger, mask_log
 from gemproxy.util.log_limit import LogLimit
 from gemproxy.util.masking import Masking
@@ -237,7 +237,7 @@ class Daemon(MultiService):
             changed=self._balance.tell,
         )
         admin_keys = KnownKeys(
-            {} if config.admin_key is None else {digest_of(config.admin_key): True}
+            {} if config.admin_key is None else {key_digest(config.admin_key): True}
         )
         self._admission = Admission(
             reactor,
@@ -610,7 +610,7 @@ class Daemon(MultiService):
                 setting=_name_of_setting(config),
                 headers=headers,
                 memory=ConversionMemory(
-                    self._facts.about(digest(config.url, config.proxy or "", key or ""))
+                    self._facts.about(digest_of(config.url, config.proxy or "", key or ""))
                 ),
             )
             for key in config.keys or (None,)

@@ -17,7 +17,7 @@ from twisted.internet.task import Clock
 from gemproxy.accounts.account import Account, AccountLimits
 from gemproxy.accounts.budget import Budget, Spent, budget_of, next_period, period_at
 from gemproxy.accounts.file import KEY_PREFIX, AccountExists, AccountsFile, NoSuchAccount
-from gemproxy.accounts.known_keys import digest_of
+from gemproxy.accounts.known_keys import key_digest
 from gemproxy.accounts.ledger import Ledger
 from gemproxy.accounts.limiter import LocalLimiter, Permit, shown_time
 from gemproxy.accounts.rate import Rate
@@ -281,7 +281,7 @@ def test_the_file_has_no_keys_and_is_nobody_else_s(
     assert key.startswith(KEY_PREFIX)
     assert len(key) > 50
     assert file.records() == [record]
-    assert (record.digest, record.hint) == (digest_of(key), key[-4:])
+    assert (record.digest, record.hint) == (key_digest(key), key[-4:])
     folder = tmp_path / "data"
     assert folder.stat().st_mode & 0o777 == 0o700
     for path in folder.iterdir():
@@ -356,7 +356,7 @@ def test_a_revoked_account_stays_without_its_key(files: Callable[[], AccountsFil
             work()
     _, second = file.add("bob", limits_of_json({}), 9.0)
     assert first != second
-    assert file.records()[0].digest == digest_of(second)
+    assert file.records()[0].digest == key_digest(second)
     for name in ("key-1", "", "a b", "x" * 65, "<script>", "-a"):
         with pytest.raises(ValueError, match="name"):
             file.add(name, limits_of_json({}), 1.0)

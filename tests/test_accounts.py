@@ -18,7 +18,7 @@ from twisted.logger import formatEvent
 from gemproxy.accounts.account import Account, accounts_of_keys
 from gemproxy.accounts.budget import Spent
 from gemproxy.accounts.file import FILE
-from gemproxy.accounts.known_keys import KnownKeys, digest_of
+from gemproxy.accounts.known_keys import KnownKeys, key_digest
 from gemproxy.accounts.limiter import Permit
 from gemproxy.accounts.refusals import too_many_at_once
 from gemproxy.command import main
@@ -30,7 +30,7 @@ from tests.support import Relay, Reply, gpt, running_relay, until
 from tests.test_websockets import accepted, open_websocket, switch
 
 ACCOUNTS = accounts_of_keys(["first-key", "second-key"])
-KNOWN = KnownKeys({digest_of(key): account for key, account in ACCOUNTS.items()})
+KNOWN = KnownKeys({key_digest(key): account for key, account in ACCOUNTS.items()})
 
 
 def shown(query: bytes = b"", **headers: str | list[str]) -> Credentials:

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from gemproxy.accounts.account import Account
 from gemproxy.accounts.budget import PERIODS, Spent, period_at
 from gemproxy.accounts.file import AccountsFile, News
-from gemproxy.accounts.known_keys import KnownKeys, digest_of
+from gemproxy.accounts.known_keys import KnownKeys, key_digest
 from gemproxy.accounts.ledger import Ledger
 from gemproxy.accounts.limiter import Limiter, LocalLimiter
 from gemproxy.accounts.records import Record
@@ -58,7 +58,7 @@ class Directory(Service):
         self._clock = clock
         self._in_thread = in_thread
         self._file = file
-        self._numbered = {digest_of(key): account for key, account in numbered.items()}
+        self._numbered = {key_digest(key): account for key, account in numbered.items()}
         self._wall_clock = wall_clock
         self._ledger = Ledger()
         local = LocalLimiter(self._ledger, clock.seconds, wall_clock)

@@ -13,7 +13,7 @@ from attrs import frozen
 
 from gemproxy.accounts.account import Account, AccountLimits, checked_name
 from gemproxy.accounts.budget import Spent
-from gemproxy.accounts.known_keys import digest_of
+from gemproxy.accounts.known_keys import key_digest
 from gemproxy.accounts.ledger import Key
 from gemproxy.accounts.records import Record, limits_as_json, limits_of_json
 from gemproxy.chat.jsontext import dumps, loads
@@ -113,7 +113,7 @@ class AccountsFile:
         """
         key = KEY_PREFIX + secrets.token_urlsafe(32)
         account = Account(checked_name(name), limits)
-        record = Record(account, digest_of(key), key[-_HINT:], now)
+        record = Record(account, key_digest(key), key[-_HINT:], now)
         with self._writing() as connection:
             found = _found(connection, name)
             if found is not None and found.revoked is None:

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 _T = TypeVar("_T")
 
 
-def digest_of(key: str) -> bytes:
+def key_digest(key: str) -> bytes:
     """
     What is known of a key where the key itself is not kept. A key of 256 random bits cannot be
     found by trying, so that its hash need not be slow.
@@ -27,7 +27,7 @@ class KnownKeys(Generic[_T]):
     """
 
     def __init__(self, by_digest: Mapping[bytes, _T]) -> None:
-        """@param by_digest: see L{digest_of}."""
+        """@param by_digest: see L{key_digest}."""
         self._blinding = secrets.token_bytes(32)
         self._found = {self._blinded(digest): value for digest, value in by_digest.items()}
 
@@ -37,7 +37,7 @@ class KnownKeys(Generic[_T]):
     def find(self, keys: Iterable[str]) -> _T | None:
         """What belongs to the first of the keys that is known; None if none is."""
         for key in keys:
-            value = self._found.get(self._blinded(digest_of(key)))
+            value = self._found.get(self._blinded(key_digest(key)))
             if value is not None:
                 return value
         return None

@@ -29,7 +29,7 @@ class Record:
     """
     An account with what is known of its key.
 
-    @ivar digest: of its key, see L{digest_of}; None if it was revoked.
+    @ivar digest: of its key, see L{key_digest}; None if it was revoked.
     @ivar hint: the last characters of its key, by which people know which it is.
     @ivar created: in seconds since the epoch; likewise C{revoked}, which is None if it was not.
     """

@@ -23,13 +23,12 @@ _SMALL, _LARGE = 100_000, 1_000_000
 _MANY_OBJECTS, _MANY_KEYS = 5_000, 20_000
 
 
+_CREDENTIALS = frozenset({b"authorization", *KEY_HEADERS})
+
+
 def credentials_in(headers: Headers) -> list[str]:
     """The values of the headers in which a client shows its keys."""
-    return [
-        value.decode("latin-1")
-        for name, value in headers
-        if name.lower() in (b"authorization", *KEY_HEADERS)
-    ]
+    return [value.decode("latin-1") for name, value in headers if name.lower() in _CREDENTIALS]
 
 
 # UTF-8 byte order mark; some editors put it at the start of a file.
@@ -90,7 +89,7 @@ class ChatRequest:
     @property
     def choices(self) -> int:
         """The number of choices requested."""
-        return (self._outline or _outline_of(self)).choices
+        return _choices_in(self.body) if self._outline is None else self._outline.choices
 
     @property
     def audio_format(self) -> Any:
@@ -182,12 +181,14 @@ def parse_chat_request(raw: bytes, headers: Headers = ()) -> ChatRequest:
 
 def _outline_of(request: ChatRequest) -> _Outline:
     body = request.body
-    n, audio = body.get("n"), body.get("audio")
-    return _Outline(
-        body["model"],
-        n if isinstance(n, int) and n > 0 else 1,
-        audio.get("format") if isinstance(audio, dict) else None,
-    )
+    audio = body.get("audio")
+    audio_format = audio.get("format") if isinstance(audio, dict) else None
+    return _Outline(body["model"], _choices_in(body), audio_format)
+
+
+def _choices_in(body: dict[str, Any]) -> int:
+    n = body.get("n")
+    return n if isinstance(n, int) and n > 0 else 1
 
 
 def body_and_model(raw: bytes) -> tuple[dict[str, Any], str]:

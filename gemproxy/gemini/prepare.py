@@ -102,7 +102,7 @@ def prepare(
     return Prepared(
         wanted,
         rendered,
-        texts_to_mark(part.get("text", "") for turn in conversation.turns for part in turn.parts),
+        texts_to_mark([part.get("text", "") for turn in conversation.turns for part in turn.parts]),
         conversation.key,
         conversation.is_signed,
         needs_files=needs_files(sent, rendered),

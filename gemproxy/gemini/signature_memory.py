@@ -33,9 +33,11 @@ class SignatureMemory:
     shelf: Shelf = NO_SHELF
     _known: Signatures = field(factory=Signatures, init=False)
     _keys: dict[str, str] = field(init=False)
+    _digests: dict[str, str] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._keys = {digest_of(key): key for key in self.keys}
+        self._digests = {key: digest_of(key) for key in self.keys}
+        self._keys = {digest: key for key, digest in self._digests.items()}
 
     def remember(self, signatures: Iterable[tuple[str, str | None]], key: str) -> None:
         """
@@ -46,10 +48,13 @@ class SignatureMemory:
         others = {}
         for id, signature in signatures:
             self._known.remember(id, signature, key)
-            if signature is not None and len(signature) <= _LARGEST:
+            if self.shelf is not NO_SHELF and signature is not None and len(signature) <= _LARGEST:
                 text = "" if signature == id else signature
-                others[digest_of(id)] = f"{digest_of(key)} {text}".encode()
+                others[digest_of(id)] = f"{self._digest(key)} {text}".encode()
         self.shelf.put(others, LIFETIME)
+
+    def _digest(self, key: str) -> str:
+        return self._digests.get(key) or digest_of(key)
 
     def noted(self) -> NotedSignatures:
         """Those that are known; it notes which ones are not."""

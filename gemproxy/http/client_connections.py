@@ -85,7 +85,9 @@ class ClientChannel(HTTPChannel):
         super().dataReceived(data)
         if self.paused and len(self._buffer) > self._optimisticEagerReadSize:
             self._networkProducer.pauseProducing()
-        if self._head_deadline is None and self._is_within_head():
+        if not (self.line_mode or self._handlingRequest) and self.requests:
+            self.requests[-1].wait_for_body()
+        elif self._head_deadline is None and self._is_within_head():
             self._begin_head()
 
     def take_over(self, receive: Callable[[bytes], None]) -> None:

@@ -83,6 +83,11 @@ class Body:
         self._waits = False
         self._is_stopped = False
 
+    @property
+    def is_over(self) -> bool:
+        """Whether what its reader has, or gets now, is the last of it."""
+        return self._connection is None
+
     def deliver(self, protocol: IProtocol) -> None:
         if self._protocol is not None:
             raise RuntimeError("The body is already being delivered.")

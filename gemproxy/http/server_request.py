@@ -40,6 +40,9 @@ class ServerRequest(Request):
         _, _, version = channel.request_line
         return doubt_about(self.requestHeaders.getAllRawHeaders(), version, channel.is_folded)
 
+    def wait_for_body(self) -> None:
+        """Called when some of its body is still to come after a read from the client."""
+
     def begin_early(self) -> None:
         """Let a response be written now. The connection is closed after it."""
         self.method, _, self.clientproto = self.request_line

@@ -31,6 +31,7 @@ from gemproxy.chat.jsontext import loads
 from gemproxy.chat.request import ChatRequest, Headers, credentials_in
 from gemproxy.chat.sse import Event
 from gemproxy.http.body import BodyCut, BodyTooLarge, read_beginning, read_body
+from gemproxy.http.connection import Body
 from gemproxy.http.errors import describe_request_error, is_untrusted, lacks_descriptors
 from gemproxy.http.header_map import HeaderMap
 from gemproxy.http.headers import without
@@ -143,27 +144,28 @@ class OpenAIBackend:
         idle_timeout = IdleTimeout(self.clock, self.timeout)
         work = Deferred.fromCoroutine(self._complete(request, answer, idle_timeout))
         work = idle_timeout.watch(work).addErrback(self._as_silence)
-        return work.addErrback(self._masked, shown_keys(credentials_in(request.headers)))
+        return work.addErrback(self._masked, credentials_in(request.headers))
 
     def _as_silence(self, failure: Failure) -> Failure:
         return Failure(upstream_silent(self.timeout)) if failure.check(TimeoutError) else failure
 
-    def _masked(self, failure: Failure, shown: list[str]) -> Failure:
+    def _masked(self, failure: Failure, credentials: list[str]) -> Failure:
         """
         An upstream's error may quote the key that it got.
 
-        @param shown: the client's own keys.
+        @param credentials: the client's own.
         """
         error = failure.value
         if not isinstance(error, ChatError):
             return failure
+        shown = shown_keys(credentials)
         if self.fixed_key is not None:
-            shown = [*shown, self.fixed_key]
+            shown.append(self.fixed_key)
         return Failure(error.masked(self.masking.in_errors(shown).in_bytes))
 
     def models(self, headers: Headers) -> Deferred[list[dict[str, Any]]]:
         work = Deferred.fromCoroutine(self._models(headers))
-        return work.addErrback(self._masked, shown_keys(credentials_in(headers)))
+        return work.addErrback(self._masked, credentials_in(headers))
 
     async def _complete(
         self, request: ChatRequest, answer: Answer, idle_timeout: IdleTimeout
@@ -460,9 +462,10 @@ class _StreamReader(Protocol):
             return
         if self._stream.done:
             self._finish(None)
-            # The client may have paused the connection and will not resume it again.
-            self._producer.resumeProducing()
-            self._tail = self._clock.callLater(_TAIL, self.abort)
+            if not cast("Body", self.transport).is_over:
+                # The client may have paused the connection and will not resume it again.
+                self._producer.resumeProducing()
+                self._tail = self._clock.callLater(_TAIL, self.abort)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         _cancel(self._tail)
@@ -489,7 +492,7 @@ class _StreamReader(Protocol):
     def _watch_finish(self) -> None:
         """Some upstreams send neither [DONE] nor the end of the body."""
         _cancel(self._grace)
-        if self._finished is not None and self._stream.is_whole:
+        if self._finished is not None and self._stream.is_whole and not self._stream.done:
             self._grace = self._clock.callLater(self._finish_patience, self._is_whole)
 
     def _is_whole(self) -> None:

@@ -75,17 +75,19 @@ def to_upstream(
     @param own_keys: keys that are not sent.
     """
     named = [(header[0].lower(), header) for header in headers]
-    names = {name for name, _ in named}
+    names = dict(named)
     is_websocket = b"upgrade" in names and asks_for_websocket(headers)
     dropped = _NEVER_PASSED if fixed_key is None else _NEVER_PASSED_WITH_A_KEY
     if b"connection" in names:
         dropped |= options_of(headers)
     kept = tuple(
-        header
-        for name, header in named
-        if name not in dropped
-        and (not name.startswith(b"sec-") or (is_websocket and name.startswith(_WEBSOCKET)))
-        and (name == _PROTOCOL or not own_keys.are_in(header[1]))
+        [
+            header
+            for name, header in named
+            if name not in dropped
+            and (name[:4] != b"sec-" or (is_websocket and name.startswith(_WEBSOCKET)))
+            and (name == _PROTOCOL or not own_keys.are_in(header[1]))
+        ]
     )
     if is_websocket:
         kept = _with_protocols(kept, fixed_key is None, own_keys)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, MutableMapping
 
-from gemproxy.accounts.known_keys import digest_of
+from gemproxy.accounts.known_keys import key_digest
 
 # Seconds from a login until it takes the key again.
 LIFETIME = 7 * 86400.0
@@ -42,11 +42,11 @@ class AdminSessions:
         for digest in self._ends.keys() - set(kept):
             del self._ends[digest]
         token = secrets.token_urlsafe(32)
-        self._ends[digest_of(token)] = now + LIFETIME
+        self._ends[key_digest(token)] = now + LIFETIME
         return token
 
     def knows(self, token: str) -> bool:
-        return self._ends.get(digest_of(token), 0.0) > self._now()
+        return self._ends.get(key_digest(token), 0.0) > self._now()
 
     def end(self, token: str) -> None:
-        self._ends.pop(digest_of(token), None)
+        self._ends.pop(key_digest(token), None)

@@ -503,7 +503,9 @@ class ProxyRequest(ServerRequest):
         super().gotLength(length if error is None else 0)
         if error is not None:
             self._refuse(error)
-        elif length != 0:
+
+    def wait_for_body(self) -> None:
+        if self._deadline is None:
             self._end_in(self._admission.limits.body_timeout)
 
     def _early_refusal(self, length: int | None) -> ChatError | None:

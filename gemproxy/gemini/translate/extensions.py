@@ -66,6 +66,9 @@ def extensions(body: Mapping[str, Any], safety: str | None) -> Extensions:
         API's own.
     @raise ChatError: 400, a parameter is invalid; the error names it.
     """
+    if NAMES.isdisjoint(body):
+        # Most requests want nothing of all this.
+        return Extensions(_filters(safety), {}, Thinking(), _AUDIO_FORMATS[0])
     where, google = _google(body)
     request: Json = {}
     cached = either(google, "cached_content") or body.get("cached_content")
@@ -78,11 +81,8 @@ def extensions(body: Mapping[str, Any], safety: str | None) -> Extensions:
         settings = either(dict(body), "safety_settings")
     if settings is not None:
         request["safetySettings"] = _safety_settings(settings)
-    elif safety is not None:
-        request["safetySettings"] = [
-            {"category": f"HARM_CATEGORY_{category}", "threshold": safety}
-            for category in _CATEGORIES
-        ]
+    else:
+        request |= _filters(safety)
     config, audio_format = _modalities(body)
     return Extensions(
         request,
@@ -100,6 +100,17 @@ def _google(body: Mapping[str, Any]) -> tuple[str, Json]:
         if holder.get("google") is not None:
             return where, mapping(where, holder["google"])
     return "google", {}
+
+
+def _filters(threshold: str | None) -> Json:
+    """The field of the API's request that sets all filters; None for the API's own threshold."""
+    if threshold is None:
+        return {}
+    settings = [
+        {"category": f"HARM_CATEGORY_{category}", "threshold": threshold}
+        for category in _CATEGORIES
+    ]
+    return {"safetySettings": settings}
 
 
 def _safety_settings(settings: Any) -> list[Json]:

@@ -29,6 +29,7 @@ Message = dict[str, Any]
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _TEXTS = {"text": "text", "refusal": "refusal", "input_text": "text", "output_text": "text"}
+_PLAIN = frozenset({"role", "content"})
 # What models think is theirs alone, and not sent to another. What Gemini thought may be signed.
 _THOUGHTS = frozenset({"thinking", "redacted_thinking", "reasoning"})
 
@@ -117,6 +118,10 @@ class _Translation:
             self._history.add_user(_named(_parts(message, where), message))
 
     def _add_answer(self, message: Message, where: str) -> None:
+        if message.keys() <= _PLAIN and isinstance(message.get("content"), str):
+            # Nothing but text, as most answers of a history.
+            self._history.add_model(_parts(message, where))
+            return
         parts = sign_text(_named(_parts(message, where), message), given_signature(message))
         if self._family.thinks:
             parts = [*_signed_thoughts(message), *parts]
