@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.lib.streaming._deltas import accumulate_delta
 
-from gemproxy.chat.chunks import ChunkFactory, Usage
+from gemproxy.chat.chunks import ChunkFactory, Usage, text_alone
 from gemproxy.chat.collect import CompletionCollector
 from gemproxy.chat.deltas import Pieces
 from gemproxy.chat.jsontext import dumps
@@ -91,6 +91,15 @@ def test_our_own_chunks_add_up_to_a_completion() -> None:
     assert collector.usage == usage.as_json()
     assert collector.text == "Hello, world."
     assert collector.finished
+
+
+@given(st.text(st.characters(exclude_categories=())), st.integers(0, 2), st.text())
+def test_a_chunk_with_more_text_is_as_any_other(text: str, index: int, model: str) -> None:
+    chunks = ChunkFactory("chatcmpl-1", 1, model)
+    for _ in range(2):
+        short, long = chunks.text(text, index), chunks.delta({"content": text}, None, index)
+        assert (short, short.json()) == (long, long.json())
+        assert short.text == text_alone(long.json())
 
 
 def test_nothing_adds_up_to_no_choices() -> None:

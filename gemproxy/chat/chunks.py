@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
+from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.shapes import as_object
 from gemproxy.chat.sse import Event
 
@@ -130,6 +131,20 @@ class ChunkFactory:
     id: str
     created: int
     model: str
+    # By choice: the JSON in front of the text of a chunk, and behind it.
+    _frames: dict[int, tuple[bytes, bytes]] = field(init=False, factory=dict, eq=False, repr=False)
+
+    def text(self, text: str, index: int = 0) -> Event:
+        """
+        A chunk with more text of a choice, as L{delta} makes it: the JSON of most chunks is the
+        same but for the text.
+        """
+        frame = self._frames.get(index)
+        if frame is None:
+            before, _, behind = self.delta({"content": ""}, None, index).data.rpartition(b'""')
+            frame = self._frames[index] = before, behind
+        data = frame[0] + dumps(text, keep_halves=True) + frame[1]
+        return Event(data, text=None if index else text or None)
 
     def delta(
         self,

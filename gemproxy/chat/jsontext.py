@@ -61,15 +61,16 @@ def _without_surrogates(value: Any) -> Any:
     return value
 
 
-def loads(text: bytes) -> Any:
+def loads(text: bytes, exactly: bool = True) -> Any:
     """
     Parse JSON. Lone surrogates, escaped or encoded, become U+FFFD.
 
+    @param exactly: whether integers beyond 64 bits are to be exact, which takes more time.
     @raise ValueError: not JSON, not UTF-8, nested too deeply, or a number that is NaN, infinite
         or out of range.
     """
     _check_depth(text)
-    return loads_checked(text)
+    return loads_checked(text) if exactly else peek(text)
 
 
 def loads_checked(text: bytes) -> Any:

@@ -64,6 +64,7 @@ class ChoiceWriter:
         self._opening = opening
         self._index = index
         self._wanted = wanted
+        self._is_begun = False
         self._held: NativeResponse | None = None
 
     def may_restart(self) -> bool:
@@ -80,7 +81,10 @@ class ChoiceWriter:
     def content(self, text: str) -> None:
         self.has_content = True
         self.length += len(text)
-        self._send({"content": text})
+        if self._is_begun:
+            self._answer.events((self._chunks.text(text, self._index),))
+        else:
+            self._send({"content": text})
 
     def thought(self, thought: Thought) -> None:
         if self._wanted.shows_thoughts:
@@ -169,7 +173,7 @@ class ChoiceWriter:
         finish_reason: str | None = None,
         native_finish_reason: str | None = None,
     ) -> None:
-        chunks = self._begun_by(deltas[-1])
+        chunks = [] if self._is_begun else self._begun_by(deltas[-1])
         if len(deltas) > 1:
             chunks += [self._chunks.delta(delta, None, self._index) for delta in deltas[:-1]]
         chunks.append(
@@ -178,7 +182,8 @@ class ChoiceWriter:
         self._answer.events(chunks)
 
     def _begun_by(self, delta: dict[str, Any]) -> list[Event]:
-        """The first chunks of the choices that are to be begun for one of this choice's."""
+        """The first chunks of the choices that are to be begun for the first of this choice's."""
+        self._is_begun = True
         chunks = []
         for index in self._opening.until(self._index):
             # OpenAI sends null, not an empty string, as the content of a message with calls only.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
+from io import StringIO
 from itertools import chain, islice
 from typing import Any
 
@@ -21,7 +22,7 @@ _SUPPORTS_LIMIT = 500
 _SOURCES_LIMIT = 1000
 # Characters of the longest content that is searched for a text without a true position.
 _SEARCHED_LIMIT = 1_000_000
-# Characters: no piece is much shorter or longer, however the text came.
+# Characters: no piece is longer, however the text came.
 _PIECE = 4096
 
 
@@ -29,52 +30,48 @@ class Transcript:
     """The text of an answer, as it is told to the client."""
 
     def __init__(self) -> None:
-        self._pieces: list[tuple[str, bool]] = []
+        self._content = StringIO()
+        # What is not the model's: where it begins and ends.
+        self._others: list[tuple[int, int]] = []
         self._index: _Index | None = None
 
     def add(self, text: str, by_model: bool = True) -> None:
         """@param by_model: whether Google counts it as text of the model."""
         self._index = None
-        if len(text) <= _PIECE:
-            self._add_piece(text, by_model)
-            return
-        for start in range(0, len(text), _PIECE):
-            self._add_piece(text[start : start + _PIECE], by_model)
-
-    def _add_piece(self, text: str, by_model: bool) -> None:
-        last, is_alike = self._pieces[-1] if self._pieces else ("", not by_model)
-        if is_alike is by_model and len(last) < _PIECE:
-            self._pieces[-1] = last + text, by_model
-        else:
-            self._pieces.append((text, by_model))
+        if not by_model:
+            begin = self._content.tell()
+            self._others.append((begin, begin + len(text)))
+        self._content.write(text)
 
     @property
     def content(self) -> str:
-        return "".join(text for text, _ in self._pieces)
+        return self._content.getvalue()
 
     def position(self, offset: int) -> int:
         """The position in the content for an offset in bytes in the model's text."""
         if self._index is None:
-            self._index = _Index(self._pieces)
+            self._index = _Index(self.content, self._others)
         return self._index.position(offset)
 
 
 class _Index:
-    """Finds positions in the pieces of a L{Transcript}."""
+    """Finds positions in a L{Transcript}."""
 
-    def __init__(self, pieces: list[tuple[str, bool]]) -> None:
+    def __init__(self, content: str, others: list[tuple[int, int]]) -> None:
         # Of the model's pieces: where in its bytes they end, and where in the content they begin.
         self._ends: list[int] = []
         self._begins: list[int] = []
         self._texts: list[str] = []
-        self._length = size = 0
-        for text, by_model in pieces:
-            if by_model:
+        self._length = len(content)
+        size = place = 0
+        for begin, end in (*others, (self._length, self._length)):
+            for start in range(place, begin, _PIECE):
+                text = content[start : min(start + _PIECE, begin)]
                 size += len(text.encode("utf-8", "surrogatepass"))
                 self._ends.append(size)
-                self._begins.append(self._length)
+                self._begins.append(start)
                 self._texts.append(text)
-            self._length += len(text)
+            place = end
 
     def position(self, offset: int) -> int:
         place = bisect_left(self._ends, offset)

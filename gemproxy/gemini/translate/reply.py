@@ -9,7 +9,7 @@ from attrs import define, field, frozen
 
 from gemproxy.chat.answer_limits import DEFAULT_LIMITS, AnswerLimits
 from gemproxy.chat.chunks import Usage
-from gemproxy.chat.jsontext import loads
+from gemproxy.chat.jsontext import has_long_integer, loads
 from gemproxy.chat.shapes import as_object, objects_in
 from gemproxy.chat.sse import Event, SSEDecoder
 from gemproxy.gemini.translate.answer_media import Media
@@ -143,7 +143,10 @@ class Reply:
     def _read(self, event: Event, news: News) -> None:
         self._limits.check_json(event.data)
         try:
-            response = loads(event.data)
+            response = loads(event.data, exactly=False)
+            text = _text_alone(response) if self._native is None else None
+            if text is None and has_long_integer(event.data):
+                response = loads(event.data)
         except ValueError:
             return
         if not isinstance(response, dict):
@@ -155,7 +158,7 @@ class Reply:
             self._counts = counts
         if self._native is not None:
             self._native(_native_of(response))
-        if (text := _text_alone(response)) is not None:
+        if text is not None:
             self._take_text(text, news)
             return
         feedback = response.get("promptFeedback")
@@ -220,8 +223,13 @@ class Reply:
 _OF_TEXT = frozenset({"content", "index"})
 
 
-def _text_alone(response: Json) -> str | None:
-    """The text of a response that has one, and nothing else, as most have; None if it has more."""
+def _text_alone(response: Any) -> str | None:
+    """
+    The text of a response that has one, and nothing else but counts, as most have; None if it has
+    more.
+    """
+    if type(response) is not dict:
+        return None
     candidates = response.get("candidates")
     if type(candidates) is not list or len(candidates) != 1 or "promptFeedback" in response:
         return None
