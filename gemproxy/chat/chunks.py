@@ -7,14 +7,13 @@ from typing import Any
 from attrs import field, frozen
 
 from gemproxy.chat.jsontext import dumps
-from gemproxy.chat.shapes import as_object
 from gemproxy.chat.sse import Event
 
 
 def count_of(holder: Any, name: str) -> int:
     """A number of tokens in an object; 0 if it is not there."""
-    value = as_object(holder).get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+    value = holder.get(name) if isinstance(holder, dict) else None
+    return value if type(value) is int else 0
 
 
 @frozen

@@ -13,7 +13,7 @@ from gemproxy.chat.chunks import Usage
 from gemproxy.chat.errors import upstream_silent
 from gemproxy.gemini.api.call import ApiCall
 from gemproxy.gemini.flow import Flow
-from gemproxy.gemini.prepare import Prepared
+from gemproxy.gemini.prepare import RELEASED, Prepared
 from gemproxy.gemini.translate.errors import AttemptFailure, transient
 from gemproxy.gemini.translate.outcomes import explanation, is_certain, is_malformed
 from gemproxy.gemini.translate.reply import Reply, Thought
@@ -75,7 +75,7 @@ class Choice:
 
     def release(self) -> None:
         """Release the request, which whoever still refers to it shall not keep in memory."""
-        self.prepared = self.prepared.released()
+        self.prepared = RELEASED
 
 
 class Tally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from gemproxy.chat.errors import bad_request
 from gemproxy.chat.jsontext import dumps
@@ -57,9 +57,9 @@ class Prepared:
     is_native: bool = False
     needs_files: bool = False
 
-    def released(self) -> Prepared:
-        """The same without what takes memory."""
-        return evolve(self, body=b"", texts=())
+
+RELEASED = Prepared(Parameters(1, {}, False, ()), b"", (), None, is_signed=False)
+"""Stands for a request whose answer is there, so that it takes no memory."""
 
 
 def needs_of(request: ChatRequest, defaults: Defaults) -> Needs:

@@ -110,7 +110,7 @@ class ClientChannel(HTTPChannel):
         return self._command, self._path, self._version
 
     def lineReceived(self, line: bytes) -> None:
-        if line.startswith((b" ", b"\t")):
+        if line[:1] in (b" ", b"\t"):
             self.is_folded = True
         super().lineReceived(line)
 

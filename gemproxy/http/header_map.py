@@ -56,7 +56,11 @@ class HeaderMap(Headers):
     def addRawHeader(self, name: str | bytes, value: str | bytes) -> None:
         if value.__class__ is not bytes or b"\n" in value or b"\r" in value:
             value = _in_one_line(value)
-        self._rawHeaders.setdefault(_names[name], []).append(value)
+        spelt = _names[name]
+        if spelt in self._rawHeaders:
+            self._rawHeaders[spelt].append(value)
+        else:
+            self._rawHeaders[spelt] = [value]
 
     @overload
     def getRawHeaders(self, name: AnyStr) -> Sequence[AnyStr] | None: ...

@@ -8,14 +8,9 @@ but does pass Accept, so the mark is there too, as a type that nobody wants.
 from __future__ import annotations
 
 from attrs import frozen
-
-from gemproxy.chat.request import Headers
-from gemproxy.http.header_map import HeaderMap
+from twisted.web.http_headers import Headers
 
 _VIA = b"x-gemproxy-via"
-LOOP_HEADERS = (b"accept", _VIA)
-"""The headers in which a mark may be, in lower case."""
-
 _TYPE = b"application/x.gemproxy."
 
 
@@ -25,7 +20,7 @@ class LoopMark:
 
     id: bytes
 
-    def add_to(self, headers: HeaderMap) -> None:
+    def add_to(self, headers: Headers) -> None:
         """Mark a request to an upstream."""
         accepted = headers.getRawHeaders(b"accept", [b"*/*"])
         accept = b", ".join([*accepted, _TYPE + self.id + b";q=0"])
@@ -34,8 +29,6 @@ class LoopMark:
 
     def is_in(self, headers: Headers) -> bool:
         """Whether a request has come back."""
-        return any(
-            (name.lower() == _VIA and self.id in value)
-            or (name.lower() == b"accept" and _TYPE + self.id in value)
-            for name, value in headers
-        )
+        via = b" ".join(headers.getRawHeaders(_VIA, ()))
+        accepted = b" ".join(headers.getRawHeaders(b"accept", ()))
+        return self.id in via or _TYPE + self.id in accepted

@@ -143,19 +143,18 @@ class OpenAIBackend:
     def complete(self, request: ChatRequest, answer: Answer) -> Deferred[None]:
         idle_timeout = IdleTimeout(self.clock, self.timeout)
         work = Deferred.fromCoroutine(self._complete(request, answer, idle_timeout))
-        work = idle_timeout.watch(work).addErrback(self._as_silence)
+        work = idle_timeout.watch(work)
         return work.addErrback(self._masked, credentials_in(request.headers))
-
-    def _as_silence(self, failure: Failure) -> Failure:
-        return Failure(upstream_silent(self.timeout)) if failure.check(TimeoutError) else failure
 
     def _masked(self, failure: Failure, credentials: list[str]) -> Failure:
         """
-        An upstream's error may quote the key that it got.
+        An error as the client may see it: an upstream may quote the key that it got.
 
         @param credentials: the client's own.
         """
         error = failure.value
+        if failure.check(TimeoutError):
+            error = upstream_silent(self.timeout)
         if not isinstance(error, ChatError):
             return failure
         shown = shown_keys(credentials)

@@ -25,7 +25,7 @@ from gemproxy.chat.errors import INVALID_REQUEST, SERVER_ERROR, ChatError, bad_r
 from gemproxy.chat.jsontext import dumps
 from gemproxy.chat.request import Headers
 from gemproxy.http.client_connections import host_of
-from gemproxy.http.loops import LOOP_HEADERS, LoopMark
+from gemproxy.http.loops import LoopMark
 from gemproxy.http.server_request import ServerRequest
 from gemproxy.metrics import Metrics
 from gemproxy.usage.meter import Meter
@@ -142,7 +142,7 @@ class Admission:
         """Why a request is refused; None if it is admitted."""
         if self.stopping and path not in OPEN_PATHS:
             return overloaded("The proxy is stopping.", 5)
-        if self.mark is not None and self.mark.is_in(request.marked_headers()):
+        if self.mark is not None and self.mark.is_in(request.requestHeaders):
             return ChatError(
                 508,
                 SERVER_ERROR,
@@ -451,21 +451,13 @@ class ProxyRequest(ServerRequest):
         # It refers to all that the callers had in hand, such as the body.
         error.with_traceback(None)
 
-    def marked_headers(self) -> Headers:
-        """The headers in which a L{LoopMark} may be."""
-        return tuple(
-            (name, value)
-            for name in LOOP_HEADERS
-            for value in self.requestHeaders.getRawHeaders(name) or ()
-        )
-
     def headers_to_forward(self) -> Headers:
         """The client's headers, with what an upstream is told of the client."""
-        headers = tuple(
+        headers = [
             (name, value)
             for name, values in self.requestHeaders.getAllRawHeaders()
             for value in values
-        )
+        ]
         scheme = b"https" if self.isSecure() else b"http"
         return self._admission.proxies.forwarded(
             headers, self.peer, scheme, self.getHeader(b"host")

@@ -70,7 +70,13 @@ class TrustedProxies:
             name.startswith(_PREFIX) or name in _OTHERS for name in names
         )
 
-    def forwarded(self, headers: Headers, peer: str, scheme: bytes, host: bytes | None) -> Headers:
+    def forwarded(
+        self,
+        headers: Iterable[tuple[bytes, bytes]],
+        peer: str,
+        scheme: bytes,
+        host: bytes | None,
+    ) -> Headers:
         """
         A client's headers, with those of forwarding as the upstream shall have them.
 

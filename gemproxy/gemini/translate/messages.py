@@ -56,8 +56,11 @@ class Conversation:
     @property
     def is_signed(self) -> bool:
         """Whether it has signatures that the API may find corrupted."""
-        parts = (part for turn in self.turns for part in turn.parts)
-        return any(part.get("thoughtSignature", DUMMY) != DUMMY for part in parts)
+        for turn in self.turns:
+            for part in turn.parts:
+                if "thoughtSignature" in part and part["thoughtSignature"] != DUMMY:
+                    return True
+        return False
 
     def without_signatures(self) -> Conversation:
         """The conversation with signatures that are always taken."""
