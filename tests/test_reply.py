@@ -93,6 +93,16 @@ def test_thoughts_are_sent_as_they_arrive():
     assert reply.close() == NO_NEWS
 
 
+def test_numbers_are_exact_however_long_they_are():
+    arguments = {"number": 10**30 + 1}
+    responses: list[Any] = []
+    for reply in (Reply(), Reply(native=responses.append)):
+        reply.feed(sse(candidate({"functionCall": {"name": "f", "args": arguments}})))
+        assert [json.loads(call.arguments) for call in reply.calls] == [arguments]
+    [told] = responses
+    assert told.response == candidate({"functionCall": {"name": "f", "args": arguments}})
+
+
 def test_usage_as_openai_counts_it():
     _, reply = heard(STREAM)
     assert reply.usage is not None

@@ -18,7 +18,7 @@ _VALUE_IS_LONG = re.compile(rb"\s*-?[0-9]{20,}(?![0-9.eE])")
 _MANY_ZEROS = b"0" * 20
 _DIGITS_AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _PIECE = 1 << 20
-# Each level takes two bytes.
+# Bytes of a text that cannot be too deep: each level takes two.
 _FLAT = 2 * DEEPEST
 
 _WHITE_SPACE = " \t\r\n"
@@ -69,7 +69,8 @@ def loads(text: bytes, exactly: bool = True) -> Any:
     @raise ValueError: not JSON, not UTF-8, nested too deeply, or a number that is NaN, infinite
         or out of range.
     """
-    _check_depth(text)
+    if len(text) > _FLAT:
+        _check_depth(text)
     return loads_checked(text) if exactly else peek(text)
 
 
@@ -104,7 +105,8 @@ def read(text: bytes, exactly: bool = False) -> Any:
     @param exactly: whether integers beyond 64 bits are to be exact, which takes more time.
     @raise ValueError: not JSON, or nested too deeply.
     """
-    _check_depth(text)
+    if len(text) > _FLAT:
+        _check_depth(text)
     if exactly and has_long_integer(text):
         return _read_leniently(text)
     try:
@@ -114,7 +116,7 @@ def read(text: bytes, exactly: bool = False) -> Any:
 
 
 def _check_depth(text: bytes) -> None:
-    if len(text) > _FLAT and is_deeper(text, DEEPEST):
+    if is_deeper(text, DEEPEST):
         raise ValueError("nested too deeply")
 
 

@@ -122,8 +122,8 @@ class SSEDecoder:
         events: list[Event] = []
         if self._opening is not None:
             data = self._without_bom(data)
-        elif end := self._end_of_one_line(data):
-            return [Event(data[6:-end])]
+        elif (line := self._only_line(data)) is not None:
+            return [Event(line)]
         *blocks, rest = self._with_lf_only(data).split(b"\n\n")
         if blocks and self._held():
             self._take(blocks.pop(0) + b"\n\n", events)
@@ -147,23 +147,20 @@ class SSEDecoder:
         self._take(b"\n\n", events)
         return events
 
-    def _end_of_one_line(self, data: bytes) -> int:
-        """
-        How many bytes end a piece that is exactly one event with one line, as most pieces are; 0
-        for all others.
-        """
-        if (
-            not data.startswith(b"data: ")
-            or not data.endswith(b"\n")
-            or (self._line or self._lines or self._name or self._after_cr)
+    def _only_line(self, data: bytes) -> bytes | None:
+        """The data of a piece that is exactly one event with one line, as most pieces are."""
+        if not data.startswith(b"data: ") or (
+            self._line or self._lines or self._name or self._after_cr
         ):
-            return 0
-        left = len(data) - data.find(b"\n")
-        if left == 2:
-            return 0 if b"\r" in data else 2
-        # As Google ends lines.
-        is_crlf = left == 3 and data.endswith(b"\r\n\r\n") and data.find(b"\r") == len(data) - 4
-        return 4 if is_crlf else 0
+            return None
+        if data.endswith(b"\n\n"):
+            line = data[6:-2]
+        elif data.endswith(b"\r\n\r\n"):
+            # As Google ends lines.
+            line = data[6:-4]
+        else:
+            return None
+        return None if b"\n" in line or b"\r" in line else line
 
     def _held(self) -> int:
         return len(self._line) + self._size + len(self._name)

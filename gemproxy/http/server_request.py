@@ -24,6 +24,8 @@ class ServerRequest(Request):
 
     __slots__ = ()
 
+    transport: Any
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.requestHeaders, self.responseHeaders = HeaderMap(), HeaderMap()
@@ -67,7 +69,7 @@ class ServerRequest(Request):
         elif self.chunked and data and not (self.finished or self._disconnected):
             # Most pieces of a stream: what Twisted's own six calls do with them, in one.
             self.sentLength += len(data)
-            self.channel.write(b"%x\r\n%b\r\n" % (len(data), data))
+            self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
         else:
             super().write(data)
 
