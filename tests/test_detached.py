@@ -10,6 +10,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 from twisted.web.test.requesthelper import DummyChannel
 
+from gemproxy.web.app import ProxyApp
 from gemproxy.web.detached import Detached
 
 
@@ -74,3 +75,34 @@ def test_work_that_ignores_the_cancel_is_ignored(exchange: Exchange):
     exchange.begin()
     exchange.request.connectionLost(Failure(ConnectionDone()))
     assert not exchange.request.finished
+
+
+class Answering:
+    app = ProxyApp()
+
+    @app.detached("/v1/a/<name>")
+    @app.detached("/v1/a")
+    async def answer(self, request: Request) -> None:
+        # Klein has taken the path apart, if it has seen the request.
+        request.write(b"by Klein" if request.prepath else b"at once")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "answer"),
+    [
+        (b"POST", b"/v1/a", b"at once"),
+        (b"POST", b"/v1/%61", b"by Klein"),
+        (b"POST", b"/v1/a/b", b"by Klein"),
+        (b"GET", b"/v1/a", b"405"),
+        (b"POST", b"/v1/ab", b"404"),
+    ],
+)
+def test_a_path_as_it_is_in_a_route_is_answered_without_klein(
+    exchange: Exchange, method: bytes, path: bytes, answer: bytes
+):
+    request, answering = exchange.request, Answering()
+    request.channel.site = Site(answering.app.resource())
+    request.method, request.path = method, path
+    request.process()
+    assert request.finished
+    assert answer in exchange.sent.getvalue()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-from klein import Klein
+from twisted.internet.defer import Deferred
 
 from gemproxy.dialects.dialect import Counting, Dialect
 from gemproxy.dialects.registry import COUNTINGS, DIALECTS
 from gemproxy.web.admission import ProxyRequest
-from gemproxy.web.detached import Detached
+from gemproxy.web.app import ProxyApp, Work
 from gemproxy.web.dialects import DialectService
 
 
@@ -33,11 +33,11 @@ class SpeaksDialects(Protocol):
         """Answer a request about a response that is not kept here."""
 
 
-def add_dialect_routes(app: Klein) -> None:
+def add_dialect_routes(app: ProxyApp) -> None:
     for dialect in DIALECTS:
         answer = _answering(dialect)
         for rule in dialect.rules:
-            app.route(rule, methods=["POST"], endpoint=f"dialect_at_{rule}")(answer)
+            app.detached(rule)(answer)
     for counting in COUNTINGS:
         endpoint = f"count_{counting.dialect.name}"
         app.route(counting.rule, methods=["POST"], endpoint=endpoint)(_counting(counting))
@@ -50,9 +50,9 @@ def add_dialect_routes(app: Klein) -> None:
             await proxy.response_not_kept(request, id)
 
 
-def _answering(dialect: Dialect) -> Callable[..., Detached]:
-    def answer(proxy: SpeaksDialects, request: ProxyRequest, **_: str) -> Detached:
-        return Detached(proxy.answer_in(request, dialect))
+def _answering(dialect: Dialect) -> Work:
+    def answer(proxy: SpeaksDialects, request: ProxyRequest) -> Coroutine[Deferred[Any], Any, None]:
+        return proxy.answer_in(request, dialect)
 
     return answer
 

@@ -12,7 +12,6 @@ from gemproxy.web import embeddings
 from gemproxy.web.admin import Admin
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.chat import ChatService
-from gemproxy.web.detached import Detached
 from gemproxy.web.dialect_routes import add_dialect_routes
 from gemproxy.web.dialects import DialectService, response_not_found
 from gemproxy.web.embeddings import EmbeddingsService
@@ -75,11 +74,8 @@ class GeminiProxy:
         self._reader = chats.reader
         self.dialects = dialects
 
-    @app.route("/v1/chat/completions", methods=["POST"])
-    def chat_completions(self, request: ProxyRequest) -> Detached:
-        return Detached(self._chat(request))
-
-    async def _chat(self, request: ProxyRequest) -> None:
+    @app.detached("/v1/chat/completions")
+    async def chat_completions(self, request: ProxyRequest) -> None:
         chat = await self._reader.chat(request)
         chat.model = _named(request, chat.model)
         answering = self._chats.answer(request, chat, self._backend, "gemini")
@@ -104,11 +100,8 @@ class GeminiProxy:
     async def response_not_kept(self, request: ProxyRequest, id: str) -> None:
         raise response_not_found(id)
 
-    @app.route("/v1/images/generations", methods=["POST"])
-    def images_generations(self, request: ProxyRequest) -> Detached:
-        return Detached(self._images(request))
-
-    async def _images(self, request: ProxyRequest) -> None:
+    @app.detached("/v1/images/generations")
+    async def images_generations(self, request: ProxyRequest) -> None:
         images = await self._reader.images(request, await self._reader.body(request))
         images.chat.model = _named(request, images.chat.model)
         await self._chats.answer_images(request, images, self._backend, "gemini/images")

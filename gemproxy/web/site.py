@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
-from klein import Klein
 from twisted.internet.interfaces import IAddress
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
@@ -19,9 +18,9 @@ from gemproxy.chat.request import Headers
 from gemproxy.dialects.registry import DIALECTS
 from gemproxy.http.client_connections import ClientChannel, Connections, host_of
 from gemproxy.http.connection_limits import ConnectionLimiter, RefusedConnections
-from gemproxy.http.routes import RoutedApp
 from gemproxy.http.site import QuietSite
 from gemproxy.web.admission import Admission, ProxyRequest
+from gemproxy.web.app import ProxyApp
 from gemproxy.web.console import add_console_routes
 from gemproxy.web.responses import send_error
 from gemproxy.web.throttle import AdmissionThrottle
@@ -49,7 +48,7 @@ def headers_of(request: Request) -> Headers:
     )
 
 
-def make_app(hint: str = "") -> Klein:
+def make_app(hint: str = "") -> ProxyApp:
     """
     A Klein application that answers its errors as OpenAI's API does, and has the routes of both
     ports. The instance that it is bound to has a C{health} (L{gemproxy.web.health.Health}) and an
@@ -57,7 +56,7 @@ def make_app(hint: str = "") -> Klein:
 
     @param hint: what to tell clients that request an unknown path.
     """
-    app = RoutedApp()
+    app = ProxyApp()
     add_console_routes(app)
 
     @app.route("/health", methods=["GET"])

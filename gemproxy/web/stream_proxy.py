@@ -25,7 +25,6 @@ from gemproxy.web.admin import Admin
 from gemproxy.web.admission import ProxyRequest
 from gemproxy.web.chat import ChatService
 from gemproxy.web.completions import StopTagCutter
-from gemproxy.web.detached import Detached
 from gemproxy.web.dialect_routes import add_dialect_routes
 from gemproxy.web.dialects import DialectService
 from gemproxy.web.embeddings import EmbeddingsService
@@ -89,11 +88,8 @@ class StreamProxy:
         self._reader = chats.reader
         self.dialects = dialects
 
-    @app.route("/v1/chat/completions", methods=["POST"])
-    def chat_completions(self, request: ProxyRequest) -> Detached:
-        return Detached(self._answer(request))
-
-    async def _answer(self, request: ProxyRequest) -> None:
+    @app.detached("/v1/chat/completions")
+    async def chat_completions(self, request: ProxyRequest) -> None:
         chat = await self._reader.chat(request)
         route = await self._routed(request, chat.model, chat.raw, chat.headers)
         chat.model = route.model
