@@ -56,6 +56,7 @@ class ResponseParser:
         "head",
         "heard",
         "keep_alive",
+        "on_body",
         "switched",
         "until_closed",
     )
@@ -78,6 +79,8 @@ class ResponseParser:
         self._headers: list[tuple[bytes, bytes]] = []
         self._phrase = b""
         self._pieces: list[bytes] = []
+        # Called by llhttp, more often than all of the below together.
+        self.on_body = self._pieces.append
         self._overhead = 0
         # Bytes of the body that are to come, if llhttp does not count them.
         self._left: int | None = None
@@ -193,9 +196,6 @@ class ResponseParser:
             self._left = length
         self._has_head = True
         self._headers.clear()
-
-    def on_body(self, data: bytes) -> None:
-        self._pieces.append(data)
 
     def on_message_complete(self) -> None:
         self.done = self._has_head and not self.switched

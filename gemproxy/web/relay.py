@@ -157,9 +157,11 @@ class _Relay:
     # Called by the backend:
 
     def events(self, events: Sequence[Event]) -> None:
-        if passed := self._before_a_tag(events):
+        if not self._filter.passes(events):
+            events = self._before_a_tag(events)
+        if events:
             self._has_data = True
-            self._pass_on(passed)
+            self._pass_on(events)
 
     def document(self, document: dict[str, Any], events: Sequence[Event]) -> None:
         if isinstance(document.get("usage"), dict):
@@ -167,11 +169,9 @@ class _Relay:
             self._exchange.usage = document["usage"]
         self.events(events)
 
-    def _before_a_tag(self, events: Sequence[Event]) -> Sequence[Event]:
+    def _before_a_tag(self, events: Sequence[Event]) -> list[Event]:
         if self.state is RelayState.STOP_TAG:
-            return ()
-        if self._filter.passes(events):
-            return events
+            return []
         passed: list[Event] = []
         for event in events:
             passed += self._filter.feed(event)
@@ -445,7 +445,7 @@ class DocumentRelay(_Relay):
         self._document = document
         super().document(document, events)
 
-    def _before_a_tag(self, events: Sequence[Event]) -> Sequence[Event]:
+    def _before_a_tag(self, events: Sequence[Event]) -> list[Event]:
         passed = super()._before_a_tag(events)
         if [*map(id, passed)] != [*map(id, events)]:
             # A document is the backend's own only as long as nothing is cut off.
