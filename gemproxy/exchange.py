@@ -167,7 +167,7 @@ class Exchange:
             "upstream_request": self.upstream_request and _one_word(self.upstream_request),
             "error": self.error and self._quoted(self.error),
         }
-        return " ".join(f"{name}={value}" for name, value in facts.items() if value is not None)
+        return " ".join([f"{name}={value}" for name, value in facts.items() if value is not None])
 
     def input(self) -> bytes:
         """The content of the request's file."""

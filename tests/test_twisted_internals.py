@@ -27,6 +27,7 @@ from twisted.web.http_headers import Headers, InvalidHeaderName
 from twisted.web.resource import Resource
 
 from gemproxy.http.header_map import HeaderMap
+from gemproxy.http.request_writer import send_at_once
 from gemproxy.http.routes import RoutedApp
 from gemproxy.http.server_request import ServerRequest
 from tests.support import ROOT
@@ -36,7 +37,8 @@ PRIVATE = re.compile(
     r"\bfrom (?:twisted|treq|klein)[\w.]* import [^\n]*\b_\w+"
     r"|channel\._\w+|\bself\._(?:command|disconnected|dataBuffer)\b"
     r"|\b_(?:networkProducer|waitingForTransport|handlingRequest|optimisticEagerReadSize)\b"
-    r"|\.doWrite\(|\b_rawHeaders\b|\.chunked = |\.persistent = |_raiseSynchronously|\b_poller\b"
+    r"|\.doWrite\(|\b_(?:rawHeaders|tempDataBuffer)\b"
+    r"|\.chunked = |\.persistent = |_raiseSynchronously|\b_poller\b"
 )
 
 
@@ -235,16 +237,19 @@ def test_a_server_transport_has_the_hooks_of_immediate_writes():
     assert tcp.Port.transport is tcp.Server, "tcp.Port does not take its transport from a class"
 
 
-def test_a_connection_writes_what_is_buffered_when_it_is_called():
+def test_a_connection_sends_what_it_is_given_unless_something_waits():
     """gemproxy/http/request_writer.py: send_at_once"""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         connection = tcp.Connection(ours, None, reactor)
         connection.connected = True
-        connection.write(b"now")
-        assert isinstance(connection, FileDescriptor)
+        send_at_once(connection, b"now")
+        assert connection not in reactor.getWriters()
+        assert theirs.recv(20, socket.MSG_DONTWAIT) == b"now"
+        connection.write(b"first ")
+        send_at_once(connection, b"second")
         connection.doWrite()
-        assert theirs.recv(10, socket.MSG_DONTWAIT) == b"now"
+        assert theirs.recv(20, socket.MSG_DONTWAIT) == b"first second"
         connection.stopWriting()
 
 

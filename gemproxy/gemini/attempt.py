@@ -79,9 +79,14 @@ class Choice:
 
 
 class Tally:
-    """Sums the token counts of the choices of one request."""
+    """
+    Sums the token counts of the choices of one request.
+
+    @ivar total: None if there are none.
+    """
 
     def __init__(self, answer: Answer) -> None:
+        self.total: Usage | None = None
         self._answer = answer
         self._usages: dict[Choice, Usage] = {}
 
@@ -89,13 +94,9 @@ class Tally:
         """@param usage: the counts of the choice's last attempt; None if there are none."""
         if usage is not None and usage != self._usages.get(choice):
             self._usages[choice] = usage
-            assert self.total is not None  # noqa: S101 - for mypy
+            first, *others = self._usages.values()
+            self.total = sum(others, first)
             self._answer.counted(self.total)
-
-    @property
-    def total(self) -> Usage | None:
-        usages = list(self._usages.values())
-        return sum(usages[1:], usages[0]) if usages else None
 
 
 class Attempts(Protocol):

@@ -57,11 +57,19 @@ class ClientChannel(HTTPChannel):
         limit_unacknowledged(tcp, STALLED)
         self._is_secure = bool(super().isSecure())
         self._begin_head()
-        self.address = host_of(self.transport.getPeer())
+        self._peer, self._host = self.transport.getPeer(), self.transport.getHost()
+        self.address = host_of(self._peer)
         self.site.connections.opened(self)
 
+    # What each request asks for, which takes a system call, new objects or an adapted transport:
+
+    def getPeer(self) -> Any:
+        return self._peer
+
+    def getHost(self) -> Any:
+        return self._host
+
     def isSecure(self) -> bool:
-        # Each request is asked several times, and the transport must be adapted to tell.
         return self._is_secure
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

@@ -56,16 +56,24 @@ def request_head(
 
 def send_at_once(transport: Any, data: bytes) -> None:
     """
-    Send as much as the socket accepts now. Twisted would wait for the reactor to report the socket
-    as writable. That saves 13 % of the CPU of a small streamed answer. C{doWrite} is called outside
-    of the reactor, for which there is no public way; C{tests/test_twisted_internals.py} fails if
-    that changes.
+    Send as much as the socket accepts now, if it is not much. Twisted would have the reactor report
+    the socket as writable first, with two more system calls. That saves 13 % of the CPU of a small
+    streamed answer. C{writeSomeData} is called outside of the reactor, for which there is no public
+    way, nor to know that nothing waits; C{tests/test_twisted_internals.py} fails if that changes.
     """
-    transport.write(data)
     # Other transports, such as TLS, do not write to a socket directly.
-    if isinstance(transport, FileDescriptor):
+    if (
+        isinstance(transport, FileDescriptor)
+        and transport.connected
+        and len(data) <= transport.SEND_LIMIT
+        and not (transport.dataBuffer or transport._tempDataBuffer)
+    ):
+        sent = transport.writeSomeData(data)
         # An error occurs again when the reactor writes, and is handled there.
-        transport.doWrite()
+        if isinstance(sent, int) and sent > 0:
+            data = data[sent:]
+    if data:
+        transport.write(data)
 
 
 @implementer(IConsumer)

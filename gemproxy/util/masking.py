@@ -38,9 +38,8 @@ def shown_keys(values: Iterable[str]) -> list[str]:
     What may be keys among the values of a request's headers for keys: words of visible ASCII
     characters, at most L{MOST_SHOWN_KEYS}.
     """
-    words = (word for value in values for word in value.split(None, 2)[:_WORDS_OF_A_CREDENTIAL])
-    keys = dict.fromkeys(word for word in words if _is_plausible(word))
-    return list(keys)[:MOST_SHOWN_KEYS]
+    words = [word for value in values for word in value.split(None, 2)[:_WORDS_OF_A_CREDENTIAL]]
+    return list(dict.fromkeys(filter(_is_plausible, words)))[:MOST_SHOWN_KEYS]
 
 
 def ends_of(key: str) -> str:

@@ -195,8 +195,9 @@ class _Relay:
 
     def ignored(self, parameters: Sequence[str]) -> None:
         parameters = (*self._form.ignored, *parameters)
-        names = _listed(parameters)
-        if names and self._request.channel is not None:
+        if not parameters or self._request.channel is None:
+            return
+        if names := _listed(parameters):
             self._request.setHeader(b"x-gemproxy-ignored", names.encode())
 
     def asking(self, upstream: str, model: str) -> None:
