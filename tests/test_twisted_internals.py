@@ -28,7 +28,6 @@ from twisted.web.resource import Resource
 
 from gemproxy.http.header_map import HeaderMap
 from gemproxy.http.request_writer import send_at_once
-from gemproxy.http.routes import RoutedApp
 from gemproxy.http.server_request import ServerRequest
 from tests.support import ROOT
 
@@ -292,23 +291,3 @@ def test_a_map_of_headers_does_what_twisted_s_own_does(steps: list[tuple[Any, ..
     copied.addRawHeader("accept", "more")
     assert ours == theirs
     assert list(ours.getAllRawHeaders()) == list(theirs.getAllRawHeaders())
-
-
-def test_klein_looks_its_routes_up_where_they_are_remembered():
-    """gemproxy/http/routes.py"""
-
-    class Owner:
-        app = RoutedApp()
-
-        @app.route("/a/<name>")
-        def first(self, request: Any, name: str) -> None: ...
-
-    def matched(path: str) -> Any:
-        adapter = Owner().app.url_map.bind("localhost", "", path_info=path, default_method="GET")
-        return adapter.match()
-
-    assert matched("/a/x") == matched("/a/x") == ("first", {"name": "x"})
-    assert matched("/a/y")[1] == {"name": "y"}
-    assert Owner.app.url_map._remembered.cache_info()[:2] == (1, 2)
-    Owner.app.route("/a/x", endpoint="second")(lambda self, request: None)
-    assert matched("/a/x") == ("second", {})

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
+from klein import Klein
 from klein.resource import KleinResource
 from twisted.internet.defer import Deferred
 from twisted.web.server import Request
 
-from gemproxy.http.routes import RoutedApp
 from gemproxy.web.detached import Detached
 
 Work = Callable[..., Coroutine[Deferred[Any], Any, None]]
 
 
-class ProxyApp(RoutedApp):
+class ProxyApp(Klein):
     """
     Klein, whose Deferreds and closures for each request are not needed by a route that is
     L{Detached}: a request for one of these paths, as it is written in the route, is given to it at
