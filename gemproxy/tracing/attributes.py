@@ -6,7 +6,7 @@ There are no texts in it: opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-span
 
 from __future__ import annotations
 
-from gemproxy.chat.chunks import Usage
+from gemproxy.chat.chunks import count_of
 from gemproxy.exchange import Exchange
 
 OPERATION = "chat"
@@ -32,12 +32,11 @@ def attributes_of(exchange: Exchange) -> dict[str, str | int | bool | list[str]]
         said["gen_ai.response.id"] = exchange.upstream_request
     if exchange.finish_reason:
         said["gen_ai.response.finish_reasons"] = [exchange.finish_reason]
-    if exchange.usage is not None:
-        usage = Usage.of_json(exchange.usage)
-        said["gen_ai.usage.input_tokens"] = usage.prompt
-        said["gen_ai.usage.output_tokens"] = usage.completion
-        if usage.cached:
-            said["gen_ai.usage.cache_read.input_tokens"] = usage.cached
+    if (usage := exchange.usage) is not None:
+        said["gen_ai.usage.input_tokens"] = count_of(usage, "prompt_tokens")
+        said["gen_ai.usage.output_tokens"] = count_of(usage, "completion_tokens")
+        if cached := count_of(usage.get("prompt_tokens_details"), "cached_tokens"):
+            said["gen_ai.usage.cache_read.input_tokens"] = cached
     if exchange.account is not None:
         said["enduser.id"] = exchange.account
     if exchange.error is not None:

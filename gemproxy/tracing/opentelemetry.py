@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits, TracerProvi
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
+    INVALID_SPAN_CONTEXT,
     SpanContext,
     SpanKind,
     Status,
@@ -35,6 +36,7 @@ from gemproxy.util.threads import Threads
 
 FIRST_TOKEN = "first token"  # noqa: S105 - an event
 _NONE = Context()
+_PROPAGATOR = TraceContextTextMapPropagator()
 # For what is left at the end.
 _LAST_SECONDS = 3.0
 _NANOSECONDS = 1e9
@@ -85,14 +87,17 @@ class _Spans:
             SpanLimits(),
         )
 
-    def begin(self, asked: Context, time: float) -> _Begun:
-        """@param asked: has the client's span, if it told of one."""
+    def begin(self, traceparent: str | None, time: float) -> _Begun:
+        """@param traceparent: the client's."""
+        asked, client = _NONE, INVALID_SPAN_CONTEXT
+        if traceparent is not None:
+            asked = _PROPAGATOR.extract({"traceparent": traceparent}, _NONE)
+            client = get_current_span(asked).get_span_context()
         ids = self.provider.id_generator
-        parent: SpanContext | None = get_current_span(asked).get_span_context()
-        if parent is not None and parent.is_valid:
-            trace, is_random = parent.trace_id, parent.trace_flags.random_trace_id
+        if client.is_valid:
+            trace, is_random = client.trace_id, client.trace_flags.random_trace_id
         else:
-            parent, trace, is_random = None, ids.generate_trace_id(), ids.is_trace_id_random()
+            trace, is_random = ids.generate_trace_id(), ids.is_trace_id_random()
         sampling = self.provider.sampler.should_sample(asked, trace, OPERATION, SpanKind.SERVER)
         flags = TraceFlags.RANDOM_TRACE_ID if is_random else TraceFlags.DEFAULT
         if sampling.decision.is_sampled():
@@ -100,7 +105,7 @@ class _Spans:
         context = SpanContext(
             trace, ids.generate_span_id(), False, TraceFlags(flags), sampling.trace_state
         )
-        return _Begun(self, context, parent, sampling.attributes, time)
+        return _Begun(self, context, client, sampling.attributes, time)
 
     def send(self, begun: _Begun, exchange: Exchange) -> None:
         first = exchange.first_token
@@ -108,7 +113,7 @@ class _Spans:
         span = ReadableSpan(
             name_of(exchange),
             begun.context,
-            begun.client,
+            begun.client if begun.client.is_valid else None,
             self.resource,
             self._within_limits({**begun.attributes, **attributes_of(exchange)}),
             events if self.limits.max_events != 0 else (),
@@ -132,14 +137,14 @@ class _Begun:
     """
     The span of a request until it ends.
 
-    @ivar client: the span of which it is a part.
+    @ivar client: the span of which it is a part; not valid if it is the first of its trace.
     @ivar attributes: the sampler's.
     @ivar time: that of the request, in seconds since the epoch.
     """
 
     spans: _Spans
     context: SpanContext
-    client: SpanContext | None
+    client: SpanContext
     attributes: Mapping[str, AnyValue]
     time: float
 
@@ -168,7 +173,6 @@ class OpenTelemetry(Service, Tracer):
         self._threads = Threads(reactor, 1, "traces")
         self._endpoint = endpoint
         self._version = version
-        self._propagator = TraceContextTextMapPropagator()
         self._spans: _Spans | None = None
 
     def startService(self) -> None:
@@ -188,10 +192,7 @@ class OpenTelemetry(Service, Tracer):
     def begin(self, headers: Headers, time: float) -> Trace | None:
         if self._spans is None:
             return None
-        asked = _NONE
-        if (parent := parent_in(headers)) is not None:
-            asked = self._propagator.extract({"traceparent": parent}, _NONE)
-        return self._spans.begin(asked, time)
+        return self._spans.begin(parent_in(headers), time)
 
 
 def _at(seconds: float) -> int:

@@ -62,4 +62,4 @@ def parent_in(headers: Headers) -> str | None:
 
 def with_parent(headers: Headers, parent: bytes) -> Headers:
     """Headers for whoever is asked, with the part of the trace that this is."""
-    return (*(each for each in headers if each[0].lower() != _PARENT), (_PARENT, parent))
+    return (*[each for each in headers if each[0].lower() != _PARENT], (_PARENT, parent))
