@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _MODELS_LIMIT = 200
-# Metrics look their children up by more work than to count takes.
+# To look up the child of a metric takes more work than to count.
 _CHILDREN_KEPT = 1000
 
 

@@ -7,8 +7,9 @@ from typing import AnyStr, TypeVar, overload
 
 from twisted.web.http_headers import Headers
 
-# Clients make up names.
+# Clients make up names: so many are remembered, if they are not longer than this.
 _NAMES_LIMIT = 10_000
+_LONGEST_NAME = 100
 _T = TypeVar("_T")
 
 
@@ -20,7 +21,7 @@ class _Names(dict[bytes | str, bytes]):
         headers = Headers()
         headers.setRawHeaders(name, ())
         ((spelt, _),) = headers.getAllRawHeaders()
-        if len(self) < _NAMES_LIMIT:
+        if len(self) < _NAMES_LIMIT and len(name) <= _LONGEST_NAME:
             self[name] = spelt
         return spelt
 

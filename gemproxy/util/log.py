@@ -50,7 +50,7 @@ class MaskingObserver:
 
 
 def _text_of(event: dict[str, Any]) -> str:
-    """What L{formatEvent} makes of an event, in a tenth of the calls if there is none in it."""
+    """What L{formatEvent} makes of an event, in a tenth of the time if it has nothing to call."""
     template = event.get("log_format")
     if isinstance(template, str) and "(" not in template and "log_flattened" not in event:
         try:
