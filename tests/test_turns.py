@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import threading
 import time
@@ -13,8 +14,14 @@ import pytest
 from attrs import define
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.error import ConnectionDone
+from twisted.internet.pollreactor import PollReactor
 from twisted.internet.task import deferLater
+from twisted.logger import eventAsText, globalLogPublisher
+from twisted.python.failure import Failure
 
 from gemproxy.http.reactor_turns import TurnService
 from gemproxy.util.turns import BOUNDS, Turns, Watchdog, where
@@ -154,6 +161,54 @@ async def test_a_reactor_that_is_stuck_is_told_of(told: list[Any]) -> None:
     assert seconds >= 0.3
     assert turns.longest == seconds
     assert place.startswith("tests.test_turns.stuck:")
+
+
+class Reader(FileDescriptor):
+    """One end of a pair of sockets, at whose other end something has come."""
+
+    def __init__(self, reactor: Any, read: Callable[[], object]) -> None:
+        super().__init__(reactor)
+        self.lost: list[Failure] = []
+        self._ends = socket.socketpair()
+        self.fileno = self._ends[0].fileno
+        self.doRead = read
+        self._ends[1].send(b"x")
+        self.startReading()
+
+    def connectionLost(self, reason: Failure) -> None:
+        super().connectionLost(reason)
+        self.lost.append(reason)
+        for end in self._ends:
+            end.close()
+        if reason.check(ConnectionDone):
+            raise ValueError("it goes badly")
+
+
+@pytest.mark.parametrize("kind", [EPollReactor, PollReactor])
+def test_each_event_goes_to_whom_it_is_for(kind: type[Any], turns: Turns) -> None:
+    reactor, logged, happened = kind(), list[Any](), list[str]()
+    service = TurnService(reactor, turns)
+    service.startService()
+    globalLogPublisher.addObserver(logged.append)
+    try:
+        one = Reader(reactor, lambda: happened.append("one") or other.stopReading())
+        other = Reader(reactor, lambda: happened.append("other") or one.stopReading())
+        reactor.iterate()
+        assert len(happened) == 1, "who is not read any more got an event"
+        failing = Reader(reactor, lambda: 1 / 0)
+        ending = Reader(reactor, lambda: ConnectionDone())
+        last = Reader(reactor, lambda: happened.append("last") or last.stopReading())
+        reactor.iterate(1)
+        reactor.removeAll()
+    finally:
+        globalLogPublisher.removeObserver(logged.append)
+        service.stopService()
+    assert "last" in happened
+    assert [reason.type for reason in failing.lost] == [ZeroDivisionError]
+    assert [reason.type for reason in ending.lost] == [ConnectionDone]
+    told = [eventAsText(event, includeTimestamp=False, includeSystem=False) for event in logged]
+    assert any("ZeroDivisionError" in text for text in told)
+    assert any("an event was not processed" in text and "it goes badly" in text for text in told)
 
 
 @ensureDeferred

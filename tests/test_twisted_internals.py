@@ -56,6 +56,7 @@ def test_a_reactor_waits_by_its_poller_alone(kind: type[ReactorBase]):
     """gemproxy/http/reactor_turns.py: TurnService"""
     reactor = kind()
     happened: list[str] = []
+    read_or_write, selectables = reactor._doReadOrWrite, reactor._selectables
 
     class Poller:
         def __init__(self, poller: Any) -> None:
@@ -65,7 +66,9 @@ def test_a_reactor_waits_by_its_poller_alone(kind: type[ReactorBase]):
 
         def poll(self, *args: Any) -> Any:
             happened.append("poll")
-            return self._poll(*args)
+            for fd, event in self._poll(*args):
+                read_or_write(selectables[fd], fd, event)
+            return ()
 
     reactor._poller = Poller(reactor._poller)
     client, server = socket.socketpair()

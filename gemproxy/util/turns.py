@@ -19,7 +19,7 @@ SLOW = 0.25
 
 _MOST_FRAMES = 12
 # They call others, and say nothing of what is going on.
-_PLUMBING = ("twisted.internet.", "twisted.python.")
+_PLUMBING = ("twisted.internet.", "twisted.python.", "gemproxy.http.reactor_turns")
 
 _Clock = Callable[[], float]
 
