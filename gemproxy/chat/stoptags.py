@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
+_BACKSLASH = ord("\\")
 _SHORT_ESCAPES = {
     '"': '"',
     "\\": "\\",
@@ -70,7 +71,13 @@ class TagPatterns:
         beginnings = {tag[0] for tag in self.tags}
         self.beginning = re.compile(_any_of(map(re.escape, beginnings)))
         self.has_pairs = any(char > "\uffff" for tag in self.tags for char in tag)
-        self.literals = {text for char in beginnings for text in _literal_spellings(char)}
+        # A byte is looked for as a number: if it is of bytes, Python raises and drops an exception
+        # first, which takes ten times as long.
+        self.literals: set[int | bytes] = {
+            text[0] if len(text) == 1 else text
+            for char in beginnings
+            for text in _literal_spellings(char)
+        }
         escapes = _any_of(text for char in beginnings for text in _escaped_spellings(char))
         self.escape = re.compile(rf"\\(?:{escapes})".encode())
 
@@ -83,7 +90,7 @@ class TagPatterns:
         for literal in self.literals:
             if literal in raw:
                 return True
-        return b"\\" in raw and self.escape.search(raw) is not None
+        return _BACKSLASH in raw and self.escape.search(raw) is not None
 
 
 # Cached: all responses use the same tags.

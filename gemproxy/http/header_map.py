@@ -7,6 +7,9 @@ from typing import AnyStr, TypeVar, overload
 
 from twisted.web.http_headers import Headers
 
+# Bytes are looked for as numbers: if they are bytes, Python raises and drops an exception first,
+# which takes ten times as long.
+_LF, _CR = b"\n\r"
 # Clients make up names: so many are remembered, if they are not longer than this.
 _NAMES_LIMIT = 10_000
 _LONGEST_NAME = 100
@@ -55,7 +58,7 @@ class HeaderMap(Headers):
             self.addRawHeader(name, value)
 
     def addRawHeader(self, name: str | bytes, value: str | bytes) -> None:
-        if value.__class__ is not bytes or b"\n" in value or b"\r" in value:
+        if value.__class__ is not bytes or _LF in value or _CR in value:
             value = _in_one_line(value)
         spelt = _names[name]
         if spelt in self._rawHeaders:

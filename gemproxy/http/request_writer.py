@@ -49,7 +49,7 @@ def request_head(
         fields.append(b"Content-Length: %d" % body.length)
     head = b"%b %b HTTP/1.1\r\n%b\r\n\r\n" % (method, target, b"\r\n".join(fields))
     line_ends = len(fields) + 2
-    if head.count(b"\r") != line_ends or head.count(b"\n") != line_ends or b"\0" in head:
+    if head.count(b"\r") != line_ends or head.count(b"\n") != line_ends or 0 in head:
         raise ValueError("a header contains a line break or NUL")
     return head
 

@@ -204,7 +204,7 @@ class UpstreamStream:
         for event in events:
             if self.done:
                 break
-            if DONE in event.data and event.data.strip() == DONE:
+            if event.data.strip() == DONE:
                 self.done = True
                 if not self.finished:
                     raise StreamError(good, upstream_failed(_BROKEN_OFF))

