@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel, TypeAdapter
 
+from gemproxy.chat.chunks import text_alone
 from gemproxy.chat.collect import CompletionCollector
 from gemproxy.chat.errors import ChatError
 from gemproxy.chat.jsontext import dumps
@@ -78,7 +79,9 @@ def assert_known(value: Any) -> None:
 def streamed(translation: Translation, *chunks: Json) -> list[Json]:
     """The events of a stream, each checked by the SDK's own types."""
     form = translation.form
-    data = b"".join(form.events([Event.of(one)]) for one in chunks) + form.end()
+    # Backends say which chunks have a text alone.
+    events = [Event(dumps(one, keep_halves=True), text=text_alone(one)) for one in chunks]
+    data = b"".join(form.events([event]) for event in events) + form.end()
     return read_events(data)
 
 

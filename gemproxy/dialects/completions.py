@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import frozen
 
-from gemproxy.chat.chunks import index_of, text_alone
+from gemproxy.chat.chunks import index_of
 from gemproxy.chat.errors import ChatError, bad_request
 from gemproxy.chat.form import CHAT_FORM, ChatForm, ErrorResponse
 from gemproxy.chat.jsontext import dumps
@@ -101,6 +101,9 @@ class CompletionsForm(ChatForm):
         return b"".join(map(self._encoded, events))
 
     def _encoded(self, event: Event) -> bytes:
+        if event.text is not None and self._frame and not self._echoes:
+            # Most chunks have more text and nothing else.
+            return _MORE_TEXT % (self._frame, dumps(event.text, keep_halves=True))
         if event.data == DONE:
             return b""
         try:
@@ -109,13 +112,9 @@ class CompletionsForm(ChatForm):
             return encode(event)
         if not isinstance(chunk, dict) or "error" in chunk:
             return encode(event)
-        text = text_alone(chunk)
-        if text is None or self._echoes:
-            return b"".join(map(encode, self._converted(chunk)))
-        # Most chunks have more text and nothing else.
-        if not self._frame:
+        if event.text is not None and not self._frame:
             self._frame = dumps(self._framed(chunk, []))[:-2]
-        return _MORE_TEXT % (self._frame, dumps(text, keep_halves=True))
+        return b"".join(map(encode, self._converted(chunk)))
 
     def _converted(self, chunk: dict[str, Any]) -> list[Event]:
         choices = [

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import frozen
 
-from gemproxy.chat.chunks import index_of, text_alone
+from gemproxy.chat.chunks import index_of
 from gemproxy.chat.errors import ChatError, upstream_failed
 from gemproxy.chat.form import ErrorResponse
 from gemproxy.chat.jsontext import dumps
@@ -159,13 +159,7 @@ class _Answer:
 
     def plain_text(self, event: Event) -> str | None:
         """The text of a chunk that has nothing else for a client; None of all others."""
-        if self._is_google:
-            return None
-        try:
-            chunk = event.json()
-        except ValueError:
-            return None
-        return text_alone(chunk) if isinstance(chunk, dict) and "error" not in chunk else None
+        return None if self._is_google else event.text
 
     def responses(self, chunk: Json) -> list[Json]:
         """What to send of a chunk."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-from gemproxy.chat.chunks import Usage, text_alone
+from gemproxy.chat.chunks import Usage
 from gemproxy.chat.deltas import text_of
 from gemproxy.chat.errors import ChatError
 from gemproxy.chat.extra_content import given_signature
@@ -265,20 +265,19 @@ class ResponsesForm(ChatForm):
     def events(self, events: Sequence[Event]) -> bytes:
         pieces: list[bytes] = []
         for event in events:
-            if event.data == DONE:
+            if event.data == DONE or self._goes_on(event.text, pieces):
                 continue
             try:
                 chunk = event.json()
             except ValueError:
                 continue
-            if isinstance(chunk, dict) and not self._goes_on(chunk, pieces):
+            if isinstance(chunk, dict):
                 pieces.append(self._encoded(self._builder.add(chunk)))
         return b"".join(pieces)
 
-    def _goes_on(self, chunk: Json, pieces: list[bytes]) -> bool:
+    def _goes_on(self, text: str | None, pieces: list[bytes]) -> bool:
         """Most chunks have more of the same text: those take a short way."""
         message = self._builder.text_under_way
-        text = text_alone(chunk) if message is not None else None
         if message is None or text is None:
             return False
         message.more_text(text)
