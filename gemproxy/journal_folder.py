@@ -6,11 +6,12 @@ import errno
 import fcntl
 import os
 import re
-import tempfile
+import secrets
 import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 _NUMBERED = re.compile(r"(\d{6}|[1-9]\d{6,})_(?:input\.json|output\.txt)")
@@ -24,7 +25,12 @@ _PAUSE_OF_LISTING = 100
 
 def paths_of(folder: Path, number: int) -> tuple[Path, Path]:
     """The files of a request and its answer."""
-    return folder / f"{number:06d}_input.json", folder / f"{number:06d}_output.txt"
+    request, answer = _names_of(number)
+    return folder / request, folder / answer
+
+
+def _names_of(number: int) -> tuple[str, str]:
+    return f"{number:06d}_input.json", f"{number:06d}_output.txt"
 
 
 def numbers_in(folder: Path) -> list[int]:
@@ -49,6 +55,10 @@ class JournalFolder:
     def __init__(self, path: Path, keep: int) -> None:
         """@param keep: the number of pairs to keep; the least one of all daemons applies."""
         self._path = path
+        # In front of names, as texts: paths take a sixth of the thread's time.
+        self._within = os.path.join(path, "")
+        part = f"{self._within}{_PART}{secrets.token_hex(8)}-"
+        self._parts = (part + str(number) for number in count())
         self._keep = keep
         # In ascending order.
         self._numbers: deque[int] = deque()
@@ -91,13 +101,13 @@ class JournalFolder:
             self._changed = os.fstat(descriptor).st_mtime_ns
         return problem
 
-    def _write_pair(self, paths: tuple[Path, Path], request: bytes, answer: bytes) -> None:
+    def _write_pair(self, paths: tuple[str, str], request: bytes, answer: bytes) -> None:
         with self._part(request) as first, self._part(answer) as second:
             os.replace(first, paths[0])
             try:
                 os.replace(second, paths[1])
             except BaseException:
-                paths[0].unlink(missing_ok=True)
+                _unlink(paths[0])
                 raise
 
     def _remove_old(self) -> OSError | None:
@@ -105,14 +115,15 @@ class JournalFolder:
         while self._numbers and self._numbers[0] <= self._last - self._keep:
             for path in self._paths(self._numbers.popleft()):
                 try:
-                    path.unlink(missing_ok=True)
+                    _unlink(path)
                 except OSError as error:
                     # It is left alone until the folder is listed again.
                     problem = problem or error
         return problem
 
-    def _paths(self, number: int) -> tuple[Path, Path]:
-        return paths_of(self._path, number)
+    def _paths(self, number: int) -> tuple[str, str]:
+        request, answer = _names_of(number)
+        return self._within + request, self._within + answer
 
     def _catch_up(self) -> None:
         """Learn what others have written: as a rule what follows the last one, which is there."""
@@ -172,7 +183,8 @@ class JournalFolder:
     @contextmanager
     def _part(self, content: bytes) -> Iterator[str]:
         """A file with an unfinished name, which is removed unless it is given another one."""
-        descriptor, name = tempfile.mkstemp(dir=self._path, prefix=_PART)
+        name = next(self._parts)
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
@@ -180,6 +192,12 @@ class JournalFolder:
         finally:
             with suppress(OSError):
                 os.unlink(name)
+
+
+def _unlink(path: str) -> None:
+    """Remove a file, if it is there."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def _try_lock(descriptor: int) -> bool:
