@@ -18,20 +18,10 @@ def choice() -> Choice:
 
 
 @pytest.mark.parametrize(
-    ("death", "was_alone", "was_asked", "again"),
-    [
-        (Death.ENDED, True, False, True),
-        (Death.KILLED, True, False, True),
-        (Death.KILLED, False, True, True),
-        (Death.CRASHED, False, True, True),
-        (Death.CRASHED, True, True, False),
-        (Death.CRASHED, False, False, False),
-    ],
+    ("death", "again"), [(Death.ENDED, True), (Death.KILLED, True), (Death.CRASHED, False)]
 )
-def test_who_may_have_been_the_death_of_a_worker_gets_no_other(
-    death: Death, was_alone: bool, was_asked: bool, again: bool
-):
-    failure = failure_of_death(choice(), WorkerDied("why", death, was_alone), was_asked)
+def test_who_may_have_been_the_death_of_a_worker_gets_no_other(death: Death, again: bool):
+    failure = failure_of_death(choice(), WorkerDied("why", death))
     assert failure.retryable == again
     assert failure.error.status == 502
     assert failure.error.final != again
@@ -39,6 +29,6 @@ def test_who_may_have_been_the_death_of_a_worker_gets_no_other(
 
 def test_two_deaths_are_no_chance():
     unlucky = choice()
-    assert failure_of_death(unlucky, WorkerDied("why", Death.KILLED), True).retryable
-    assert failure_of_death(unlucky, WorkerDied("why"), True).retryable
-    assert not failure_of_death(unlucky, WorkerDied("why", Death.KILLED), True).retryable
+    assert failure_of_death(unlucky, WorkerDied("why", Death.KILLED)).retryable
+    assert failure_of_death(unlucky, WorkerDied("why")).retryable
+    assert not failure_of_death(unlucky, WorkerDied("why", Death.KILLED)).retryable

@@ -16,7 +16,7 @@ from twisted.internet.task import deferLater
 from gemproxy.chat.jsontext import dumps
 from gemproxy.gemini.api.call import ApiCall
 from gemproxy.gemini.cli import gateway as module
-from gemproxy.gemini.cli.gateway import END, SIGN, Gateway
+from gemproxy.gemini.cli.gateway import EMPTY, Gateway
 from gemproxy.gemini.translate.reply import Reply
 from tests.support import Client, Connection
 
@@ -141,26 +141,24 @@ def call_for(
 
 
 @ensureDeferred
-async def test_the_cli_gets_signs_of_life_and_an_empty_reply(monkeypatch: Any) -> None:
-    monkeypatch.setattr(module, "_SIGN_INTERVAL", 0.02)
+async def test_the_cli_gets_an_empty_reply_while_the_call_goes_on() -> None:
     api, said = Api(), list[Any]()
     gateway = gateway_to(api)
     call, over, asked = call_for(gateway, "abc", said)
     async with started(gateway) as (client, secret):
         connection = await client.send("POST", secret + MODEL, asked)
-        # It would take a silent gateway for one that is gone.
-        await connection.when(lambda: connection.received.count(SIGN) == 2)
-        call.received(b'data: {"candidates":[{"content":{"parts":[{"text":"Yes."}]}}]}\n\n')
-        assert said == ["Yes."]
-        assert not over.called
-        api.answering.callback(None)
         reply = await connection.reply()
-        assert over.called
         assert reply.headers["content-type"] == "text/event-stream"
-        assert reply.body.replace(SIGN, b"") == END
-        # There is nothing for a second one.
+        assert reply.body == EMPTY
+        # There is nothing for a second one, and what becomes of the CLI is nothing to the answer.
+        connection.transport.abortConnection()
         again = await (await client.send("POST", secret + MODEL, asked)).reply()
         assert again.status == 404
+        call.received(b'data: {"candidates":[{"content":{"parts":[{"text":"Yes."}]}}]}\n\n')
+        assert said == ["Yes."]
+        assert not (over.called or call.aborted)
+        api.answering.callback(None)
+        assert over.called
 
 
 @ensureDeferred
@@ -175,7 +173,7 @@ async def test_one_connection_serves_one_request_after_the_other() -> None:
             connection.received.clear()
             connection.send("POST", secret + MODEL, asked)
             reply = await connection.reply()
-            assert (over.called, reply.status, reply.body) == (True, 200, END)
+            assert (over.called, reply.status, reply.body) == (True, 200, EMPTY)
             # A client that is told of no time opens another connection after a short while.
             assert reply.headers["keep-alive"] == "timeout=60"
         # However a request is cut, it is the same.
@@ -186,23 +184,4 @@ async def test_one_connection_serves_one_request_after_the_other() -> None:
         for byte in whole + asked:
             connection.transport.write(bytes([byte]))
             await deferLater(reactor, 0)
-        assert (await connection.reply()).body == END
-
-
-@pytest.mark.parametrize("impatient", [False, True])
-@ensureDeferred
-async def test_a_call_is_over_when_the_cli_is_gone_or_asks_again(impatient: bool) -> None:
-    gateway = gateway_to(Api())
-    call, _, asked = call_for(gateway, "abc", [])
-    async with started(gateway) as (client, secret):
-        connection = await client.send("POST", secret + MODEL, asked)
-        while not call.asked:
-            await deferLater(reactor, 0.001)
-        if impatient:
-            connection.send("POST", secret + MODEL, asked)
-        else:
-            connection.transport.abortConnection()
-        while not call.aborted:
-            await deferLater(reactor, 0.001)
-        await connection.when(lambda: connection.closed)
-        assert not connection.received
+        assert (await connection.reply()).body == EMPTY

@@ -260,18 +260,23 @@ async def test_a_starting_worker_that_stops_to_react_is_replaced(tmp_path: Path)
 
 
 @ensureDeferred
-async def test_a_worker_that_waits_for_google_is_asked_whether_it_reacts(tmp_path: Path) -> None:
-    limits = CliLimits(look_interval=0.2)
-    async with running(tmp_path, cli_limits=limits) as product:
-        product.api.play(scenarios.hang())
-        patient = await product.begin(chat())
-        await product.until_asked()
-        (member,) = product.daemon.pool._members
-        before = member.worker._last_id
-        await until(lambda: member.worker._last_id > before + 2, "it was asked several times")
-        assert not patient.closed
-        assert (await product.ask(chat("And you?"))).content.endswith("And you?")
-        assert product.worker_pids() == [member.worker.pid]
+async def test_a_worker_has_nothing_to_do_with_the_answer_to_what_it_has_asked(
+    product: Product,
+) -> None:
+    (member,) = product.daemon.pool._members
+    product.api.play(scenarios.answer("One", " two", pace=1.0), scenarios.hang())
+    begun = await product.begin(chat("1", stream=True))
+    await begun.until_received(b"One")
+    await until(lambda: not member.worker._calls, "the CLI has come to its end")
+    # Its session serves another conversation, while the answer is under way.
+    opened = member.worker.opened
+    other = await product.begin(chat("2"))
+    await product.until_asked(2)
+    assert (member.leases, member.worker.opened) == (2, opened)
+    os.kill(member.worker.pid, signal.SIGKILL)
+    await until_other_worker(product, member.worker.pid)
+    assert (await begun.reply()).content == "One two"
+    assert not other.closed
 
 
 @pytest.mark.parametrize("above", [0, 1])

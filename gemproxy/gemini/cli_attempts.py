@@ -18,7 +18,6 @@ from gemproxy.gemini.cli.worker import CallFailed, Death, WorkerDied
 from gemproxy.gemini.cli.worker_pool import WorkerPool
 from gemproxy.gemini.translate.errors import AttemptFailure, cli_failure, too_long, transient
 from gemproxy.gemini.translate.reply import Reply
-from gemproxy.util.first_of import first_of
 from gemproxy.util.idle_timeout import IdleTimeout
 
 
@@ -56,9 +55,15 @@ class CliAttempts:
         is_over = self.gateway.open(marks.nonce, call, compose)
         prompt_turn = PromptTurn(self.clock, lease.worker, lease.sessions, marks, choice.model)
         choice.flow.add(call)
+
+        def turn_ended(result: Any) -> None:
+            # Once it has asked, it makes no difference what becomes of the CLI.
+            if not (call.asked or is_over.called):
+                is_over.callback(result)
+
+        prompt_turn.answer().addBoth(turn_ended)
         try:
-            # Once the reply is there, it makes no difference what the CLI does.
-            stop_reason = await idle_timeout.watch(first_of(is_over, prompt_turn.answer()))
+            stop_reason = await idle_timeout.watch(is_over)
             if call.failure is None and stop_reason == "max_tokens":
                 long = too_long("The conversation is too long for the model.")
                 raise AttemptFailed(AttemptFailure(long, retryable=False))
@@ -66,11 +71,9 @@ class CliAttempts:
                 raise AttemptFailed(transient("The Gemini CLI sent no request to the Gemini API."))
             check_reply(call, choice.writer)
         except CallFailed as error:
-            # The error reported by the API is more precise than the CLI's.
-            raise AttemptFailed(call.failure or cli_failure(error.failure.message)) from None
+            raise AttemptFailed(cli_failure(error.failure.message)) from None
         except WorkerDied as error:
-            failure = call.failure or failure_of_death(choice, error, call.asked)
-            raise AttemptFailed(failure) from None
+            raise AttemptFailed(failure_of_death(choice, error)) from None
         except TimeoutError:
             raise silent(self.timeout) from None
         finally:
@@ -81,16 +84,13 @@ class CliAttempts:
         return call.reply
 
 
-def failure_of_death(choice: Choice, error: WorkerDied, was_asked: bool) -> AttemptFailure:
+def failure_of_death(choice: Choice, error: WorkerDied) -> AttemptFailure:
     """
-    What to do about a dead worker: a request that may have been its death is not given to another
-    one, in which there are others as well.
-
-    @param was_asked: whether the worker had come as far as to ask the API.
+    What to do about a worker that died before it asked the API: a request that may have been its
+    death is not given to another one, in which there are others as well.
     """
     choice.deaths += error.death is not Death.ENDED
-    is_suspect = error.was_alone or not was_asked
-    if (error.death is Death.CRASHED and is_suspect) or choice.deaths > 1:
+    if error.death is Death.CRASHED or choice.deaths > 1:
         return AttemptFailure(_deadly(), retryable=False)
     return transient(str(error))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from attrs import define, field
+from attrs import define, field, frozen
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.protocols.policies import TimeoutMixin
@@ -30,77 +30,42 @@ _PATIENCE = 90.0
 _HEAD_LIMIT = 64 * 1024
 
 _TOO_LARGE = b"413 Content Too Large"
-_OK = (
-    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
-    b"Keep-Alive: timeout=%d\r\nTransfer-Encoding: chunked\r\n\r\n" % _KEPT
-)
-_LAST = b"0\r\n\r\n"
 
 
-@define(eq=False, slots=True)
-class Exchange:
-    """
-    A request, and its response.
-
-    @ivar headers: of the request, their names in small letters.
-    @ivar on_lost: called if the connection is lost before the response is complete.
-    """
+@frozen
+class Request:
+    """@ivar headers: their names in small letters."""
 
     headers: dict[bytes, bytes]
     body: bytes = field(repr=False)
-    on_lost: Callable[[], object] | None = None
-    _channel: _Channel | None = field(default=None, repr=False)
-    _is_begun: bool = False
 
-    def write(self, event: bytes) -> None:
-        """Send a part of the response."""
-        if self._channel is not None:
-            self._channel.send(self._chunk(event))
 
-    def finish(self, event: bytes) -> None:
-        """Send the last part of the response."""
-        if self._channel is not None:
-            channel, self._channel = self._channel, None
-            channel.answered(self._chunk(event) + _LAST)
+@frozen
+class Response:
+    """@ivar status: such as C{404 Not Found}."""
 
-    def refuse(self, status: bytes, document: bytes) -> None:
-        """
-        Respond with an error, if nothing was sent yet.
+    status: bytes
+    media_type: bytes
+    body: bytes = field(repr=False)
 
-        @param status: such as C{404 Not Found}.
-        @param document: JSON.
-        """
-        if self._channel is not None and not self._is_begun:
-            channel, self._channel = self._channel, None
-            channel.answered(
-                b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-                % (status, len(document), document)
-            )
-
-    def _chunk(self, event: bytes) -> bytes:
-        head = b"" if self._is_begun else _OK
-        self._is_begun = True
-        return b"%b%x\r\n%b\r\n" % (head, len(event), event)
-
-    def lost(self) -> None:
-        """The connection is gone."""
-        if self._channel is not None:
-            self._channel = None
-            if self.on_lost is not None:
-                self.on_lost()
+    def encode(self) -> bytes:
+        return (
+            b"HTTP/1.1 %b\r\nContent-Type: %b\r\nKeep-Alive: timeout=%d\r\n"
+            b"Content-Length: %d\r\n\r\n%b"
+        ) % (self.status, self.media_type, _KEPT, len(self.body), self.body)
 
 
 @define(eq=False)
 class GuardedFactory(Factory):
     """
-    @ivar serve: answers a request that was received whole.
+    @ivar serve: answers a request that was received whole, at once.
     @ivar body_limit: bytes of a request's body at most.
     """
 
     noisy = False
 
     guard: Guard
-    serve: Callable[[Exchange], None]
+    serve: Callable[[Request], Response]
     body_limit: int
     clock: Any
 
@@ -125,7 +90,6 @@ class _Channel(Protocol, TimeoutMixin):
         self._size = 0
         self._has_head = False
         self._is_whole = False
-        self._exchange: Exchange | None = None
 
     def callLater(self, delay: float, function: Callable[[], None]) -> Any:
         return self._factory.clock.callLater(delay, function)
@@ -153,22 +117,22 @@ class _Channel(Protocol, TimeoutMixin):
             self._serve()
 
     def _serve(self) -> None:
-        exchange = self._exchange = Exchange(self._headers, b"".join(self._pieces), channel=self)
+        request = Request(self._headers, b"".join(self._pieces))
         self._pieces.clear()
         self._is_whole = False
-        self.setTimeout(None)
         try:
-            self._factory.serve(exchange)
+            response = self._factory.serve(request)
         except Exception:
             self.log.failure("serving a request failed")
             self._hang_up(b"500 Internal Server Error")
+            return
+        self.transport.write(response.encode())
+        if self._parser is None or not self._parser.should_keep_alive():
+            self.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.setTimeout(None)
         self._parser = None
-        exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            exchange.lost()
 
     def _hang_up(self, status: bytes) -> None:
         """Close the connection, with an answer to what was not read."""
@@ -176,29 +140,15 @@ class _Channel(Protocol, TimeoutMixin):
             return
         # Break the reference cycle.
         self._parser = None
-        if self._exchange is None:
-            self.transport.write(
-                b"HTTP/1.1 %b\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % status
-            )
+        self.transport.write(
+            b"HTTP/1.1 %b\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % status
+        )
         self.transport.loseConnection()
-
-    # Called by the exchange:
-
-    def send(self, data: bytes) -> None:
-        self.transport.write(data)
-
-    def answered(self, data: bytes) -> None:
-        self._exchange = None
-        self.transport.write(data)
-        if self._parser is None or not self._parser.should_keep_alive():
-            self.transport.loseConnection()
-        else:
-            self.setTimeout(_PATIENCE)
 
     # Called by llhttp:
 
     def on_message_begin(self) -> None:
-        if self._exchange is not None or self._is_whole:
+        if self._is_whole:
             raise ValueError("A request was sent before the last one was answered.")
         self._target, self._headers, self._has_head = b"", {}, False
 

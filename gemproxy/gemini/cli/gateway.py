@@ -5,8 +5,8 @@ The CLI is configured to use the gateway as its API, so all of its requests pass
 CLI composes the request from its session. The gateway identifies the conversation by its marks,
 adds the data that ACP does not support (roles, system instruction, generation settings, the key)
 and removes the text added by the CLI. The reply is read here, as it comes, by those who wait for
-it: ACP does not report all of it, and the CLI would need a thousand times as long. The CLI is told
-when it has ended.
+it: ACP does not report all of it, and the CLI would need a thousand times as long. The CLI gets an
+empty reply as soon as its request is on its way, and is free for the next conversation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from twisted.application.service import Service
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
-from twisted.internet.task import LoopingCall
 
 from gemproxy.chat.jsontext import dumps, loads
 from gemproxy.chat.shapes import as_object
@@ -30,29 +29,28 @@ from gemproxy.gemini.api.call import ApiCall
 from gemproxy.gemini.api.client import GeminiApi
 from gemproxy.gemini.cli.marks import ConversationAltered, prompted
 from gemproxy.gemini.translate.errors import transient
-from gemproxy.http.guarded_server import Exchange, GuardedFactory
+from gemproxy.http.guarded_server import GuardedFactory, Request, Response
 from gemproxy.http.header_map import HeaderMap
 from gemproxy.util.log import make_logger
 
 # Bytes of a request of the CLI: a prompt, of which Marks bounds the texts.
 _REQUEST_LIMIT = 64 * 1024 * 1024
-# Seconds between two signs of life. The CLI gives up after 60 without a beginning of the reply, and
-# after 300 within it (source code of @google/gemini-cli 0.61.0).
-_SIGN_INTERVAL = 25.0
 
-# All that the CLI is given of a reply: a sign of life, which says nothing, and the end. After an
-# empty reply it forgets the prompt, so that its session is as new; after an error the session could
-# not be used again.
-SIGN = b'data: {"candidates":[{"content":{"role":"model","parts":[]}}]}\n\n'
-END = b'data: {"candidates":[{"content":{"role":"model","parts":[]},"finishReason":"STOP"}]}\n\n'
+# All that the CLI is given of a reply. After an empty one it forgets the prompt, so that its
+# session is as new; after an error the session could not be used again.
+EMPTY = b'data: {"candidates":[{"content":{"role":"model","parts":[]},"finishReason":"STOP"}]}\n\n'
 
 _STREAM = re.compile(rb"v1[a-z0-9]*/models/[A-Za-z0-9._-]+:streamGenerateContent")
 
 # The request headers of the CLI that are passed on to the API.
 _PASSED_HEADERS = (b"user-agent", b"x-goog-api-client")
 
-# For a request that the CLI should not have sent.
-_REFUSED = dumps({"error": {"message": "refused", "status": "ABORTED"}})
+_ANSWERED = Response(b"200 OK", b"text/event-stream", EMPTY)
+
+# For requests that the CLI should not have sent.
+_WHY = dumps({"error": {"message": "refused", "status": "ABORTED"}})
+_UNEXPECTED = Response(b"404 Not Found", b"application/json", _WHY)
+_ALTERED = Response(b"400 Bad Request", b"application/json", _WHY)
 
 Composer = Callable[[dict[str, Any]], bytes]
 
@@ -68,7 +66,7 @@ class _Expected:
 
     call: ApiCall
     compose: Composer
-    over: Deferred[None]
+    over: Deferred[Any]
 
 
 class Gateway(Service):
@@ -91,9 +89,6 @@ class Gateway(Service):
         self._endpoint = endpoint
         self._api = api
         self._expected: dict[str, _Expected] = {}
-        self._open: set[Exchange] = set()
-        self._signs = LoopingCall(self._give_signs)
-        self._signs.clock = reactor
         self._port: IListeningPort | None = None
         self._path = b""
         self.url = ""
@@ -102,7 +97,6 @@ class Gateway(Service):
         super().startService()
         factory = GuardedFactory(self.takes, self.serve, _REQUEST_LIMIT, self._reactor)
         self._endpoint.listen(factory).addCallback(self._listening)
-        self._signs.start(_SIGN_INTERVAL, now=False)
 
     def _listening(self, port: IListeningPort) -> None:
         self._port = port
@@ -113,21 +107,20 @@ class Gateway(Service):
 
     def stopService(self) -> Deferred[None] | None:
         super().stopService()
-        self._signs.stop()
         for expected in self._expected.values():
             expected.call.abort()
         self._expected.clear()
         port, self._port = self._port, None
         return cast("Deferred[None]", port.stopListening()) if port is not None else None
 
-    def open(self, nonce: str, call: ApiCall, compose: Composer) -> Deferred[None]:
+    def open(self, nonce: str, call: ApiCall, compose: Composer) -> Deferred[Any]:
         """
         Expect one request for the conversation with this nonce. The Deferred fires when the call
-        has come to its end.
+        has come to its end. Where no request comes, whoever opened may have it fire instead.
 
         @param compose: converts the CLI's request to the JSON for the API.
         """
-        over: Deferred[None] = Deferred()
+        over: Deferred[Any] = Deferred()
         self._expected[nonce] = _Expected(call, compose, over)
         return over
 
@@ -144,14 +137,13 @@ class Gateway(Service):
             return False
         return is_ours
 
-    def serve(self, exchange: Exchange) -> None:
-        """Pass a worker's request on to the API, and tell the worker when the reply has ended."""
-        asked = _json_of(exchange.body)
+    def serve(self, request: Request) -> Response:
+        """Pass a worker's request on to the API. The worker has nothing to do with the reply."""
+        asked = _json_of(request.body)
         expected = self._expected.get(prompted(asked.get("contents")) or "")
         if expected is None or expected.call.asked or expected.call.aborted:
             self.log.debug("gateway: refused a request for no conversation")
-            exchange.refuse(b"404 Not Found", _REFUSED)
-            return
+            return _UNEXPECTED
         call = expected.call
         try:
             body = expected.compose(asked)
@@ -159,29 +151,16 @@ class Gateway(Service):
             call.asked = True
             call.ended(transient(f"The Gemini CLI altered the conversation: {error}."))
             expected.over.callback(None)
-            exchange.refuse(b"400 Bad Request", _REFUSED)
-            return
+            return _ALTERED
         headers = HeaderMap()
         for name in _PASSED_HEADERS:
-            if (value := exchange.headers.get(name)) is not None:
+            if (value := request.headers.get(name)) is not None:
                 headers.setRawHeaders(name, [value])
-        self._open.add(exchange)
-        # The call is the CLI's: it is over if the CLI is gone.
-        exchange.on_lost = call.abort
         # The CLI replaces the names of some models by those of newer ones: the call has its own.
         self._api.answer(call, body, headers).addErrback(
             lambda failure: self.log.failure("handling a request of a CLI worker failed", failure)
-        ).addCallback(lambda _: self._ended(exchange, expected.over))
-
-    def _ended(self, exchange: Exchange, over: Deferred[None]) -> None:
-        """Tell of the end of a call. The CLI could not do anything about one that has failed."""
-        self._open.discard(exchange)
-        over.callback(None)
-        exchange.finish(END)
-
-    def _give_signs(self) -> None:
-        for exchange in self._open:
-            exchange.write(SIGN)
+        ).addCallback(expected.over.callback)
+        return _ANSWERED
 
 
 def _json_of(body: bytes) -> dict[str, Any]:

@@ -13,17 +13,15 @@ from gemproxy.gemini.cli.session import Session
 from gemproxy.gemini.cli.sessions import Sessions
 from gemproxy.gemini.cli.worker import Worker
 from gemproxy.util.deadline import deadline
-from gemproxy.util.log import make_logger
 
 _T = TypeVar("_T")
 
 
 class PromptTurn:
     """
-    A single conversation in a worker. It must be closed, whatever its outcome.
+    A single conversation in a worker, until the CLI has come to its end. It must be closed,
+    whatever its outcome.
     """
-
-    log = make_logger()
 
     def __init__(
         self,
@@ -57,30 +55,25 @@ class PromptTurn:
 
     def close(self) -> Deferred[None]:
         """
-        Release the session; fires when that is done. The CLI's request to the API must be ended
-        first.
+        End the conversation if it has not ended; fires when the session is released. What the CLI
+        asks of the API must be refused by then.
         """
         self._is_closed = True
-        gone = Deferred.fromCoroutine(self._let_go())
-        return gone.addErrback(
-            lambda failure: self.log.failure("closing a session failed", failure)
-        )
+        return Deferred.fromCoroutine(self._until_over())
 
     async def _run(self) -> str | None:
         session = self._session = await self._sessions.acquire(self._model)
-        await session.use(self._model)
-        return None if self._is_closed else await session.answer(self._marks)
+        try:
+            await session.use(self._model)
+            return None if self._is_closed else await session.answer(self._marks)
+        finally:
+            self._sessions.release(session)
+            if not session.is_sound:
+                records.delete_reports(self._worker.home.temp)
 
     def _ended(self, result: _T) -> _T:
         self._over.callback(None)
         return result
-
-    async def _let_go(self) -> None:
-        await self._until_over()
-        if self._session is not None:
-            self._sessions.release(self._session)
-            if not self._session.is_sound:
-                records.delete_reports(self._worker.home.temp)
 
     async def _until_over(self) -> None:
         over, session = self._over, self._session

@@ -58,13 +58,11 @@ class WorkerDied(Exception):
     The process ended or was killed; its pending calls fail.
 
     @ivar death: why.
-    @ivar was_alone: whether the call that fails is the only one.
     """
 
-    def __init__(self, message: str, death: Death = Death.ENDED, was_alone: bool = False) -> None:
+    def __init__(self, message: str, death: Death = Death.ENDED) -> None:
         super().__init__(message)
         self.death = death
-        self.was_alone = was_alone
 
 
 class CallFailed(Exception):
@@ -396,7 +394,7 @@ class Worker:
     def _fail_calls(self, death: Death = Death.ENDED) -> None:
         calls, self._calls = self._calls, {}
         for answer in calls.values():
-            answer.errback(WorkerDied("The Gemini CLI process ended.", death, len(calls) == 1))
+            answer.errback(WorkerDied("The Gemini CLI process ended.", death))
 
     def _write(self, data: bytes) -> None:
         assert self._transport is not None  # noqa: S101 - for mypy
