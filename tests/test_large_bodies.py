@@ -217,7 +217,7 @@ async def test_nothing_of_a_large_request_is_kept(
         await until(lambda: not relay.daemon._offload._children, "the processes have ended")
         assert (await relay.ask(gpt("a" * 3_000_000))).status == 503
         await until(lambda: len(list(tmp_path.glob("*_output.txt"))) == 2, "they are written")
-        await until(lambda: not relay.daemon._journal._writing, "all is done")
+        await until(lambda: not relay.daemon._journal._batches.is_writing, "all is done")
         assert kept(2_000_000) == []
 
 
@@ -246,7 +246,7 @@ async def test_a_large_request_to_gemini_is_served_and_nothing_of_it_is_kept(
         written = (await until_written(folder))["request"]["messages"][1]["content"]
         assert written[0]["text"] == LARGE
         assert written[1]["image_url"]["url"].startswith("[image/png, ")
-        await until(lambda: not product.daemon._journal._writing, "all is done")
+        await until(lambda: not product.daemon._journal._batches.is_writing, "all is done")
         del asked, sent, text, inline, written, picture, parts, body
         assert kept(2_000_000) == []
 
