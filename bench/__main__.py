@@ -14,6 +14,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from itertools import cycle
 from pathlib import Path
 
 from bench import (
@@ -272,10 +273,11 @@ async def _processes(folder: Path, rounds: int, notes: list[str]) -> report.Resu
         with processes.running(folder) as (upstream, daemons):
             for daemon in daemons:
                 processes.check(daemon)
+            orders = cycle((daemons, daemons[::-1]))
             measured = await _in_rounds(
                 "processes",
-                rounds,
-                lambda: asyncio.to_thread(processes.measure, daemons, upstream),
+                rounds * processes.ROUNDS,
+                lambda: asyncio.to_thread(processes.measure, next(orders), upstream),
             )
     except Unavailable as reason:
         notes.append(f"Several processes were left out: {reason}")

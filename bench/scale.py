@@ -68,15 +68,15 @@ class Figures:
     @ivar usage_days: for which it keeps them (USAGE_DAYS).
     """
 
-    answer_ms: float = 0.74
-    chunk_us: float = 43
-    direct_answer_ms: float = 1.3
-    direct_chunk_us: float = 45
+    answer_ms: float = 1.56
+    chunk_us: float = 71
+    direct_answer_ms: float = 1.63
+    direct_chunk_us: float = 79
     cli_ms: float = 5
-    cli_mb: float = 241
+    cli_mb: float = 280
     cli_requests: int = 64
     cli_workers: int = 4
-    process_mb: float = 62
+    process_mb: float = 68
     stream_kb: float = 23
     chunk_bytes: int = 260
     row_bytes: int = 161

@@ -61,13 +61,13 @@ def test_what_users_need_grows_with_their_number():
     one, ten = Needs(10_000), Needs(100_000)
     assert ten.streams == pytest.approx(10 * one.streams)
     assert ten.direct_cores == pytest.approx(10 * one.direct_cores)
-    # Each of six seconds and 4.9 ms of CPU.
+    # Each of six seconds and 8 ms of CPU.
     assert one.rate == pytest.approx(9.26, rel=0.01)
     assert one.streams == pytest.approx(55.6, rel=0.01)
-    assert one.direct_cores == pytest.approx(one.rate * (0.0013 + 80 * 0.000045))
+    assert one.direct_cores == pytest.approx(one.rate * (0.00163 + 80 * 0.000079))
     assert (one.processes, one.machines) == (1, 1)
-    assert Needs(1_000_000, Assumptions(busy=0.25)).processes == 19
-    assert Needs(1_000_000, Assumptions(cores=4)).machines == 4
+    assert Needs(1_000_000, Assumptions(busy=0.25)).processes == 30
+    assert Needs(1_000_000, Assumptions(cores=4)).machines == 5
 
 
 def test_a_wall_stands_where_what_is_needed_is_what_there_is():
