@@ -287,9 +287,10 @@ async def test_an_unreachable_api_is_tried_again_and_then_reported(tmp_path: Pat
         assert "cannot be reached" in reply.reason
 
         # The API comes back between two tries.
+        retried = product.daemon._metrics._retries.labels("upstream_error")._value
+        before = retried.get()
         client = await product.begin(chat("Hi", stream=True))
-        await until(product.busy, "the first try has begun")
-        await product.until_idle()
+        await until(lambda: retried.get() > before, "the first try has failed")
         listening = reactor.listenTCP(port, product.api.site(), interface="127.0.0.1")
         try:
             assert (await client.reply()).status == 200
