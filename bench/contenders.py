@@ -140,6 +140,14 @@ def _nginx(folder: Path, upstream: int) -> tuple[Running, int]:
     return Running.start([nginx, "-p", str(folder), "-c", "nginx.conf"], folder), port
 
 
+def _least(folder: Path, upstream: int) -> tuple[Running, int]:
+    """What the frameworks need that gemproxy is made with."""
+    port = free_port()
+    command = [sys.executable, "-m", "bench.least_relay", str(port), str(upstream)]
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    return Running.start(command, folder, environ), port
+
+
 _LITELLM = """\
 model_list:
   - model_name: "*"
@@ -185,5 +193,6 @@ def all_contenders() -> list[Contender]:
     return [
         Contender("gemproxy", _gemproxy),
         Contender("nginx", _nginx),
+        Contender("least Klein", _least, Limits(streams=1000)),
         Contender("LiteLLM", _litellm, Limits(streams=200, answers=40, megabytes=2)),
     ]
