@@ -69,8 +69,7 @@ def loads(text: bytes, exactly: bool = True) -> Any:
     @raise ValueError: not JSON, not UTF-8, nested too deeply, or a number that is NaN, infinite
         or out of range.
     """
-    if len(text) > _FLAT:
-        _check_depth(text)
+    _check_depth(text)
     return loads_checked(text) if exactly else peek(text)
 
 
@@ -105,8 +104,7 @@ def read(text: bytes, exactly: bool = False) -> Any:
     @param exactly: whether integers beyond 64 bits are to be exact, which takes more time.
     @raise ValueError: not JSON, or nested too deeply.
     """
-    if len(text) > _FLAT:
-        _check_depth(text)
+    _check_depth(text)
     if exactly and has_long_integer(text):
         return _read_leniently(text)
     try:
@@ -116,7 +114,7 @@ def read(text: bytes, exactly: bool = False) -> Any:
 
 
 def _check_depth(text: bytes) -> None:
-    if is_deeper(text, DEEPEST):
+    if len(text) > _FLAT and is_deeper(text, DEEPEST):
         raise ValueError("nested too deeply")
 
 

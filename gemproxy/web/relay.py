@@ -399,8 +399,7 @@ class EventStreamRelay(_Relay):
         else:
             # Some forms leave out what their dialect has no place for. It is no sign of life.
             if data := self._form.events(events):
-                if not self._committed:
-                    self._commit()
+                self._commit()
                 self._send(data)
 
     def _record(self, event: Event, now: float) -> None:

@@ -159,8 +159,7 @@ class Reply:
         if self._native is not None:
             self._native(_native_of(response))
         if text is not None:
-            news.texts.append(text)
-            self._transcript.add(text)
+            self._take_text(text, news)
             return
         feedback = response.get("promptFeedback")
         if isinstance(feedback, dict):
@@ -199,8 +198,7 @@ class Reply:
                 news.thoughts.append(Thought(text, signature))
             else:
                 self.text_signature = signature or self.text_signature
-                news.texts.append(text)
-                self._transcript.add(text)
+                self._take_text(text, news)
         elif (media := _media(part)) is not None:
             # Pictures that were only thought of are not part of the answer.
             if not part.get("thought"):
@@ -208,6 +206,10 @@ class Reply:
         elif code := _fenced(part):
             news.texts.append(code)
             self._transcript.add(code, by_model=False)
+
+    def _take_text(self, text: str, news: News) -> None:
+        news.texts.append(text)
+        self._transcript.add(text)
 
     def _take_media(self, media: Media) -> None:
         self.media.append(media)
